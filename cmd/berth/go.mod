@@ -1,0 +1,16 @@
+module github.com/berth-oci/registry/cmd/berth
+
+go 1.25.0
+
+require (
+	github.com/alecthomas/kong v1.17.0
+	github.com/berth-oci/registry v0.0.0
+	github.com/docker/go-units v0.5.0
+)
+
+require (
+	github.com/opencontainers/go-digest v1.0.0 // indirect
+	github.com/opencontainers/image-spec v1.1.1 // indirect
+)
+
+replace github.com/berth-oci/registry => ../..

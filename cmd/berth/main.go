@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command berth runs an OCI registry.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+
+	"github.com/alecthomas/kong"
+	"github.com/docker/go-units"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// cli is the command line.
+type cli struct {
+	Serve   serveCmd   `cmd:"" help:"Serve a registry."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+// run runs the command line args and returns the exit status.
+func run(args []string, stdout, stderr io.Writer) (status int) {
+	var c cli
+	type exited int
+	defer func() {
+		switch e := recover().(type) {
+		case nil:
+		case exited: // kong printed its help
+			status = int(e)
+		default:
+			panic(e)
+		}
+	}()
+	parser, err := kong.New(&c,
+		kong.Name("berth"),
+		kong.Description("A registry of the OCI distribution-spec, in one process."),
+		kong.UsageOnError(),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(status int) { panic(exited(status)) }),
+		kong.BindTo(stdout, (*io.Writer)(nil)),
+		kong.Bind(logOutput{stderr}),
+	)
+	if err != nil {
+		panic(err) // the struct tags are wrong
+	}
+	ctx, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(stderr, "berth: %v\nSee berth --help.\n", err)
+		return 2
+	}
+	if err := ctx.Run(); err != nil {
+		fmt.Fprintf(stderr, "berth: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// logOutput is where logs go.
+type logOutput struct{ io.Writer }
+
+// size is a number of bytes, written as 4MiB or 1.5g.
+type size int64
+
+func (s *size) UnmarshalText(text []byte) error {
+	n, err := units.RAMInBytes(string(text))
+	if err == nil && n < 0 {
+		err = fmt.Errorf("negative size %q", text)
+	}
+	*s = size(n)
+	return err
+}
+
+type versionCmd struct{}
+
+func (versionCmd) Run(stdout io.Writer) error {
+	fmt.Fprintf(stdout, "berth %s\n", version())
+	return nil
+}
+
+// version tells the module's version, or the commit that the command was built
+// from, and the Go release.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision" && v == "(devel)":
+			v = s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			v += " modified"
+		}
+	}
+	return v + " " + info.GoVersion
+}

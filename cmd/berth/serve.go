@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/berth-oci/registry"
+)
+
+// serveCmd is berth serve.
+type serveCmd struct {
+	Addr     string `help:"Address to listen on (${default}). Port 0 takes a free one." default:"127.0.0.1:5000" placeholder:"HOST:PORT"`
+	AddrFile string `help:"Write the address that is listened on to this file." type:"path" placeholder:"FILE"`
+	TLSCert  string `help:"Serve HTTPS with this certificate chain, in PEM." name:"tls-cert" type:"existingfile" and:"tls" placeholder:"FILE" group:"TLS:"`
+	TLSKey   string `help:"The certificate's private key, in PEM." name:"tls-key" type:"existingfile" and:"tls" placeholder:"FILE" group:"TLS:"`
+
+	AllowSparse     bool     `help:"Accept manifests that name blobs and manifests which are not there." group:"Registry:"`
+	ClientUploadIDs bool     `help:"Let clients choose the IDs of upload sessions." name:"client-upload-ids" group:"Registry:"`
+	ReadOnly        bool     `help:"Refuse pushes and deletes." group:"Registry:"`
+	NoDelete        bool     `help:"Refuse deletes." group:"Registry:"`
+	NoReferrers     bool     `help:"Do without the referrers API, as a registry of OCI 1.0." group:"Registry:"`
+	Warning         []string `help:"Send this text to clients as a Warning, with each answer." sep:"none" placeholder:"TEXT" group:"Registry:"`
+
+	Memory        size          `help:"Most memory for content and uploads (unlimited)." placeholder:"SIZE" group:"Limits (SIZE is like 64MiB or 2g):"`
+	MaxBlob       size          `help:"Largest blob (unlimited)." placeholder:"SIZE" group:"Limits (SIZE is like 64MiB or 2g):"`
+	MaxManifest   size          `help:"Largest manifest (${default})." default:"4MiB" placeholder:"SIZE" group:"Limits (SIZE is like 64MiB or 2g):"`
+	MaxUploads    int           `help:"Most uploads in progress (unlimited)." placeholder:"N" group:"Limits (SIZE is like 64MiB or 2g):"`
+	UploadIdle    time.Duration `help:"Time after which an idle upload is dropped (${default})." default:"1h" placeholder:"TIME" group:"Limits (SIZE is like 64MiB or 2g):"`
+	HeaderTimeout time.Duration `help:"Time for a client to send a request's header (${default})." default:"10s" placeholder:"TIME" group:"Limits (SIZE is like 64MiB or 2g):"`
+	IdleTimeout   time.Duration `help:"Time that a connection is kept without a request (${default})." default:"2m" placeholder:"TIME" group:"Limits (SIZE is like 64MiB or 2g):"`
+	Grace         time.Duration `help:"Time for requests to finish after SIGTERM (${default})." default:"1m" placeholder:"TIME" group:"Limits (SIZE is like 64MiB or 2g):"`
+
+	LogFormat string     `help:"Log as text or json (${default})." enum:"text,json" default:"text" placeholder:"FORMAT" group:"Log:"`
+	LogLevel  slog.Level `help:"Log from this level up: debug, info, warn or error (${default}). Requests are at info, refused ones at warn." default:"info" placeholder:"LEVEL" group:"Log:"`
+}
+
+// Help is shown by berth serve --help.
+func (serveCmd) Help() string {
+	return "Content is kept in memory and is gone when the command stops."
+}
+
+// Run serves until SIGTERM or SIGINT, and then until the requests in flight are
+// answered.
+func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+
+	log := slog.New(c.logHandler(logs))
+	server := &http.Server{
+		Handler:           registry.New(c.options(log)...),
+		ReadHeaderTimeout: c.HeaderTimeout,
+		IdleTimeout:       c.IdleTimeout,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	listener, err := net.Listen("tcp", c.Addr)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	addr := listener.Addr().String()
+	if c.AddrFile != "" {
+		if err := writeFile(c.AddrFile, addr); err != nil {
+			return err
+		}
+	}
+
+	done := make(chan error, 1)
+	scheme := "http"
+	if c.TLSCert != "" {
+		scheme = "https"
+		go func() { done <- server.ServeTLS(listener, c.TLSCert, c.TLSKey) }()
+	} else {
+		go func() { done <- server.Serve(listener) }()
+	}
+	fmt.Fprintf(stdout, "berth: serving on %s://%s\n", scheme, addr)
+
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	stop() // a second signal ends the process at once
+	log.Info("stopping", "grace", c.Grace)
+	ctx, cancel := context.WithTimeout(context.Background(), c.Grace)
+	defer cancel()
+	err = server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		server.Close()
+		return fmt.Errorf("requests were still in flight after %v", c.Grace)
+	}
+	return err
+}
+
+func (c *serveCmd) options(log *slog.Logger) []registry.Option {
+	opts := []registry.Option{
+		registry.WithSlog(log),
+		registry.WithReferrersSupport(!c.NoReferrers),
+		registry.WithLimits(registry.Limits{
+			ManifestBytes: int64(c.MaxManifest),
+			BlobBytes:     int64(c.MaxBlob),
+			TotalBytes:    int64(c.Memory),
+			Uploads:       c.MaxUploads,
+			UploadIdle:    c.UploadIdle,
+		}),
+	}
+	if c.AllowSparse {
+		opts = append(opts, registry.AllowSparse())
+	}
+	if c.ClientUploadIDs {
+		opts = append(opts, registry.ClientUploadIDs())
+	}
+	if c.ReadOnly {
+		opts = append(opts, registry.ReadOnly())
+	}
+	if c.NoDelete {
+		opts = append(opts, registry.NoDelete())
+	}
+	for _, text := range c.Warning {
+		opts = append(opts, registry.WithWarning(1, text))
+	}
+	return opts
+}
+
+func (c *serveCmd) logHandler(w io.Writer) slog.Handler {
+	opts := &slog.HandlerOptions{Level: c.LogLevel}
+	if c.LogFormat == "json" {
+		return slog.NewJSONHandler(w, opts)
+	}
+	return slog.NewTextHandler(w, opts)
+}
+
+// writeFile writes a file so that whoever waits for it finds it whole.
+func writeFile(name, content string) error {
+	tmp := name + ".tmp"
+	if err := os.WriteFile(tmp, []byte(content+"\n"), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(tmp, name)
+}

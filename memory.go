@@ -1,0 +1,802 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// MemStore: the default store, in memory.
+
+package registry
+
+import (
+	"container/list"
+	"context"
+	"crypto/rand"
+	"encoding"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"iter"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// MemStore is a Store in memory. Its zero value is empty and ready for use; it
+// starts no goroutine and needs no closing. It must not be copied: see Clone.
+//
+// All that it holds is one immutable value. A reader takes the value of the
+// moment and needs no lock; a writer makes the next one.
+type MemStore struct {
+	// Limits bounds what the store takes: its TotalBytes, Uploads and
+	// UploadIdle are the store's, the others the handler's. It must not be
+	// changed once the store is in use.
+	Limits Limits
+
+	content atomic.Pointer[memContent] // nil: empty; replaced with mu held
+
+	mu       sync.Mutex            // guards what follows, and writes to content
+	uploads  map[string]*memUpload // by ID
+	idle     list.List             // of the *memUpload that no one leases, the longest idle first
+	reserved int64                 // bytes of memory that uploads have
+}
+
+var _ Store = (*MemStore)(nil)
+
+// memContent is all that a store holds, but for uploads.
+type memContent struct {
+	repos tree[*memRepo]
+	blobs tree[memLinks] // by digest
+	bytes int64          // what all this costs, roughly
+}
+
+// memLinks is a blob with the repositories that have it.
+type memLinks struct {
+	*memBlob
+	repos tree[struct{}]
+}
+
+// memRepo is what a repository holds. It is never changed: a change makes a
+// new one.
+type memRepo struct {
+	blobs     tree[*memBlob]    // by digest
+	manifests tree[memManifest] // by digest
+	tags      tree[digest.Digest]
+	referrers tree[tree[ocispec.Descriptor]] // by the subject's digest, then the referrer's
+}
+
+type memManifest struct {
+	Manifest
+	tags tree[struct{}] // that point at it
+}
+
+// memEntry is about what one entry (a repository, a tag, a link to a blob)
+// costs beside its own bytes.
+const memEntry = 512
+
+func (m Manifest) memBytes() int64 {
+	n := int64(len(m.Content)) + memEntry
+	if m.Subject != "" { // its descriptor is held apart
+		n *= 2
+	}
+	return n
+}
+
+func (m *MemStore) load() memContent {
+	if c := m.content.Load(); c != nil {
+		return *c
+	}
+	return memContent{}
+}
+
+func (c memContent) repo(name string) (memRepo, error) {
+	r, ok := c.repos.get(name)
+	if !ok {
+		return memRepo{}, ErrNameUnknown
+	}
+	return *r, nil
+}
+
+// set puts a repository in place, or takes it away when it is empty.
+func (c *memContent) set(name string, r memRepo) {
+	_, had := c.repos.get(name)
+	has := r.blobs.len > 0 || r.manifests.len > 0
+	switch {
+	case has:
+		c.repos = c.repos.with(name, &r)
+		if !had {
+			c.bytes += memEntry
+		}
+	case had:
+		c.repos = c.repos.without(name)
+		c.bytes -= memEntry
+	}
+}
+
+// update makes change the store's content, unless it fails or outgrows the
+// limit. It must be called with mu held.
+func (m *MemStore) update(change func(*memContent) error) error {
+	before := m.load()
+	c := before
+	if err := change(&c); err != nil {
+		return err
+	}
+	if c.bytes > before.bytes {
+		if err := m.room(c.bytes + m.reserved); err != nil {
+			return err
+		}
+	}
+	m.content.Store(&c)
+	return nil
+}
+
+// room returns an error if the store may not have that many bytes.
+func (m *MemStore) room(bytes int64) error {
+	if limit := m.Limits.TotalBytes; limit > 0 && bytes > limit {
+		return fmt.Errorf("%w: the registry is full, its limit is %d bytes", ErrTooLarge, limit)
+	}
+	return nil
+}
+
+// Clone returns a store with the same content, and none of the uploads. It
+// copies nothing, however much there is: what one of the two changes from then
+// on is its own.
+func (m *MemStore) Clone() *MemStore {
+	c := &MemStore{Limits: m.Limits}
+	c.content.Store(m.content.Load())
+	return c
+}
+
+// Blobs
+
+func (m *MemStore) OpenBlob(_ context.Context, repo string, d digest.Digest) (io.ReadSeekCloser, error) {
+	r, err := m.load().repo(repo)
+	if err != nil {
+		return nil, err
+	}
+	b, ok := r.blobs.get(string(d))
+	if !ok {
+		return nil, ErrBlobUnknown
+	}
+	return &memReader{memBlob: b}, nil
+}
+
+func (m *MemStore) MountBlob(_ context.Context, repo, from string, d digest.Digest) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.update(func(c *memContent) error {
+		r, err := c.repo(from)
+		if err != nil {
+			return err
+		}
+		b, ok := r.blobs.get(string(d))
+		if !ok {
+			return ErrBlobUnknown
+		}
+		c.link(repo, d, b)
+		return nil
+	})
+}
+
+func (m *MemStore) FindBlob(_ context.Context, d digest.Digest) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		links, _ := m.load().blobs.get(string(d))
+		for repo := range links.repos.after("") {
+			if !yield(repo, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (m *MemStore) DeleteBlob(_ context.Context, repo string, d digest.Digest) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.update(func(c *memContent) error {
+		r, err := c.repo(repo)
+		if err != nil {
+			return err
+		}
+		if _, ok := r.blobs.get(string(d)); !ok {
+			return ErrBlobUnknown
+		}
+		r.blobs = r.blobs.without(string(d))
+		c.set(repo, r)
+		c.bytes -= memEntry
+
+		links, _ := c.blobs.get(string(d))
+		links.repos = links.repos.without(repo)
+		if links.repos.len > 0 {
+			c.blobs = c.blobs.with(string(d), links)
+			return nil
+		}
+		c.blobs = c.blobs.without(string(d))
+		c.bytes -= links.size
+		return nil
+	})
+}
+
+// link makes b readable through repo. Bytes that are there already are not
+// kept twice.
+func (c *memContent) link(repo string, d digest.Digest, b *memBlob) {
+	r, _ := c.repo(repo)
+	if _, ok := r.blobs.get(string(d)); ok {
+		return
+	}
+	links, ok := c.blobs.get(string(d))
+	if !ok {
+		links.memBlob = b
+		c.bytes += b.size
+	}
+	links.repos = links.repos.with(repo, struct{}{})
+	c.blobs = c.blobs.with(string(d), links)
+	r.blobs = r.blobs.with(string(d), links.memBlob)
+	c.set(repo, r)
+	c.bytes += memEntry
+}
+
+// memBlob is content in segments, none of which is empty. That of a published
+// blob is never changed.
+type memBlob struct {
+	segments [][]byte
+	size     int64
+}
+
+// Segments start small, so that a small blob costs little, and double, so that
+// a large one is in few; none is ever copied to grow.
+const (
+	minSegment = 4 << 10
+	maxSegment = 1 << 20
+)
+
+// trim gives back the end of the last segment when it is a waste.
+func (b *memBlob) trim() {
+	if len(b.segments) == 0 {
+		return
+	}
+	last := &b.segments[len(b.segments)-1]
+	if waste := cap(*last) - len(*last); int64(waste) > b.size/16 {
+		*last = append(make([]byte, 0, len(*last)), *last...)
+	}
+}
+
+// memReader reads a memBlob.
+type memReader struct {
+	*memBlob
+	offset  int64
+	segment int   // that holds offset
+	start   int64 // of that segment
+}
+
+func (r *memReader) Read(p []byte) (int, error) {
+	if r.offset >= r.size {
+		return 0, io.EOF
+	}
+	segment := r.segments[r.segment]
+	n := copy(p, segment[r.offset-r.start:])
+	r.offset += int64(n)
+	if r.offset == r.start+int64(len(segment)) {
+		r.start = r.offset
+		r.segment++
+	}
+	return n, nil
+}
+
+func (r *memReader) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += r.offset
+	case io.SeekEnd:
+		offset += r.size
+	}
+	if offset < 0 {
+		return 0, errors.New("negative offset")
+	}
+	if offset < r.start {
+		r.segment, r.start = 0, 0
+	}
+	r.offset = offset
+	for r.segment < len(r.segments) && r.start+int64(len(r.segments[r.segment])) <= offset {
+		r.start += int64(len(r.segments[r.segment]))
+		r.segment++
+	}
+	return offset, nil
+}
+
+func (r *memReader) Close() error { return nil }
+
+// Uploads
+
+// memUpload is an upload session.
+type memUpload struct {
+	repo, id  string
+	algorithm digest.Algorithm
+
+	gone atomic.Bool // cancelled, expired or published; set with the store's mu held
+
+	// Guarded by the store's mu.
+	leased   bool
+	element  *list.Element // in idle, unless leased
+	since    time.Time     // idle
+	known    int64         // the size, as of the last look
+	reserved int64         // capacity of the segments
+
+	// Whoever has the lease has these.
+	blob memBlob
+	hash hash.Hash
+}
+
+// memLease is an Upload.
+type memLease struct {
+	*memUpload
+	store *MemStore
+	// The state at the start of the lease, for Rollback.
+	startSize int64
+	startHash []byte
+}
+
+func (m *MemStore) CreateUpload(_ context.Context, repo string, opts UploadOptions) (Upload, error) {
+	if opts.Algorithm == "" {
+		opts.Algorithm = digest.Canonical
+	}
+	if opts.ID == "" {
+		opts.ID = newUUID()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.expire()
+	if _, ok := m.uploads[opts.ID]; ok {
+		return nil, fmt.Errorf("%w: session ID in use", ErrBlobUploadInvalid)
+	}
+	if limit := m.Limits.Uploads; limit > 0 && len(m.uploads) >= limit {
+		return nil, errTooManyUpload
+	}
+	if err := m.room(m.load().bytes + m.reserved + memEntry); err != nil {
+		return nil, err
+	}
+	u := &memUpload{
+		repo:      repo,
+		id:        opts.ID,
+		algorithm: opts.Algorithm,
+		leased:    true,
+		reserved:  memEntry,
+		hash:      opts.Algorithm.Hash(),
+	}
+	m.reserved += memEntry
+	if m.uploads == nil {
+		m.uploads = make(map[string]*memUpload)
+	}
+	m.uploads[u.id] = u
+	return &memLease{memUpload: u, store: m}, nil
+}
+
+func (m *MemStore) ResumeUpload(_ context.Context, repo, id string) (Upload, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	u, err := m.upload(repo, id)
+	if err != nil {
+		return nil, err
+	}
+	if u.leased {
+		return nil, ErrUploadBusy
+	}
+	u.leased = true
+	m.idle.Remove(u.element)
+	l := &memLease{memUpload: u, store: m, startSize: u.blob.size}
+	if u.blob.size > 0 {
+		l.startHash, err = u.hash.(encoding.BinaryMarshaler).MarshalBinary()
+	}
+	return l, err
+}
+
+func (m *MemStore) UploadSize(_ context.Context, repo, id string) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	u, err := m.upload(repo, id)
+	if err != nil {
+		return 0, err
+	}
+	return u.known, nil
+}
+
+func (m *MemStore) CancelUpload(_ context.Context, repo, id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	u, err := m.upload(repo, id)
+	if err != nil {
+		return err
+	}
+	m.end(u)
+	return nil
+}
+
+// upload finds a session. It must be called with mu held.
+func (m *MemStore) upload(repo, id string) (*memUpload, error) {
+	m.expire()
+	u, ok := m.uploads[id]
+	if !ok || u.repo != repo {
+		return nil, ErrBlobUploadUnknown
+	}
+	return u, nil
+}
+
+// expire ends the sessions that were idle for too long. It must be called with
+// mu held.
+func (m *MemStore) expire() {
+	for e := m.idle.Front(); e != nil; e = m.idle.Front() {
+		u := e.Value.(*memUpload)
+		if time.Since(u.since) < m.Limits.uploadIdle() {
+			return
+		}
+		m.end(u)
+	}
+}
+
+// end takes a session out of the store. Its bytes are given back now, or when
+// its lease ends. It must be called with mu held.
+func (m *MemStore) end(u *memUpload) {
+	u.gone.Store(true)
+	delete(m.uploads, u.id)
+	if !u.leased {
+		m.idle.Remove(u.element)
+		m.reserved -= u.reserved
+	}
+}
+
+func (l *memLease) ID() string  { return l.id }
+func (l *memLease) Size() int64 { return l.blob.size }
+
+func (l *memLease) ReadFrom(r io.Reader) (total int64, err error) {
+	for empty := 0; ; {
+		last, err := l.space()
+		if err != nil {
+			return total, err
+		}
+		n, err := r.Read((*last)[len(*last):cap(*last)])
+		l.hash.Write((*last)[len(*last) : len(*last)+n])
+		*last = (*last)[:len(*last)+n]
+		l.blob.size += int64(n)
+		total += int64(n)
+		switch {
+		case err == io.EOF:
+			return total, nil
+		case err != nil:
+			return total, err
+		case n > 0:
+			empty = 0
+		case empty == 100:
+			return total, io.ErrNoProgress
+		default:
+			empty++
+		}
+	}
+}
+
+// space returns the last segment, with room in it.
+func (l *memLease) space() (*[]byte, error) {
+	if l.gone.Load() {
+		return nil, ErrBlobUploadUnknown
+	}
+	b := &l.blob
+	if n := len(b.segments); n == 0 || len(b.segments[n-1]) == cap(b.segments[n-1]) {
+		size, err := l.store.reserve(l.memUpload, min(max(b.size, minSegment), maxSegment))
+		if err != nil {
+			return nil, err
+		}
+		b.segments = append(b.segments, make([]byte, 0, size))
+	}
+	return &b.segments[len(b.segments)-1], nil
+}
+
+// reserve counts up to size further bytes of memory, for an upload whose lease
+// the caller has, and returns how many it may have.
+func (m *MemStore) reserve(u *memUpload, size int64) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.expire()
+	used := m.load().bytes + m.reserved
+	if err := m.room(used + 1); err != nil {
+		return 0, err
+	}
+	if limit := m.Limits.TotalBytes; limit > 0 {
+		size = min(size, limit-used)
+	}
+	u.known = u.blob.size
+	u.reserved += size
+	m.reserved += size
+	return size, nil
+}
+
+func (l *memLease) Commit(ctx context.Context, d digest.Digest) error {
+	if err := l.verify(d); err != nil {
+		return err
+	}
+	b := l.blob
+	b.trim()
+	m := l.store
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l.gone.Load() {
+		return ErrBlobUploadUnknown
+	}
+	// From here on the bytes are the blob's: they are not counted twice.
+	m.reserved -= l.reserved
+	err := m.update(func(c *memContent) error {
+		c.link(l.repo, d, &b)
+		return nil
+	})
+	if err != nil {
+		m.reserved += l.reserved
+		return err
+	}
+	l.reserved = 0
+	m.end(l.memUpload)
+	return nil
+}
+
+// verify compares the digest of the session's bytes with d.
+func (l *memLease) verify(d digest.Digest) error {
+	h := l.hash
+	if a := d.Algorithm(); a != l.algorithm {
+		if !a.Available() {
+			return errBadAlgorithm
+		}
+		// The client chose another algorithm than it had announced, if any.
+		h = a.Hash()
+		for _, s := range l.blob.segments {
+			h.Write(s)
+		}
+	}
+	if digest.NewDigest(d.Algorithm(), h) != d {
+		return ErrDigestInvalid
+	}
+	return nil
+}
+
+func (l *memLease) Rollback() error {
+	b := &l.blob
+	if b.size == l.startSize {
+		return nil
+	}
+	l.hash.Reset()
+	if l.startSize > 0 {
+		if err := l.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(l.startHash); err != nil {
+			return err
+		}
+	}
+	var start, freed int64
+	n := 0
+	for ; start < l.startSize; n++ {
+		segment := &b.segments[n]
+		*segment = (*segment)[:min(int64(len(*segment)), l.startSize-start)]
+		start += int64(len(*segment))
+	}
+	for _, segment := range b.segments[n:] {
+		freed += int64(cap(segment))
+	}
+	clear(b.segments[n:])
+	b.segments = b.segments[:n]
+	b.size = l.startSize
+
+	l.store.mu.Lock()
+	defer l.store.mu.Unlock()
+	l.known = b.size
+	l.reserved -= freed
+	l.store.reserved -= freed
+	return nil
+}
+
+func (l *memLease) Close() error {
+	m := l.store
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !l.leased {
+		return nil
+	}
+	l.leased = false
+	if l.gone.Load() {
+		m.reserved -= l.reserved
+		return nil
+	}
+	l.known = l.blob.size
+	l.since = time.Now()
+	l.element = m.idle.PushBack(l.memUpload)
+	return nil
+}
+
+// newUUID returns a random UUID (RFC 9562 section 5.4).
+func newUUID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// Manifests
+
+func (m *MemStore) GetManifest(_ context.Context, repo string, d digest.Digest) (Manifest, error) {
+	r, err := m.load().repo(repo)
+	if err != nil {
+		return Manifest{}, err
+	}
+	mf, ok := r.manifests.get(string(d))
+	if !ok {
+		return Manifest{}, ErrManifestUnknown
+	}
+	return mf.Manifest, nil
+}
+
+func (m *MemStore) GetTag(_ context.Context, repo, tag string) (Manifest, error) {
+	r, err := m.load().repo(repo)
+	if err != nil {
+		return Manifest{}, err
+	}
+	d, ok := r.tags.get(tag)
+	if !ok {
+		return Manifest{}, ErrManifestUnknown
+	}
+	mf, _ := r.manifests.get(string(d)) // r is one value: a tag's manifest is in it
+	return mf.Manifest, nil
+}
+
+func (m *MemStore) PutManifest(_ context.Context, repo string, mf Manifest, tags []string, allow func(tag string, current digest.Digest) error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.update(func(c *memContent) error {
+		r, _ := c.repo(repo)
+		if allow != nil {
+			for _, tag := range tags {
+				current, _ := r.tags.get(tag)
+				if err := allow(tag, current); err != nil {
+					return err
+				}
+			}
+		}
+		stored := memManifest{Manifest: mf}
+		if old, ok := r.manifests.get(string(mf.Digest)); ok {
+			stored.tags = old.tags
+			c.bytes -= old.memBytes()
+			r.unrefer(old.Manifest)
+		}
+		r.manifests = r.manifests.with(string(mf.Digest), stored)
+		c.bytes += mf.memBytes()
+		r.refer(mf)
+		for _, tag := range tags {
+			if r.untag(tag) {
+				c.bytes -= memEntry
+			}
+			r.tag(tag, mf.Digest)
+			c.bytes += memEntry
+		}
+		c.set(repo, r)
+		return nil
+	})
+}
+
+func (m *MemStore) DeleteManifest(_ context.Context, repo string, d digest.Digest) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.update(func(c *memContent) error {
+		r, err := c.repo(repo)
+		if err != nil {
+			return err
+		}
+		mf, ok := r.manifests.get(string(d))
+		if !ok {
+			return ErrManifestUnknown
+		}
+		for tag := range mf.tags.after("") {
+			r.tags = r.tags.without(tag)
+			c.bytes -= memEntry
+		}
+		r.manifests = r.manifests.without(string(d))
+		c.bytes -= mf.memBytes()
+		r.unrefer(mf.Manifest)
+		c.set(repo, r)
+		return nil
+	})
+}
+
+func (m *MemStore) DeleteTag(_ context.Context, repo, tag string, allow func(tag string, current digest.Digest) error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.update(func(c *memContent) error {
+		r, err := c.repo(repo)
+		if err != nil {
+			return err
+		}
+		d, ok := r.tags.get(tag)
+		if !ok {
+			return fmt.Errorf("%w: tag does not exist", ErrManifestUnknown)
+		}
+		if allow != nil {
+			if err := allow(tag, d); err != nil {
+				return err
+			}
+		}
+		r.untag(tag)
+		c.bytes -= memEntry
+		c.set(repo, r)
+		return nil
+	})
+}
+
+// tag points a new tag at a manifest that is there.
+func (r *memRepo) tag(tag string, d digest.Digest) {
+	r.tags = r.tags.with(tag, d)
+	mf, _ := r.manifests.get(string(d))
+	mf.tags = mf.tags.with(tag, struct{}{})
+	r.manifests = r.manifests.with(string(d), mf)
+}
+
+// untag takes a tag away, and reports whether it was there.
+func (r *memRepo) untag(tag string) bool {
+	d, ok := r.tags.get(tag)
+	if !ok {
+		return false
+	}
+	r.tags = r.tags.without(tag)
+	mf, _ := r.manifests.get(string(d))
+	mf.tags = mf.tags.without(tag)
+	r.manifests = r.manifests.with(string(d), mf)
+	return true
+}
+
+// refer lists m as a referrer of its subject.
+func (r *memRepo) refer(m Manifest) {
+	if m.Subject == "" {
+		return
+	}
+	list, _ := r.referrers.get(string(m.Subject))
+	r.referrers = r.referrers.with(string(m.Subject), list.with(string(m.Digest), m.Descriptor()))
+}
+
+func (r *memRepo) unrefer(m Manifest) {
+	if m.Subject == "" {
+		return
+	}
+	list, _ := r.referrers.get(string(m.Subject))
+	if list = list.without(string(m.Digest)); list.len > 0 {
+		r.referrers = r.referrers.with(string(m.Subject), list)
+		return
+	}
+	r.referrers = r.referrers.without(string(m.Subject))
+}
+
+func (m *MemStore) Tags(_ context.Context, repo, after string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		r, err := m.load().repo(repo)
+		if err != nil {
+			yield("", err)
+			return
+		}
+		for tag := range r.tags.after(after) {
+			if !yield(tag, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (m *MemStore) Referrers(_ context.Context, repo string, subject, after digest.Digest) iter.Seq2[ocispec.Descriptor, error] {
+	return func(yield func(ocispec.Descriptor, error) bool) {
+		r, _ := m.load().repo(repo)
+		list, _ := r.referrers.get(string(subject))
+		for _, d := range list.after(string(after)) {
+			if !yield(d, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (m *MemStore) Repositories(_ context.Context, after string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for name := range m.load().repos.after(after) {
+			if !yield(name, nil) {
+				return
+			}
+		}
+	}
+}

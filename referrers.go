@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Referrers: section "Listing Referrers".
+
+package registry
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+type referrerHandlers struct {
+	store    ManifestStore
+	maxBytes int // of an answer
+}
+
+// list answers GET /v2/<name>/referrers/<digest>: end-12a and end-12b. It is
+// never 404: what nobody refers to has an empty list.
+func (h referrerHandlers) list(w http.ResponseWriter, r *http.Request, req Request) error {
+	doc := []byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[`)
+	const end = "]}"
+	count := 0
+	for d, err := range h.store.Referrers(r.Context(), req.Repo, req.Digest, digest.Digest(req.Last)) {
+		if err != nil {
+			return err
+		}
+		if req.ArtifactTypes != nil && !slices.Contains(req.ArtifactTypes, d.ArtifactType) {
+			continue
+		}
+		entry, err := json.Marshal(d)
+		if err != nil {
+			return err
+		}
+		full := count > 0 && len(doc)+len(",")+len(entry)+len(end) > h.maxBytes
+		if full || count == req.N {
+			if req.N != 0 {
+				linkNext(w, req)
+			}
+			break
+		}
+		if count > 0 {
+			doc = append(doc, ',')
+		}
+		doc = append(doc, entry...)
+		count++
+		req.Last = d.Digest.String()
+	}
+	if req.ArtifactTypes != nil {
+		w.Header().Set("OCI-Filters-Applied", "artifactType")
+	}
+	w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+	writeJSON(w, append(doc, end...))
+	return nil
+}
