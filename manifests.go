@@ -117,11 +117,11 @@ func (h manifestHandlers) delete(w http.ResponseWriter, r *http.Request, req Req
 
 // read returns the body of a push, of which no more is held than has come in.
 func (h manifestHandlers) read(r *http.Request) ([]byte, error) {
-	body, err := uploadHandlers{maxBytes: h.maxBytes}.body(r, nil, 0)
-	if err != nil {
-		return nil, err
+	tooLarge := fmt.Errorf("%w: the limit of a manifest is %d bytes", ErrTooLarge, h.maxBytes)
+	if r.ContentLength > h.maxBytes {
+		return nil, tooLarge
 	}
-	return io.ReadAll(body)
+	return io.ReadAll(&requestBody{r: r.Body, left: h.maxBytes, tooLong: tooLarge})
 }
 
 // ManifestPush is a manifest that is pushed.

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // New returns a registry: a handler for every endpoint of the OCI
@@ -250,9 +251,11 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *server) serve(w http.ResponseWriter, r *http.Request) (Request, error) {
 	h := w.Header()
 	h["Docker-Distribution-Api-Version"] = apiVersion
+	warned := 0
 	for _, warning := range s.warnings {
-		if warning.probability > rand.Float64() {
+		if warning.probability > rand.Float64() && warned+len(warning.value) <= maxWarnings {
 			h.Add("Warning", warning.value)
+			warned += len(warning.value)
 		}
 	}
 	req, err := ParseRequest(r)
@@ -365,7 +368,8 @@ type warning struct {
 }
 
 // maxWarnings is the most that the spec allows for the Warning headers of an
-// answer, in bytes.
+// answer, in bytes. What is longer is cut; a warning that no longer fits is
+// left out.
 const maxWarnings = 4096
 
 func newWarning(probability float64, msg string) warning {
@@ -376,8 +380,13 @@ func newWarning(probability float64, msg string) warning {
 		}
 		return r
 	}, msg)
-	msg = strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(msg)
-	return warning{probability, `299 - "` + msg + `"`}
+	const frame = len(`299 - ""`)
+	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+	for frame+len(escape.Replace(msg)) > maxWarnings {
+		_, last := utf8.DecodeLastRuneInString(msg)
+		msg = msg[:len(msg)-last]
+	}
+	return warning{probability, `299 - "` + escape.Replace(msg) + `"`}
 }
 
 // pullScope is the context key of WithPullScope.

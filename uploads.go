@@ -53,7 +53,7 @@ func PushBlob(ctx context.Context, s BlobStore, repo string, d digest.Digest, co
 // push answers POST /v2/<name>/blobs/uploads/?digest=<digest>: end-4b, section
 // "Single POST".
 func (h uploadHandlers) push(w http.ResponseWriter, r *http.Request, req Request) error {
-	body, err := h.body(r, nil, 0)
+	body, err := h.body(r, 0)
 	if err != nil {
 		return err
 	}
@@ -169,15 +169,17 @@ func (h uploadHandlers) cancel(w http.ResponseWriter, r *http.Request, req Reque
 // is a PUT, and returns the session's size. The lease has ended when it
 // returns: a client that has its answer may come back at once.
 func (h uploadHandlers) receive(r *http.Request, req Request) (size int64, err error) {
-	chunk, err := parseContentRange(r.Header.Get("Content-Range"))
-	if err != nil {
-		return 0, err
-	}
 	u, opened, err := h.lease(r.Context(), req)
 	if err != nil {
 		return 0, err
 	}
-	body, err := h.body(r, chunk, u.Size())
+	if req.Op == OpUploadPut {
+		err = checkDigest(req.Digest)
+	}
+	var body *requestBody
+	if err == nil {
+		body, err = h.body(r, u.Size())
+	}
 	if err == nil {
 		_, err = u.ReadFrom(body)
 	}
@@ -203,7 +205,7 @@ func (h uploadHandlers) receive(r *http.Request, req Request) (size int64, err e
 func (h uploadHandlers) lease(ctx context.Context, req Request) (u Upload, opened bool, err error) {
 	u, err = h.store.ResumeUpload(ctx, req.Repo, req.UploadID)
 	if h.clientIDs && errors.Is(err, ErrBlobUploadUnknown) && len(req.UploadID) <= maxUploadID {
-		u, err = h.store.CreateUpload(ctx, req.Repo, UploadOptions{ID: req.UploadID, Algorithm: req.Digest.Algorithm()})
+		u, err = h.store.CreateUpload(ctx, req.Repo, UploadOptions{ID: req.UploadID})
 		opened = true
 	}
 	return u, opened, err
@@ -262,7 +264,11 @@ func parseContentRange(s string) (*contentRange, error) {
 // body returns the body of r, which is to follow the first size bytes of a
 // blob. What r announces is checked before anything is read: a client that
 // sent "Expect: 100-continue" need not send it at all.
-func (h uploadHandlers) body(r *http.Request, chunk *contentRange, size int64) (*requestBody, error) {
+func (h uploadHandlers) body(r *http.Request, size int64) (*requestBody, error) {
+	chunk, err := parseContentRange(r.Header.Get("Content-Range"))
+	if err != nil {
+		return nil, err
+	}
 	b := &requestBody{r: r.Body, left: math.MaxInt64}
 	if b.r == nil {
 		b.r = http.NoBody
