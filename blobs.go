@@ -45,56 +45,64 @@ func serveContent(w http.ResponseWriter, r *http.Request, mediaType string, d di
 	h.Set("X-Content-Type-Options", "nosniff") // what a browser makes of a blob is not for its bytes to say
 	h.Set("Docker-Content-Digest", string(d))
 	h.Set("Etag", `"`+string(d)+`"`)
-	if ranges := r.Header.Get("Range"); ranges != "" {
-		// Range is for GET, and a unit that we do not know is to be ignored:
-		// RFC 9110 section 14.2. ServeContent does neither.
-		unit, rest, _ := strings.Cut(ranges, "=")
-		copied := *r
-		r = &copied
-		r.Header = r.Header.Clone()
-		if r.Method == http.MethodGet && strings.EqualFold(unit, "bytes") {
-			r.Header.Set("Range", "bytes="+rest)
-		} else {
-			r.Header.Del("Range")
-		}
+	if r.Header.Get("Range") == "" && r.Header.Get("If-Match") == "" {
+		http.ServeContent(w, r, "", time.Time{}, content)
+		return nil
+	}
+	watch := &refusalWriter{ResponseWriter: w}
+	http.ServeContent(watch, knownRange(r), "", time.Time{}, content)
+	switch watch.refused {
+	case 0:
+		return nil
+	case http.StatusRequestedRangeNotSatisfiable:
 		size, err := content.Seek(0, io.SeekEnd)
 		if err != nil {
 			return err
 		}
-		watch := &rangeWriter{ResponseWriter: w}
-		http.ServeContent(watch, r, "", time.Time{}, content)
-		if watch.refused {
-			h.Set("Content-Range", "bytes */"+strconv.FormatInt(size, 10))
-			return errBlobRange
-		}
-		return nil
+		h.Set("Content-Range", "bytes */"+strconv.FormatInt(size, 10))
+		return errBlobRange
+	default:
+		return errPrecondition
 	}
-	http.ServeContent(w, r, "", time.Time{}, content)
-	return nil
 }
 
-// rangeWriter holds back the 416 of ServeContent, which is plain text.
-type rangeWriter struct {
+// knownRange returns r without its Range where that is to be ignored: unless
+// the method is GET and the unit is bytes, in letters of any case (RFC 9110
+// sections 14.1 and 14.2).
+func knownRange(r *http.Request) *http.Request {
+	unit, ranges, _ := strings.Cut(r.Header.Get("Range"), "=")
+	known := *r
+	known.Header = r.Header.Clone()
+	known.Header.Del("Range")
+	if r.Method == http.MethodGet && strings.EqualFold(unit, "bytes") {
+		known.Header.Set("Range", "bytes="+ranges)
+	}
+	return &known
+}
+
+// refusalWriter holds back what ServeContent refuses, since it does so in plain
+// text.
+type refusalWriter struct {
 	http.ResponseWriter
-	refused bool
+	refused int // the status
 }
 
-func (w *rangeWriter) WriteHeader(status int) {
-	if status == http.StatusRequestedRangeNotSatisfiable {
-		w.refused = true
+func (w *refusalWriter) WriteHeader(status int) {
+	if status >= 400 {
+		w.refused = status
 		return
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
-func (w *rangeWriter) Write(p []byte) (int, error) {
-	if w.refused {
+func (w *refusalWriter) Write(p []byte) (int, error) {
+	if w.refused != 0 {
 		return len(p), nil
 	}
 	return w.ResponseWriter.Write(p)
 }
 
 // ReadFrom keeps the connection's own way to send content.
-func (w *rangeWriter) ReadFrom(r io.Reader) (int64, error) {
+func (w *refusalWriter) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(w.ResponseWriter, r)
 }

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry_test
+
+import (
+	"io"
+	"mime"
+	"mime/multipart"
+	"strings"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/berth-oci/registry"
+)
+
+func TestGetBlob(t *testing.T) {
+	h := registry.New()
+	d := sha(hello)
+	etag := `"` + d + `"`
+	url := "/v2/a/blobs/" + d
+	whole := map[string]string{
+		"Content-Length":         "12",
+		"Content-Type":           "application/octet-stream",
+		"Docker-Content-Digest":  d,
+		"Etag":                   etag,
+		"Accept-Ranges":          "bytes",
+		"X-Content-Type-Options": "nosniff",
+	}
+	part := func(contentRange string) map[string]string {
+		return map[string]string{"Content-Range": contentRange, "Docker-Content-Digest": d, "Etag": etag}
+	}
+	get := func(header ...string) map[string]string {
+		m := make(map[string]string)
+		for i := 0; i < len(header); i += 2 {
+			m[header[i]] = header[i+1]
+		}
+		return m
+	}
+	run(t, h, []call{
+		pushBlob("a", hello),
+		pushBlob("a", ""),
+		{url: url, status: 200, wantBody: hello, wantHeader: whole},
+		{method: "HEAD", url: url, status: 200, wantHeader: whole},
+		{url: "/v2/b/blobs/" + d, status: 404, wantCode: "NAME_UNKNOWN"},
+		{url: "/v2/a/blobs/" + otherDigest, status: 404, wantCode: "BLOB_UNKNOWN"},
+
+		{name: "part", url: url, header: get("Range", "bytes=7-9"), status: 206, wantBody: "wor", wantHeader: part("bytes 7-9/12")},
+		{name: "clamped", url: url, header: get("Range", "bytes=7-99"), status: 206, wantBody: "world", wantHeader: part("bytes 7-11/12")},
+		{name: "open", url: url, header: get("Range", "bytes=7-"), status: 206, wantBody: "world", wantHeader: part("bytes 7-11/12")},
+		{name: "suffix", url: url, header: get("Range", "bytes=-5"), status: 206, wantBody: "world", wantHeader: part("bytes 7-11/12")},
+		{name: "long suffix", url: url, header: get("Range", "bytes=-99"), status: 206, wantBody: hello, wantHeader: part("bytes 0-11/12")},
+		{name: "unit in capitals", url: url, header: get("Range", "Bytes=7-9"), status: 206, wantBody: "wor"},
+		{name: "unknown unit", url: url, header: get("Range", "lines=1-2"), status: 200, wantBody: hello},
+		{name: "HEAD has no ranges", method: "HEAD", url: url, header: get("Range", "bytes=7-9"), status: 200, wantHeader: whole},
+		{name: "past the end", url: url, header: get("Range", "bytes=12-"), status: 416, wantCode: "SIZE_INVALID", wantHeader: get("Content-Range", "bytes */12", "Docker-Content-Digest", d)},
+		{name: "reversed", url: url, header: get("Range", "bytes=5-2"), status: 416, wantCode: "SIZE_INVALID"},
+		{name: "malformed", url: url, header: get("Range", "bytes=x"), status: 416, wantHeader: get("Content-Range", "bytes */12")},
+		{name: "of nothing", url: "/v2/a/blobs/" + sha(""), header: get("Range", "bytes=0-"), status: 200},
+
+		{name: "cached", url: url, header: get("If-None-Match", etag), status: 304, wantHeader: part("")},
+		{name: "another cached", url: url, header: get("If-None-Match", `"x"`), status: 200},
+		{name: "If-Range holds", url: url, header: get("Range", "bytes=7-9", "If-Range", etag), status: 206, wantBody: "wor"},
+		{name: "If-Range fails", url: url, header: get("Range", "bytes=7-9", "If-Range", `"x"`), status: 200, wantBody: hello},
+		{name: "If-Match fails", url: url, header: get("If-Match", `"x"`), status: 412, wantCode: "DENIED"},
+	})
+
+	w := call{name: "multi", url: url, header: get("Range", "bytes=0-4,-5"), status: 206}.do(t, h)
+	_, params, err := mime.ParseMediaType(w.Header().Get("Content-Type"))
+	qt.Assert(t, qt.IsNil(err))
+	parts := multipart.NewReader(w.Body, params["boundary"])
+	for _, want := range []string{"hello", "world"} {
+		p, err := parts.NextPart()
+		qt.Assert(t, qt.IsNil(err))
+		got, _ := io.ReadAll(p)
+		qt.Check(t, qt.Equals(string(got), want))
+	}
+}
+
+func TestDeleteBlob(t *testing.T) {
+	h := registry.New()
+	d := sha(hello)
+	run(t, h, []call{
+		{method: "DELETE", url: "/v2/a/blobs/" + d, status: 404, wantCode: "NAME_UNKNOWN"},
+		pushBlob("a", hello),
+		pushBlob("a", "other"),
+		{method: "DELETE", url: "/v2/a/blobs/" + d, status: 202},
+		{method: "DELETE", url: "/v2/a/blobs/" + d, status: 404, wantCode: "BLOB_UNKNOWN"},
+		{method: "HEAD", url: "/v2/a/blobs/" + d, status: 404},
+		{url: "/v2/a/blobs/" + sha("other"), status: 200},
+		{url: "/v2/_catalog", status: 200, wantBody: `{"repositories":["a"]}`},
+		{method: "DELETE", url: "/v2/a/blobs/" + sha("other"), status: 202},
+		{name: "a repository is what it holds", url: "/v2/_catalog", status: 200, wantBody: `{"repositories":[]}`},
+	})
+}
+
+// TestLargeBlob has a blob of many segments, pushed in odd pieces, read whole
+// and in ranges around the segments' ends.
+func TestLargeBlob(t *testing.T) {
+	h := registry.New()
+	data := strings.Repeat("0123456789abcde", 300_000) // 4.5 MB
+	loc := start(t, h, "a")
+	for rest, n := data, 1; rest != ""; n = n*3 + 1 {
+		n = min(n, len(rest))
+		call{method: "PATCH", url: loc, body: rest[:n], status: 202}.do(t, h)
+		rest = rest[n:]
+	}
+	call{method: "PUT", url: loc + "?digest=" + sha(data), status: 201}.do(t, h)
+	url := "/v2/a/blobs/" + sha(data)
+	call{url: url, status: 200, wantBody: data}.do(t, h)
+	for _, at := range []int{1, 4095, 4096, 4097, 8192, 1 << 20, 1<<20 + 4096, 2 << 20, len(data) - 20} {
+		call{
+			url: url, header: map[string]string{"Range": "bytes=" + contentRange(at-1, 20)}, status: 206,
+			wantBody: data[at-1 : at+19],
+		}.do(t, h)
+	}
+}
