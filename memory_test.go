@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/go-quicktest/qt"
+	"github.com/opencontainers/go-digest"
+)
+
+// checkEmpty checks that a store from which everything was deleted has given
+// everything back.
+func checkEmpty(t *testing.T, m *MemStore) {
+	t.Helper()
+	c := m.load()
+	qt.Check(t, qt.Equals(c.bytes, 0))
+	qt.Check(t, qt.Equals(c.repos.len, 0))
+	qt.Check(t, qt.Equals(c.blobs.len, 0))
+	qt.Check(t, qt.Equals(m.reserved, 0))
+	qt.Check(t, qt.Equals(len(m.uploads), 0))
+	qt.Check(t, qt.Equals(m.idle.Len(), 0))
+}
+
+func TestMemStoreGivesEverythingBack(t *testing.T) {
+	ctx := context.Background()
+	m := new(MemStore)
+	index := []byte(`{"subject":{"digest":"` + digest.FromString("s").String() + `"},"annotations":{"a":"b"}}`)
+	const indexType = "application/vnd.oci.image.index.v1+json"
+	for _, repo := range []string{"a", "b"} {
+		for i := range 3 {
+			data := strings.Repeat("x", i*5000)
+			qt.Assert(t, qt.IsNil(PushBlob(ctx, m, repo, digest.FromString(data), strings.NewReader(data))))
+			qt.Assert(t, qt.IsNil(PushBlob(ctx, m, repo, digest.FromString(data), strings.NewReader(data))))
+		}
+		for _, tags := range [][]string{{"one", "two"}, {"two", "three"}, nil} {
+			_, err := PushManifest(ctx, m, repo, ManifestPush{MediaType: indexType, Content: index, Tags: tags})
+			qt.Assert(t, qt.IsNil(err))
+		}
+		_, err := PushManifest(ctx, m, repo, ManifestPush{Content: []byte("moved"), Tags: []string{"two"}})
+		qt.Assert(t, qt.IsNil(err))
+	}
+	data := strings.Repeat("x", 5000)
+	qt.Assert(t, qt.IsNil(m.MountBlob(ctx, "c", "a", digest.FromString(data))))
+	qt.Assert(t, qt.IsNil(m.MountBlob(ctx, "c", "c", digest.FromString(data))))
+	qt.Assert(t, qt.IsNil(m.DeleteBlob(ctx, "c", digest.FromString(data))))
+	qt.Assert(t, qt.IsNil(m.DeleteTag(ctx, "a", "one", nil)))
+	qt.Check(t, qt.ErrorIs(PushBlob(ctx, m, "a", digest.FromString("x"), strings.NewReader("y")), error(ErrDigestInvalid)))
+	for _, repo := range []string{"a", "b"} {
+		for i := range 3 {
+			qt.Assert(t, qt.IsNil(m.DeleteBlob(ctx, repo, digest.FromString(strings.Repeat("x", i*5000)))))
+		}
+		qt.Assert(t, qt.IsNil(m.DeleteManifest(ctx, repo, digest.FromBytes(index))))
+		qt.Assert(t, qt.IsNil(m.DeleteManifest(ctx, repo, digest.FromString("moved"))))
+	}
+	checkEmpty(t, m)
+}
+
+func TestMemStoreUploadsGiveEverythingBack(t *testing.T) {
+	ctx := context.Background()
+	m := &MemStore{Limits: Limits{TotalBytes: 100_000}}
+	for _, end := range []func(u Upload){
+		func(u Upload) { u.Close(); m.CancelUpload(ctx, "a", u.ID()) },
+		func(u Upload) { m.CancelUpload(ctx, "a", u.ID()); u.Close() },
+		func(u Upload) { u.Rollback(); m.CancelUpload(ctx, "a", u.ID()); u.Close(); u.Close() },
+		func(u Upload) {
+			m.CancelUpload(ctx, "a", u.ID())
+			qt.Check(t, qt.ErrorIs(u.Commit(ctx, digest.FromString(strings.Repeat("x", 50_000))), error(ErrBlobUploadUnknown)))
+			_, err := u.ReadFrom(strings.NewReader("more"))
+			qt.Check(t, qt.ErrorIs(err, error(ErrBlobUploadUnknown)))
+			u.Close()
+		},
+		func(u Upload) {
+			_, err := u.ReadFrom(strings.NewReader(strings.Repeat("x", 200_000)))
+			qt.Check(t, qt.ErrorIs(err, error(ErrTooLarge)))
+			u.Close()
+			m.CancelUpload(ctx, "a", u.ID())
+		},
+		func(u Upload) {
+			d := digest.FromString(strings.Repeat("x", 50_000))
+			qt.Check(t, qt.IsNil(u.Commit(ctx, d)))
+			u.Close()
+			qt.Check(t, qt.IsNil(m.DeleteBlob(ctx, "a", d)))
+		},
+	} {
+		u, err := m.CreateUpload(ctx, "a", UploadOptions{})
+		qt.Assert(t, qt.IsNil(err))
+		_, err = u.ReadFrom(strings.NewReader(strings.Repeat("x", 50_000)))
+		qt.Assert(t, qt.IsNil(err))
+		end(u)
+		checkEmpty(t, m)
+	}
+}
+
+func TestMemStoreTotalBytes(t *testing.T) {
+	ctx := context.Background()
+	const limit = 100_000
+	m := &MemStore{Limits: Limits{TotalBytes: limit}}
+	push := func(i, size int) (digest.Digest, error) {
+		data := fmt.Sprint(i) + strings.Repeat("x", size)
+		d := digest.FromString(data)
+		return d, PushBlob(ctx, m, "a", d, strings.NewReader(data))
+	}
+	var blobs []digest.Digest
+	for i := 0; ; i++ {
+		d, err := push(i, 10_000)
+		qt.Assert(t, qt.IsTrue(m.load().bytes+m.reserved <= limit))
+		if err != nil {
+			qt.Check(t, qt.ErrorIs(err, error(ErrTooLarge)))
+			qt.Check(t, qt.ErrorMatches(err, `.*the registry is full, its limit is 100000 bytes`))
+			break
+		}
+		blobs = append(blobs, d)
+	}
+	qt.Check(t, qt.Equals(len(blobs), 9))
+	for i := range limit {
+		if _, err := PushManifest(ctx, m, "a", ManifestPush{Content: []byte("m"), Tags: []string{fmt.Sprint(i)}}); err != nil {
+			qt.Check(t, qt.ErrorIs(err, error(ErrTooLarge)))
+			break
+		}
+	}
+	qt.Check(t, qt.IsTrue(m.load().bytes <= limit))
+	_, err := m.CreateUpload(ctx, "a", UploadOptions{})
+	qt.Check(t, qt.ErrorIs(err, error(ErrTooLarge)))
+
+	// What is deleted makes room.
+	qt.Assert(t, qt.IsNil(m.DeleteBlob(ctx, "a", blobs[0])))
+	_, err = push(0, 9_000)
+	qt.Check(t, qt.IsNil(err))
+}
+
+func TestMemStoreUploadsExpire(t *testing.T) {
+	ctx := context.Background()
+	m := &MemStore{Limits: Limits{UploadIdle: 50 * time.Millisecond, Uploads: 2}}
+	idle, err := m.CreateUpload(ctx, "a", UploadOptions{})
+	qt.Assert(t, qt.IsNil(err))
+	idle.Close()
+	busy, err := m.CreateUpload(ctx, "a", UploadOptions{})
+	qt.Assert(t, qt.IsNil(err))
+	_, err = m.CreateUpload(ctx, "a", UploadOptions{})
+	qt.Check(t, qt.ErrorIs(err, error(ErrTooManyRequests)))
+	time.Sleep(60 * time.Millisecond)
+	_, err = m.ResumeUpload(ctx, "a", idle.ID())
+	qt.Check(t, qt.ErrorIs(err, error(ErrBlobUploadUnknown)))
+	_, err = m.UploadSize(ctx, "a", busy.ID())
+	qt.Check(t, qt.IsNil(err))
+	busy.Close()
+	m.CancelUpload(ctx, "a", busy.ID())
+	checkEmpty(t, m)
+}
+
+func TestMemReader(t *testing.T) {
+	for _, size := range []int{0, 1, minSegment, minSegment + 1, 5*minSegment + 3, 3 * maxSegment} {
+		data := bytes.Repeat([]byte("0123456789abc"), size/13+1)[:size]
+		m := new(MemStore)
+		d := digest.FromBytes(data)
+		qt.Assert(t, qt.IsNil(PushBlob(context.Background(), m, "a", d, iotest.OneByteReader(bytes.NewReader(data)))))
+		r, err := m.OpenBlob(context.Background(), "a", d)
+		qt.Assert(t, qt.IsNil(err))
+		if size < 100_000 { // it is quadratic
+			qt.Check(t, qt.IsNil(iotest.TestReader(r, data)), qt.Commentf("%d bytes", size))
+			continue
+		}
+		for _, at := range []int64{int64(size) - 1, 0, maxSegment + minSegment, 17, maxSegment} {
+			_, err := r.Seek(at, io.SeekStart)
+			qt.Assert(t, qt.IsNil(err))
+			got, err := io.ReadAll(r)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.IsTrue(bytes.Equal(got, data[at:])))
+		}
+	}
+}
+
+func TestMemStoreKeepsNoSlack(t *testing.T) {
+	m := new(MemStore)
+	for _, size := range []int{1, 100, 5000, 100_000, 3 << 20} {
+		data := strings.Repeat("x", size)
+		d := digest.FromString(data)
+		qt.Assert(t, qt.IsNil(PushBlob(context.Background(), m, "a", d, iotest.HalfReader(strings.NewReader(data)))))
+		links, _ := m.load().blobs.get(string(d))
+		capacity := 0
+		for _, s := range links.segments {
+			capacity += cap(s)
+		}
+		qt.Check(t, qt.IsTrue(capacity <= size+size/10+16), qt.Commentf("%d for %d", capacity, size))
+	}
+}
+
+func TestMemUploadReaderThatGivesNothing(t *testing.T) {
+	u, err := new(MemStore).CreateUpload(context.Background(), "a", UploadOptions{})
+	qt.Assert(t, qt.IsNil(err))
+	_, err = u.ReadFrom(readerFunc(func([]byte) (int, error) { return 0, nil }))
+	qt.Check(t, qt.ErrorIs(err, io.ErrNoProgress))
+	failed := errors.New("failed")
+	n, err := u.ReadFrom(io.MultiReader(strings.NewReader("kept"), iotest.ErrReader(failed)))
+	qt.Check(t, qt.ErrorIs(err, failed))
+	qt.Check(t, qt.Equals(n, 4))
+	qt.Check(t, qt.Equals(u.Size(), 4))
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
