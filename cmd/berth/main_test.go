@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"berth": main})
+}
+
+// TestScripts runs the scripts in testdata on the real command. Beside
+// testscript's own commands they have
+//
+//	serve [flags]          starts berth serve, on a free port
+//	http METHOD PATH CODE  asks it; the answer's body is in the file "body"
+//	certificate            writes cert.pem and key.pem
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"serve":       serveScript,
+			"http":        httpScript,
+			"certificate": certificateScript,
+		},
+	})
+}
+
+func serveScript(ts *testscript.TestScript, _ bool, args []string) {
+	os.Remove(ts.MkAbs("addr"))
+	args = append([]string{"serve", "--addr=127.0.0.1:0", "--addr-file=" + ts.MkAbs("addr")}, args...)
+	cmd := exec.Command("berth", args...)
+	cmd.Dir = ts.Getenv("WORK")
+	stdout, err := os.Create(ts.MkAbs("stdout"))
+	ts.Check(err)
+	stderr, err := os.Create(ts.MkAbs("stderr"))
+	ts.Check(err)
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		stdout.Close()
+		stderr.Close()
+	})
+	addr, err := waitForFile(ts.MkAbs("addr"))
+	ts.Check(err)
+	scheme := "http://"
+	if strings.Contains(strings.Join(args, " "), "--tls-cert") {
+		scheme = "https://"
+	}
+	ts.Setenv("URL", scheme+addr)
+}
+
+func httpScript(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: http METHOD PATH CODE")
+	}
+	req, err := http.NewRequest(args[0], ts.Getenv("URL")+args[1], strings.NewReader("content"))
+	ts.Check(err)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs("body"), body, 0o644))
+	if got := fmt.Sprint(resp.StatusCode); got != args[2] {
+		ts.Fatalf("%s %s: %s %s", args[0], args[1], resp.Status, body)
+	}
+}
+
+func certificateScript(ts *testscript.TestScript, _ bool, _ []string) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ts.Check(err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotAfter:     time.Now().Add(time.Hour),
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	ts.Check(err)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs("cert.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs("key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600))
+}
+
+// waitForFile returns what is in a file once it is there.
+func waitForFile(name string) (string, error) {
+	for range 500 {
+		if b, err := os.ReadFile(name); err == nil {
+			return strings.TrimSpace(string(b)), nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return "", fmt.Errorf("no %s after 10 s", name)
+}
+
+// TestGracefulStop sends SIGTERM in the middle of a push: it is finished, and
+// then the command ends.
+func TestGracefulStop(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no SIGTERM")
+	}
+	addrFile := filepath.Join(t.TempDir(), "addr")
+	cmd := exec.Command("berth", "serve", "--addr=127.0.0.1:0", "--addr-file="+addrFile, "--log-level=error")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	addr, err := waitForFile(addrFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// The server answers 100 when the handler reads the body: from then on the
+	// request is in flight.
+	io.WriteString(conn, "PUT /v2/a/manifests/tag HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\nExpect: 100-continue\r\n\r\n")
+	r := bufio.NewReader(conn)
+	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 100 {
+		t.Fatal(resp, err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for { // the listener closes
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			break
+		}
+		c.Close()
+		time.Sleep(time.Millisecond)
+	}
+	io.WriteString(conn, "content")
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil || resp.StatusCode != 201 {
+		t.Fatal(resp, err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}
