@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package interop
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"testing"
+
+	contentstore "github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/go-quicktest/qt"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// provider gives containerd's pusher what c has. Its own store of content takes
+// SHA-256 digests alone, so it can't hold a blob that is named by SHA-512.
+type provider map[digest.Digest][]byte
+
+func (p provider) ReaderAt(_ context.Context, d ocispec.Descriptor) (contentstore.ReaderAt, error) {
+	data, ok := p[d.Digest]
+	if !ok {
+		return nil, errdefs.ErrNotFound
+	}
+	return readerAt{bytes.NewReader(data)}, nil
+}
+
+type readerAt struct{ *bytes.Reader }
+
+func (readerAt) Close() error { return nil }
+
+func newResolver() remotes.Resolver {
+	return docker.NewResolver(docker.ResolverOptions{
+		Hosts: docker.ConfigureDefaultRegistries(docker.WithPlainHTTP(docker.MatchAllHosts)),
+	})
+}
+
+func TestContainerd(t *testing.T) {
+	for name, c := range contents() {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			host := newServer(t)
+			ref := host + "/test/" + name + ":" + name
+
+			// Push. A subject is nobody's child: it is pushed by itself.
+			source := provider(c.bytes)
+			for _, d := range c.manifests {
+				at := host + "/test/" + name + "@" + d.Digest.String()
+				if d.Digest == c.root.Digest {
+					at = ref
+				}
+				pusher, err := newResolver().Pusher(ctx, at)
+				qt.Assert(t, qt.IsNil(err))
+				qt.Assert(t, qt.IsNil(remotes.PushContent(ctx, pusher, d, source, nil, platforms.All, nil)))
+			}
+			c.checkServed(t, host, "test/"+name)
+
+			// Resolve, by tag and by digest.
+			for _, at := range []string{ref, host + "/test/" + name + "@" + c.root.Digest.String()} {
+				_, d, err := newResolver().Resolve(ctx, at)
+				qt.Assert(t, qt.IsNil(err))
+				qt.Check(t, qt.Equals(d.Digest, c.root.Digest))
+				qt.Check(t, qt.Equals(d.MediaType, c.root.MediaType))
+				qt.Check(t, qt.Equals(d.Size, c.root.Size))
+			}
+
+			// Fetch all that there is.
+			resolver := newResolver()
+			resolved, root, err := resolver.Resolve(ctx, ref)
+			qt.Assert(t, qt.IsNil(err))
+			fetcher, err := resolver.Fetcher(ctx, resolved)
+			qt.Assert(t, qt.IsNil(err))
+			for _, d := range append(c.blobs, c.manifests...) {
+				r, err := fetcher.Fetch(ctx, d)
+				qt.Assert(t, qt.IsNil(err))
+				got, err := io.ReadAll(r)
+				qt.Assert(t, qt.IsNil(err))
+				r.Close()
+				qt.Check(t, qt.IsTrue(bytes.Equal(got, c.bytes[d.Digest])), qt.Commentf("%s", d.Digest))
+			}
+			if name == "sha512" {
+				return // see provider
+			}
+
+			// Pull, as containerd does: down from the root into its store.
+			store, err := local.NewStore(t.TempDir())
+			qt.Assert(t, qt.IsNil(err))
+			err = images.Dispatch(ctx, images.Handlers(remotes.FetchHandler(store, fetcher), images.ChildrenHandler(store)), nil, root)
+			if name == "empty-layer" { // containerd pulls no layer of zero bytes, from anywhere
+				qt.Check(t, qt.ErrorMatches(err, ".*reports content size of zero.*"))
+				return
+			}
+			qt.Assert(t, qt.IsNil(err))
+			pulled := 0
+			qt.Assert(t, qt.IsNil(store.Walk(ctx, func(info contentstore.Info) error {
+				got, err := contentstore.ReadBlob(ctx, store, ocispec.Descriptor{Digest: info.Digest, Size: info.Size})
+				qt.Check(t, qt.IsTrue(err == nil && bytes.Equal(got, c.bytes[info.Digest])), qt.Commentf("%s %v", info.Digest, err))
+				pulled++
+				return nil
+			})))
+			want := len(c.bytes)
+			if name == "artifact" {
+				want = 3 // its manifest, config and layer: not the subject
+			}
+			qt.Check(t, qt.Equals(pulled, want))
+		})
+	}
+}
+
+func TestContainerdNotFound(t *testing.T) {
+	host := newServer(t)
+	contents()["image"].seed(t, host, "test")
+	for _, ref := range []string{host + "/test:missing", host + "/unknown:latest", host + "/test@" + digest.FromString("missing").String()} {
+		_, _, err := newResolver().Resolve(t.Context(), ref)
+		qt.Check(t, qt.IsTrue(errdefs.IsNotFound(err)), qt.Commentf("%s: %v", ref, err))
+	}
+}
