@@ -247,7 +247,9 @@ type contentRange struct {
 }
 
 // parseContentRange parses a Content-Range in the spec's form,
-// ^[0-9]+-[0-9]+$, which is not HTTP's. Without one it returns nil.
+// ^[0-9]+-[0-9]+$, which is not HTTP's. Without one it returns nil. The form
+// has no way to say that there is nothing; some clients say so by an end before
+// the start (cuelabs' ociregistry closes its uploads so).
 func parseContentRange(s string) (*contentRange, error) {
 	if s == "" {
 		return nil, nil
@@ -255,10 +257,10 @@ func parseContentRange(s string) (*contentRange, error) {
 	first, last, _ := strings.Cut(s, "-")
 	start, err1 := strconv.ParseUint(first, 10, 62)
 	end, err2 := strconv.ParseUint(last, 10, 62)
-	if err1 != nil || err2 != nil || end < start {
+	if err1 != nil || err2 != nil || end+1 < start {
 		return nil, errContentRange
 	}
-	return &contentRange{int64(start), int64(end-start) + 1}, nil
+	return &contentRange{int64(start), int64(end+1) - int64(start)}, nil
 }
 
 // body returns the body of r, which is to follow the first size bytes of a
@@ -274,6 +276,9 @@ func (h uploadHandlers) body(r *http.Request, size int64) (*requestBody, error) 
 		b.r = http.NoBody
 	}
 	length := r.ContentLength // -1: unknown
+	if length == 0 && chunk != nil && *chunk == (contentRange{0, 1}) {
+		chunk.length = 0 // "0-0" of nothing: there is no end before 0
+	}
 	if chunk != nil {
 		switch {
 		case chunk.start != size:

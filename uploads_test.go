@@ -87,9 +87,11 @@ func TestPushChunked(t *testing.T) {
 				{name: "short", method: "PATCH", url: loc, header: chunk(5, 11), body: ", wo", status: 400, wantCode: "SIZE_INVALID"},
 				{name: "long", method: "PATCH", url: loc, header: chunk(5, 7), body: ", wo", status: 400, wantCode: "SIZE_INVALID"},
 				{name: "HTTP's own form", method: "PATCH", url: loc, header: map[string]string{"Content-Range": "bytes 5-11/12"}, body: ", world", status: 400, wantCode: "UNSUPPORTED"},
-				{name: "reversed", method: "PATCH", url: loc, header: map[string]string{"Content-Range": "5-4"}, status: 400, wantCode: "UNSUPPORTED"},
+				{name: "reversed", method: "PATCH", url: loc, header: map[string]string{"Content-Range": "5-3"}, status: 400, wantCode: "UNSUPPORTED"},
 				{name: "overflow", method: "PATCH", url: loc, header: map[string]string{"Content-Range": "0-18446744073709551615"}, body: "x", status: 400, wantCode: "UNSUPPORTED"},
 				{name: "signed", method: "PATCH", url: loc, header: map[string]string{"Content-Range": "+5-+11"}, body: ", world", status: 400, wantCode: "UNSUPPORTED"},
+				{name: "an end before the start is a chunk of nothing", method: "PATCH", url: loc, header: chunk(5, 4), status: 202, wantHeader: stands},
+				{name: "which has no body", method: "PATCH", url: loc, header: chunk(5, 4), body: "x", status: 400, wantCode: "SIZE_INVALID"},
 				{name: "nothing changed", url: loc, status: 204, wantHeader: stands},
 			})
 			if last == "PATCH" {
@@ -142,6 +144,24 @@ func TestDigestAlgorithm(t *testing.T) {
 		{method: "PUT", url: loc + "?digest=" + sha512(hello), status: 201},
 		{url: "/v2/b/blobs/" + sha512(hello), status: 200, wantBody: hello},
 	})
+}
+
+// TestCloseWithARangeOfNothing has the ranges that clients send with an empty
+// body.
+func TestCloseWithARangeOfNothing(t *testing.T) {
+	h := registry.New()
+	put := func(data, contentRange string, status int) {
+		loc := start(t, h, "a")
+		run(t, h, []call{
+			{method: "PATCH", url: loc, body: data, status: 202},
+			{method: "PUT", url: loc + "?digest=" + sha(data), header: map[string]string{"Content-Range": contentRange}, status: status},
+		})
+	}
+	put("", "0-0", 201)
+	put("hello", "5-4", 201)
+	put("hello", "0-0", 416)
+	put("hello", "4-4", 416)
+	put("hello", "5-5", 400)
 }
 
 func TestCancelUpload(t *testing.T) {
