@@ -329,7 +329,8 @@ type memUpload struct {
 // memLease is an Upload.
 type memLease struct {
 	*memUpload
-	store *MemStore
+	store  *MemStore
+	closed bool // the session may be another's now
 	// The state at the start of the lease, for Rollback.
 	startSize int64
 	startHash []byte
@@ -380,13 +381,15 @@ func (m *MemStore) ResumeUpload(_ context.Context, repo, id string) (Upload, err
 	if u.leased {
 		return nil, ErrUploadBusy
 	}
-	u.leased = true
-	m.idle.Remove(u.element)
 	l := &memLease{memUpload: u, store: m, startSize: u.blob.size}
 	if u.blob.size > 0 {
-		l.startHash, err = u.hash.(encoding.BinaryMarshaler).MarshalBinary()
+		if l.startHash, err = u.hash.(encoding.BinaryMarshaler).MarshalBinary(); err != nil {
+			return nil, err
+		}
 	}
-	return l, err
+	u.leased = true
+	m.idle.Remove(u.element)
+	return l, nil
 }
 
 func (m *MemStore) UploadSize(_ context.Context, repo, id string) (int64, error) {
@@ -446,6 +449,9 @@ func (m *MemStore) end(u *memUpload) {
 func (l *memLease) ID() string  { return l.id }
 func (l *memLease) Size() int64 { return l.blob.size }
 
+// ended reports whether there is nothing left to do for this lease.
+func (l *memLease) ended() bool { return l.closed || l.gone.Load() }
+
 func (l *memLease) ReadFrom(r io.Reader) (total int64, err error) {
 	for empty := 0; ; {
 		last, err := l.space()
@@ -474,7 +480,7 @@ func (l *memLease) ReadFrom(r io.Reader) (total int64, err error) {
 
 // space returns the last segment, with room in it.
 func (l *memLease) space() (*[]byte, error) {
-	if l.gone.Load() {
+	if l.ended() {
 		return nil, ErrBlobUploadUnknown
 	}
 	b := &l.blob
@@ -507,7 +513,10 @@ func (m *MemStore) reserve(u *memUpload, size int64) (int64, error) {
 	return size, nil
 }
 
-func (l *memLease) Commit(ctx context.Context, d digest.Digest) error {
+func (l *memLease) Commit(_ context.Context, d digest.Digest) error {
+	if l.ended() {
+		return ErrBlobUploadUnknown
+	}
 	if err := l.verify(d); err != nil {
 		return err
 	}
@@ -555,8 +564,8 @@ func (l *memLease) verify(d digest.Digest) error {
 
 func (l *memLease) Rollback() error {
 	b := &l.blob
-	if b.size == l.startSize {
-		return nil
+	if l.ended() || b.size == l.startSize {
+		return nil // what was published is not to be touched
 	}
 	l.hash.Reset()
 	if l.startSize > 0 {
@@ -590,10 +599,10 @@ func (l *memLease) Close() error {
 	m := l.store
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !l.leased {
+	if l.closed {
 		return nil
 	}
-	l.leased = false
+	l.closed, l.leased = true, false
 	if l.gone.Load() {
 		m.reserved -= l.reserved
 		return nil

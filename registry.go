@@ -6,6 +6,7 @@ package registry
 
 import (
 	"context"
+	"io"
 	"log"
 	"log/slog"
 	"math/rand/v2"
@@ -423,6 +424,13 @@ func (a *answer) WriteHeader(status int) {
 func (a *answer) Write(p []byte) (int, error) {
 	n, err := a.ResponseWriter.Write(p)
 	a.bytes += int64(n)
+	return n, err
+}
+
+// ReadFrom keeps the connection's own way to send content.
+func (a *answer) ReadFrom(r io.Reader) (int64, error) {
+	n, err := io.Copy(a.ResponseWriter, r)
+	a.bytes += n
 	return n, err
 }
 

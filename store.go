@@ -88,7 +88,8 @@ type UploadOptions struct {
 }
 
 // Upload is the lease of an upload session: one caller at a time has it, until
-// Close. It is not safe for concurrent use.
+// Close; after that its methods fail with ErrBlobUploadUnknown or do nothing.
+// It is not safe for concurrent use.
 type Upload interface {
 	// ReadFrom appends what r gives until its end. On an error, of r or of
 	// the store, what came before it stays appended.
@@ -108,7 +109,8 @@ type Upload interface {
 	// ErrBlobUploadUnknown where the session was cancelled.
 	Commit(ctx context.Context, d digest.Digest) error
 
-	// Rollback drops what was appended through this lease.
+	// Rollback drops what was appended through this lease, unless it was
+	// published.
 	Rollback() error
 
 	// Close ends the lease. Unless Commit has succeeded, the session keeps

@@ -45,7 +45,7 @@ func PushBlob(ctx context.Context, s BlobStore, repo string, d digest.Digest, co
 		err = u.Commit(ctx, d)
 	}
 	if err != nil {
-		s.CancelUpload(ctx, repo, u.ID())
+		s.CancelUpload(context.WithoutCancel(ctx), repo, u.ID())
 	}
 	return err
 }
@@ -173,6 +173,7 @@ func (h uploadHandlers) receive(r *http.Request, req Request) (size int64, err e
 	if err != nil {
 		return 0, err
 	}
+	defer u.Close() // if something panics
 	if req.Op == OpUploadPut {
 		err = checkDigest(req.Digest)
 	}

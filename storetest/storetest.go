@@ -306,8 +306,9 @@ func testUploads(t *testing.T, s tester) {
 	d := digest.FromString(data)
 	s.wantNoBlob(t, "a", d, registry.ErrNameUnknown)
 	check(t, u.Commit(s.ctx, d), nil)
-	s.wantBlob(t, "a", d, data)
+	check(t, u.Rollback(), nil) // of nothing: it is published
 	check(t, u.Close(), nil)
+	s.wantBlob(t, "a", d, data)
 
 	_, err = s.ResumeUpload(s.ctx, "a", u.ID())
 	check(t, err, registry.ErrBlobUploadUnknown)
@@ -378,7 +379,17 @@ func testUploadLeases(t *testing.T, s tester) {
 	_, err = s.UploadSize(s.ctx, "a", u.ID())
 	check(t, err, nil)
 	check(t, u.Close(), nil)
+
+	// A lease that has ended is over, whoever has the session now.
+	next := s.resume(t, "a", u.ID())
 	check(t, u.Close(), nil)
+	check(t, u.Rollback(), nil)
+	check(t, u.Commit(s.ctx, digest.FromString("data")), registry.ErrBlobUploadUnknown)
+	_, err = u.ReadFrom(strings.NewReader("more"))
+	check(t, err, registry.ErrBlobUploadUnknown)
+	_, err = s.ResumeUpload(s.ctx, "a", u.ID())
+	check(t, err, registry.ErrUploadBusy)
+	check(t, next.Close(), nil)
 
 	// Of many who want it, one at a time has it.
 	var wg sync.WaitGroup
