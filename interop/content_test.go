@@ -17,8 +17,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -204,8 +204,12 @@ func (c *content) artifact(algorithm digest.Algorithm, data []byte, subject *oci
 // sourceLayer is a layer with the files of a package of Go's standard library.
 func sourceLayer(pkg string) layer {
 	files := make(map[string][]byte)
-	dir := filepath.Join(runtime.GOROOT(), "src", pkg)
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		panic(err)
+	}
+	dir := filepath.Join(strings.TrimSpace(string(root)), "src", pkg)
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}

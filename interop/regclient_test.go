@@ -22,6 +22,7 @@ import (
 	"github.com/regclient/regclient"
 	"github.com/regclient/regclient/config"
 	"github.com/regclient/regclient/scheme"
+	"github.com/regclient/regclient/scheme/reg"
 	"github.com/regclient/regclient/types/descriptor"
 	"github.com/regclient/regclient/types/errs"
 	"github.com/regclient/regclient/types/manifest"
@@ -565,7 +566,7 @@ func newRegclient(host config.Host) *regclient.RegClient {
 	host.TLS = config.TLSDisabled
 	return regclient.New(
 		regclient.WithConfigHost(host),
-		regclient.WithRetryDelay(10*time.Millisecond, 100*time.Millisecond),
+		regclient.WithRegOpts(reg.WithDelay(10*time.Millisecond, 100*time.Millisecond)),
 	)
 }
 
