@@ -33,6 +33,7 @@ func (h blobHandlers) delete(w http.ResponseWriter, r *http.Request, req Request
 	if err := h.store.DeleteBlob(r.Context(), req.Repo, req.Digest); err != nil {
 		return err
 	}
+	w.Header().Set("Docker-Content-Digest", string(req.Digest))
 	w.WriteHeader(http.StatusAccepted)
 	return nil
 }

@@ -84,7 +84,7 @@ func TestDeleteBlob(t *testing.T) {
 		{method: "DELETE", url: "/v2/a/blobs/" + d, status: 404, wantCode: "NAME_UNKNOWN"},
 		pushBlob("a", hello),
 		pushBlob("a", "other"),
-		{method: "DELETE", url: "/v2/a/blobs/" + d, status: 202},
+		{method: "DELETE", url: "/v2/a/blobs/" + d, status: 202, wantHeader: map[string]string{"Docker-Content-Digest": d}},
 		{method: "DELETE", url: "/v2/a/blobs/" + d, status: 404, wantCode: "BLOB_UNKNOWN"},
 		{method: "HEAD", url: "/v2/a/blobs/" + d, status: 404},
 		{url: "/v2/a/blobs/" + sha("other"), status: 200},

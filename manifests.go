@@ -111,6 +111,9 @@ func (h manifestHandlers) delete(w http.ResponseWriter, r *http.Request, req Req
 	if err != nil {
 		return err
 	}
+	if req.Digest != "" {
+		w.Header().Set("Docker-Content-Digest", string(req.Digest))
+	}
 	w.WriteHeader(http.StatusAccepted)
 	return nil
 }

@@ -307,7 +307,7 @@ func TestDeleteManifest(t *testing.T) {
 		{url: "/v2/a/manifests/one", status: 404},
 		{url: "/v2/a/manifests/" + sha("m"), status: 200},
 		{url: "/v2/a/manifests/two", status: 200},
-		{name: "a manifest with its tags", method: "DELETE", url: "/v2/a/manifests/" + sha("m"), status: 202},
+		{name: "a manifest with its tags", method: "DELETE", url: "/v2/a/manifests/" + sha("m"), status: 202, wantHeader: map[string]string{"Docker-Content-Digest": sha("m")}},
 		{url: "/v2/a/manifests/two", status: 404},
 		{url: "/v2/a/manifests/" + sha("m"), status: 404},
 		{url: "/v2/a/tags/list", status: 200, wantBody: `{"name":"a","tags":["other"]}`},

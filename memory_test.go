@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-	"time"
 
 	"github.com/go-quicktest/qt"
 	"github.com/opencontainers/go-digest"
@@ -135,26 +134,6 @@ func TestMemStoreTotalBytes(t *testing.T) {
 	qt.Assert(t, qt.IsNil(m.DeleteBlob(ctx, "a", blobs[0])))
 	_, err = push(0, 9_000)
 	qt.Check(t, qt.IsNil(err))
-}
-
-func TestMemStoreUploadsExpire(t *testing.T) {
-	ctx := context.Background()
-	m := &MemStore{Limits: Limits{UploadIdle: 50 * time.Millisecond, Uploads: 2}}
-	idle, err := m.CreateUpload(ctx, "a", UploadOptions{})
-	qt.Assert(t, qt.IsNil(err))
-	idle.Close()
-	busy, err := m.CreateUpload(ctx, "a", UploadOptions{})
-	qt.Assert(t, qt.IsNil(err))
-	_, err = m.CreateUpload(ctx, "a", UploadOptions{})
-	qt.Check(t, qt.ErrorIs(err, error(ErrTooManyRequests)))
-	time.Sleep(60 * time.Millisecond)
-	_, err = m.ResumeUpload(ctx, "a", idle.ID())
-	qt.Check(t, qt.ErrorIs(err, error(ErrBlobUploadUnknown)))
-	_, err = m.UploadSize(ctx, "a", busy.ID())
-	qt.Check(t, qt.IsNil(err))
-	busy.Close()
-	m.CancelUpload(ctx, "a", busy.ID())
-	checkEmpty(t, m)
 }
 
 func TestMemReader(t *testing.T) {

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berth-oci/registry"
+)
+
+func TestWriteError(t *testing.T) {
+	secret := errors.New("open /secret: no such file")
+	for _, c := range []struct {
+		name string
+		err  error
+		code int
+		body string
+	}{
+		{"sentinel", registry.ErrBlobUnknown, 404, `{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown to registry"}]}`},
+		{"wrapped", fmt.Errorf("%w: more", registry.ErrDenied), 403, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied: more"}]}`},
+		{"joined", errors.Join(registry.ErrDenied, fmt.Errorf("%w: x", registry.ErrUnauthorized)), 403, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"},{"code":"UNAUTHORIZED","message":"authentication required: x"}]}`},
+		{"joined_with_a_failure", errors.Join(registry.ErrDenied, secret), 403, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}`},
+		{"a_failure", secret, 500, `{"errors":[{"code":"UNSUPPORTED","message":"internal error"}]}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := httptest.NewRecorder()
+			registry.WriteError(w, httptest.NewRequest("GET", "/v2/", nil), c.err)
+			qt.Check(t, qt.Equals(w.Code, c.code))
+			qt.Check(t, qt.Equals(w.Body.String(), c.body))
+		})
+	}
+	qt.Check(t, qt.ErrorIs(fmt.Errorf("%w: x", registry.ErrUploadBusy), error(registry.ErrBlobUploadInvalid)))
+	qt.Check(t, qt.Not(qt.ErrorIs(error(registry.ErrBlobUnknown), error(registry.ErrManifestUnknown))))
+}
+
+var errBroken = errors.New("/secret/disk is on fire")
+
+// brokenStore fails at everything.
+type brokenStore struct{}
+
+var _ registry.Store = brokenStore{}
+
+func broken[V any]() iter.Seq2[V, error] {
+	return func(yield func(V, error) bool) { yield(*new(V), errBroken) }
+}
+
+type refuse = func(string, digest.Digest) error
+
+func (brokenStore) OpenBlob(context.Context, string, digest.Digest) (io.ReadSeekCloser, error) {
+	return nil, errBroken
+}
+func (brokenStore) MountBlob(context.Context, string, string, digest.Digest) error { return errBroken }
+func (brokenStore) FindBlob(context.Context, digest.Digest) iter.Seq2[string, error] {
+	return broken[string]()
+}
+func (brokenStore) DeleteBlob(context.Context, string, digest.Digest) error { return errBroken }
+func (brokenStore) CreateUpload(context.Context, string, registry.UploadOptions) (registry.Upload, error) {
+	return nil, errBroken
+}
+func (brokenStore) ResumeUpload(context.Context, string, string) (registry.Upload, error) {
+	return nil, errBroken
+}
+func (brokenStore) UploadSize(context.Context, string, string) (int64, error) { return 0, errBroken }
+func (brokenStore) CancelUpload(context.Context, string, string) error        { return errBroken }
+func (brokenStore) GetManifest(context.Context, string, digest.Digest) (registry.Manifest, error) {
+	return registry.Manifest{}, errBroken
+}
+func (brokenStore) GetTag(context.Context, string, string) (registry.Manifest, error) {
+	return registry.Manifest{}, errBroken
+}
+func (brokenStore) PutManifest(context.Context, string, registry.Manifest, []string, refuse) error {
+	return errBroken
+}
+func (brokenStore) DeleteManifest(context.Context, string, digest.Digest) error { return errBroken }
+func (brokenStore) DeleteTag(context.Context, string, string, refuse) error     { return errBroken }
+func (brokenStore) Tags(context.Context, string, string) iter.Seq2[string, error] {
+	return broken[string]()
+}
+func (brokenStore) Repositories(context.Context, string) iter.Seq2[string, error] {
+	return broken[string]()
+}
+func (brokenStore) Referrers(context.Context, string, digest.Digest, digest.Digest) iter.Seq2[ocispec.Descriptor, error] {
+	return broken[ocispec.Descriptor]()
+}
+
+// TestBrokenStore has a backend that fails: that is a 500, and what failed is
+// not told.
+func TestBrokenStore(t *testing.T) {
+	h := registry.New(registry.WithStore(brokenStore{}))
+	d := sha("x")
+	for _, c := range []call{
+		{method: "GET", url: "/v2/a/blobs/" + d},
+		{method: "DELETE", url: "/v2/a/blobs/" + d},
+		{method: "POST", url: "/v2/a/blobs/uploads/"},
+		{method: "POST", url: "/v2/a/blobs/uploads/?digest=" + d, body: "x"},
+		{method: "POST", url: "/v2/a/blobs/uploads/?mount=" + d},
+		{method: "POST", url: "/v2/a/blobs/uploads/?from=b&mount=" + d},
+		{method: "PATCH", url: "/v2/a/blobs/uploads/id", body: "x"},
+		{method: "PUT", url: "/v2/a/blobs/uploads/id?digest=" + d, body: "x"},
+		{method: "GET", url: "/v2/a/blobs/uploads/id"},
+		{method: "DELETE", url: "/v2/a/blobs/uploads/id"},
+		{method: "GET", url: "/v2/a/manifests/tag"},
+		{method: "GET", url: "/v2/a/manifests/" + d},
+		{method: "PUT", url: "/v2/a/manifests/tag", body: "x"},
+		{method: "PUT", url: "/v2/a/manifests/tag", body: image("x"), header: map[string]string{"Content-Type": typeImage}},
+		{method: "PUT", url: "/v2/a/manifests/tag", body: `{"manifests":[` + descriptor(typeImage, "x") + `]}`, header: map[string]string{"Content-Type": typeIndex}},
+		{method: "DELETE", url: "/v2/a/manifests/tag"},
+		{method: "DELETE", url: "/v2/a/manifests/" + d},
+		{method: "GET", url: "/v2/a/tags/list"},
+		{method: "GET", url: "/v2/_catalog"},
+		{method: "GET", url: "/v2/a/referrers/" + d},
+	} {
+		c.status, c.wantBody = 500, `{"errors":[{"code":"UNSUPPORTED","message":"internal error"}]}`
+		c.do(t, h)
+	}
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build go1.25
+
+package registry
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-quicktest/qt"
+)
+
+// TestUploadsExpire lets uploads expire in fake time, which also shows that a
+// registry has no goroutine of its own: with one, synctest.Test would not end.
+func TestUploadsExpire(t *testing.T) {
+	for _, c := range []struct {
+		limits Limits
+		idle   time.Duration
+	}{
+		{Limits{Uploads: 2}, time.Hour},
+		{Limits{Uploads: 2, UploadIdle: 5 * time.Second}, 5 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx := context.Background()
+			m := &MemStore{Limits: c.limits}
+			New(WithStore(m))
+			idle, err := m.CreateUpload(ctx, "a", UploadOptions{})
+			qt.Assert(t, qt.IsNil(err))
+			idle.Close()
+			busy, err := m.CreateUpload(ctx, "a", UploadOptions{})
+			qt.Assert(t, qt.IsNil(err))
+			_, err = m.CreateUpload(ctx, "a", UploadOptions{})
+			qt.Check(t, qt.ErrorIs(err, error(ErrTooManyRequests)))
+
+			// Each use counts.
+			time.Sleep(c.idle - 1)
+			used, err := m.ResumeUpload(ctx, "a", idle.ID())
+			qt.Assert(t, qt.IsNil(err))
+			used.Close()
+			time.Sleep(c.idle - 1)
+			_, err = m.UploadSize(ctx, "a", idle.ID())
+			qt.Check(t, qt.IsNil(err))
+			time.Sleep(1)
+			_, err = m.ResumeUpload(ctx, "a", idle.ID())
+			qt.Check(t, qt.ErrorIs(err, error(ErrBlobUploadUnknown)))
+
+			// A request may take as long as it takes.
+			time.Sleep(1000 * c.idle)
+			_, err = m.UploadSize(ctx, "a", busy.ID())
+			qt.Check(t, qt.IsNil(err))
+			busy.Close()
+			time.Sleep(c.idle)
+			next, err := m.CreateUpload(ctx, "a", UploadOptions{})
+			qt.Assert(t, qt.IsNil(err))
+			next.Close()
+			m.CancelUpload(ctx, "a", next.ID())
+			checkEmpty(t, m)
+		})
+	}
+}
