@@ -375,6 +375,7 @@ func serveStalled(h http.Handler, method, url string, body *stalled) <-chan *htt
 	answer := make(chan *httptest.ResponseRecorder, 1)
 	go func() {
 		h.ServeHTTP(w, r)
+		body.Close() // as a server does: who still writes to it is told
 		answer <- w
 	}()
 	<-body.reading
