@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registrytest
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Transport returns an [http.RoundTripper] that has h serve each request in
+// this process, without a socket. Any host name works, by http and https. It
+// behaves as a connection to an [http.Server] does: bodies are streamed both
+// ways, a request's body is read only when the handler reads it (which is what
+// "Expect: 100-continue" asks for), an answer may come before the body was
+// read, and the end of the request's context ends both sides.
+//
+// There is no network to wait for, so that a client's retries, back-off and
+// timeouts run in the fake time of [testing/synctest].
+func Transport(h http.Handler) http.RoundTripper {
+	return transport{h}
+}
+
+type transport struct {
+	handler http.Handler
+}
+
+// errReset is what a client gets where a connection would have been reset: the
+// handler panicked.
+var errReset = errors.New("registrytest: connection reset by the handler")
+
+func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL == nil || req.URL.Host == "" {
+		closeBody(req)
+		return nil, errors.New("registrytest: no host in the request's URL")
+	}
+	ctx, cancel := context.WithCancelCause(req.Context())
+	e := &exchange{req: req, ctx: ctx, cancel: cancel, answered: make(chan struct{})}
+	e.body.reader, e.body.writer = io.Pipe()
+	// The end of the client's context frees whoever waits for the other side.
+	stop := context.AfterFunc(req.Context(), func() {
+		closeBody(req)
+		e.body.writer.CloseWithError(context.Cause(req.Context()))
+	})
+	go func() {
+		defer stop()
+		e.serve(t.handler)
+	}()
+
+	select {
+	case <-e.answered:
+	case <-req.Context().Done():
+		return nil, context.Cause(req.Context())
+	}
+	if e.failed != nil {
+		return nil, e.failed
+	}
+	return e.response, nil
+}
+
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		req.Body.Close()
+	}
+}
+
+// exchange is a request and its answer. It is the handler's ResponseWriter.
+type exchange struct {
+	req    *http.Request // the client's
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	header   http.Header
+	status   int          // 0: not yet written
+	first    bytes.Buffer // what was written before the answer was sent
+	declared int64        // Content-Length; -1: none
+	written  int64
+
+	answered chan struct{} // closed when response or failed is set
+	response *http.Response
+	failed   error
+
+	body struct {
+		reader *io.PipeReader
+		writer *io.PipeWriter
+	}
+}
+
+// maxFirst is how much of a body is held back, to send its length along where
+// that is all: as net/http does.
+const maxFirst = 2 << 10
+
+func (e *exchange) serve(h http.Handler) {
+	defer func() {
+		defer e.cancel(context.Canceled)
+		defer closeBody(e.req)
+		if p := recover(); p != nil {
+			if p != http.ErrAbortHandler {
+				log.Printf("registrytest: panic serving %s %s: %v\n%s", e.req.Method, e.req.URL, p, debug.Stack())
+			}
+			if e.response == nil {
+				e.failed = errReset
+				close(e.answered)
+			}
+			e.body.writer.CloseWithError(io.ErrUnexpectedEOF)
+			return
+		}
+		e.finish()
+	}()
+	e.header = make(http.Header)
+	h.ServeHTTP(e, e.serverRequest())
+}
+
+// serverRequest is the request as a server reads it from a connection.
+func (e *exchange) serverRequest() *http.Request {
+	r := e.req.Clone(e.ctx)
+	if r.Method == "" {
+		r.Method = http.MethodGet
+	}
+	if r.Host == "" {
+		r.Host = r.URL.Host
+	}
+	if r.URL.Scheme == "https" {
+		r.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true, ServerName: r.URL.Hostname()}
+	}
+	r.RequestURI = r.URL.RequestURI()
+	r.URL.Scheme, r.URL.Host, r.URL.User = "", "", nil
+	r.URL.Fragment, r.URL.RawFragment = "", ""
+	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, 1
+	r.RemoteAddr = "192.0.2.1:1234" // TEST-NET, as of net/http/httptest
+	r.Close, r.GetBody, r.Response = false, nil, nil
+	r.Header.Del("Host")
+	if user := e.req.URL.User; user != nil && r.Header.Get("Authorization") == "" {
+		password, _ := user.Password()
+		r.SetBasicAuth(user.Username(), password)
+	}
+	switch {
+	case r.Body == nil || r.Body == http.NoBody:
+		r.Body, r.ContentLength = http.NoBody, 0
+	case r.ContentLength == 0: // a client's way to say that it does not know
+		r.ContentLength = -1
+		r.TransferEncoding = []string{"chunked"}
+		fallthrough
+	default:
+		r.Body = &requestBody{body: e.req.Body, left: r.ContentLength}
+	}
+	return r
+}
+
+// requestBody is a request's body as a server reads it: of the announced
+// length.
+type requestBody struct {
+	body io.ReadCloser
+	left int64 // negative: unknown
+	mu   sync.Mutex
+	shut bool // guarded by mu
+}
+
+func (b *requestBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	shut := b.shut
+	b.mu.Unlock()
+	switch {
+	case shut:
+		return 0, http.ErrBodyReadAfterClose
+	case b.left < 0:
+		return brokenOff(b.body.Read(p))
+	case b.left == 0:
+		return 0, io.EOF
+	}
+	n, err := b.body.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	switch {
+	case b.left == 0:
+		return n, io.EOF
+	case err == io.EOF:
+		return n, io.ErrUnexpectedEOF
+	}
+	return brokenOff(n, err)
+}
+
+// brokenOff turns the failure of a client's body into what a server sees of
+// it.
+func brokenOff(n int, err error) (int, error) {
+	if err != nil && err != io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+func (b *requestBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.shut = true
+	return nil
+}
+
+func (e *exchange) Header() http.Header { return e.header }
+
+func (e *exchange) WriteHeader(status int) {
+	switch {
+	case status < 100 || status > 999:
+		panic(fmt.Sprintf("invalid WriteHeader code %v", status))
+	case status < 200 && status != http.StatusSwitchingProtocols:
+		return // an interim answer: the client learns nothing of it
+	case e.status != 0:
+		return // as net/http, which also logs it
+	}
+	e.status = status
+	e.declared = -1
+	if length := e.header.Get("Content-Length"); length != "" {
+		n, err := strconv.ParseInt(length, 10, 64)
+		if err != nil || n < 0 {
+			e.header.Del("Content-Length")
+		} else {
+			e.declared = n
+		}
+	}
+}
+
+// mayHaveBody reports whether the answer may have a body: RFC 9110 section
+// 6.4.1.
+func (e *exchange) mayHaveBody() bool {
+	return e.req.Method != http.MethodHead && e.status != http.StatusNoContent && e.status != http.StatusNotModified
+}
+
+func (e *exchange) Write(p []byte) (int, error) {
+	if e.status == 0 {
+		e.WriteHeader(http.StatusOK)
+	}
+	switch {
+	case e.req.Method != http.MethodHead && !e.mayHaveBody():
+		return 0, http.ErrBodyNotAllowed
+	case e.declared >= 0 && e.written+int64(len(p)) > e.declared:
+		return 0, http.ErrContentLength
+	}
+	e.written += int64(len(p))
+	if e.response == nil {
+		e.first.Write(p)
+		if e.first.Len() > maxFirst {
+			e.Flush()
+		}
+		return len(p), context.Cause(e.ctx)
+	}
+	return e.send(p)
+}
+
+// send streams p to the client.
+func (e *exchange) send(p []byte) (int, error) {
+	if !e.mayHaveBody() || len(p) == 0 { // a pipe's Write of nothing waits for a reader
+		return len(p), nil
+	}
+	return e.body.writer.Write(p)
+}
+
+// Flush sends what was written so far.
+func (e *exchange) Flush() {
+	if e.status == 0 {
+		e.WriteHeader(http.StatusOK)
+	}
+	if e.response == nil {
+		e.respond(responseBody{e.body.reader, e.cancel})
+		e.send(e.first.Bytes())
+		e.first = bytes.Buffer{}
+	}
+}
+
+// respond lets the client have the answer.
+func (e *exchange) respond(body io.ReadCloser) {
+	if _, ok := e.header["Content-Type"]; !ok && e.first.Len() > 0 && e.header.Get("Content-Encoding") == "" {
+		e.header.Set("Content-Type", http.DetectContentType(e.first.Bytes()))
+	}
+	if e.header.Get("Date") == "" {
+		e.header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	}
+	e.response = &http.Response{
+		Status:        fmt.Sprintf("%d %s", e.status, http.StatusText(e.status)),
+		StatusCode:    e.status,
+		Proto:         "HTTP/1.1",
+		ProtoMajor:    1,
+		ProtoMinor:    1,
+		Header:        e.header.Clone(), // what the handler changes from now on is not sent
+		ContentLength: e.declared,
+		Body:          body,
+		Request:       e.req,
+	}
+	if !e.mayHaveBody() {
+		e.response.Body = http.NoBody
+		if e.req.Method != http.MethodHead {
+			e.response.ContentLength = 0
+		}
+	}
+	close(e.answered)
+}
+
+// finish ends the answer of a handler that has returned.
+func (e *exchange) finish() {
+	if e.status == 0 {
+		e.WriteHeader(http.StatusOK)
+	}
+	switch {
+	case e.response == nil && e.declared < 0: // all of it is at hand
+		e.declared = e.written
+		if e.mayHaveBody() || e.written > 0 {
+			e.header.Set("Content-Length", strconv.FormatInt(e.declared, 10))
+		}
+		e.respond(io.NopCloser(&e.first))
+	case e.response == nil && (e.declared == e.written || !e.mayHaveBody()):
+		e.respond(io.NopCloser(&e.first))
+	default:
+		e.Flush()
+		if e.mayHaveBody() && e.declared > e.written {
+			e.body.writer.CloseWithError(io.ErrUnexpectedEOF)
+			return
+		}
+		// The end of the client's context may have ended the handler.
+		e.body.writer.CloseWithError(context.Cause(e.req.Context()))
+	}
+}
+
+// responseBody is an answer's body. Closing it early is, to the handler, a
+// client that went away.
+type responseBody struct {
+	*io.PipeReader
+	cancel context.CancelCauseFunc
+}
+
+func (b responseBody) Close() error {
+	b.cancel(context.Canceled)
+	return b.PipeReader.Close()
+}
