@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package registrytest has what a test needs around a registry: servers, and a
-// transport that serves in process.
+// Package registrytest has what a test needs around a registry: servers, a
+// transport that serves in process, and a journal of what a client did.
 package registrytest

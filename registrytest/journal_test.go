@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registrytest_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/registrytest"
+)
+
+// journaled is a client of a registry that a journal watches.
+type journaled struct {
+	t       *testing.T
+	journal *registrytest.Journal
+	client  *http.Client
+}
+
+func newJournaled(t *testing.T, h http.Handler) journaled {
+	j := new(registrytest.Journal)
+	return journaled{t, j, &http.Client{Transport: registrytest.Transport(j.Handler(h))}}
+}
+
+func (c journaled) send(method, path, body string, header ...string) *http.Response {
+	c.t.Helper()
+	req, err := http.NewRequest(method, "http://registry.example"+path, strings.NewReader(body))
+	qt.Assert(c.t, qt.IsNil(err))
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := c.client.Do(req)
+	qt.Assert(c.t, qt.IsNil(err))
+	resp.Body.Close()
+	return resp
+}
+
+func TestJournal(t *testing.T) {
+	c := newJournaled(t, registry.New())
+	d := digest.FromString("data")
+	loc := c.send("POST", "/v2/a/blobs/uploads/", "").Header.Get("Location")
+	c.send("PATCH", loc, "data", "Content-Range", "0-3")
+	c.send("PUT", loc+"?digest="+d.String(), "")
+	c.send("HEAD", "/v2/a/blobs/"+d.String(), "")
+	c.send("POST", "/v2/a/blobs/uploads/?digest="+d.String(), "data")
+	c.send("POST", "/v2/b/blobs/uploads/?from=a&mount="+d.String(), "")
+	c.send("GET", "/v2/a/blobs/"+d.String(), "", "Range", "bytes=1-2")
+	c.send("GET", "/elsewhere?token=s3cr3t", "", "Authorization", "Bearer s3cr3t")
+
+	j := c.journal
+	qt.Check(t, qt.Equals(j.Count(), 8))
+	qt.Check(t, qt.Equals(j.Count(registry.OpUploadPatch, registry.OpUploadPut), 2))
+	qt.Check(t, qt.DeepEquals(j.BlobsPushed(), []digest.Digest{d, d}))
+	qt.Check(t, qt.DeepEquals(j.BlobsPushedUnchecked(), []digest.Digest{d})) // the first time
+	qt.Check(t, qt.HasLen(j.LocationsChanged(), 0))
+	qt.Check(t, qt.HasLen(j.CredentialsUnasked(), 1))
+
+	id := loc[strings.LastIndex(loc, "/")+1:]
+	table := strings.ReplaceAll(strings.ReplaceAll(j.String(), id, "ID"), d.String(), "DIGEST")
+	var rows []string
+	for line := range strings.Lines(table) {
+		rows = append(rows, strings.Join(strings.Fields(line), " "))
+	}
+	qt.Check(t, qt.DeepEquals(rows, []string{
+		"# method op repository reference status received sent range auth",
+		"1 POST upload-start a 202 0 0",
+		"2 PATCH upload-patch a ID 202 4 0 0-3",
+		"3 PUT upload-put a ID DIGEST 201 0 0",
+		"4 HEAD blob-head a DIGEST 200 0 0",
+		"5 POST blob-push a DIGEST 201 4 0",
+		"6 POST blob-mount b DIGEST from a 201 0 0",
+		"7 GET blob-get a DIGEST 206 0 2 bytes=1-2",
+		"8 GET /elsewhere 404 0 62 Bearer",
+	}))
+	qt.Check(t, qt.IsFalse(strings.Contains(j.String(), "s3cr3t")))
+}
+
+func TestJournalLocations(t *testing.T) {
+	// A registry whose Locations have a state in their query, as some do.
+	inner := registry.New()
+	state := 0
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		inner.ServeHTTP(stateful{w, &state}, r)
+	})
+	c := newJournaled(t, h)
+	first := c.send("POST", "/v2/a/blobs/uploads/", "").Header.Get("Location")
+	second := c.send("PATCH", first, "one").Header.Get("Location")
+	qt.Assert(t, qt.Not(qt.Equals(first, second)))
+	qt.Check(t, qt.HasLen(c.journal.LocationsChanged(), 0))
+	c.send("PATCH", first, "two") // the one before
+	path, _, _ := strings.Cut(second, "?")
+	c.send("PUT", path+"?digest="+digest.FromString("onetwo").String(), "") // its own
+	changed := c.journal.LocationsChanged()
+	qt.Assert(t, qt.HasLen(changed, 2))
+	qt.Check(t, qt.Equals(changed[0].Op, registry.OpUploadPatch))
+	qt.Check(t, qt.Equals(changed[1].Op, registry.OpUploadPut))
+}
+
+type stateful struct {
+	http.ResponseWriter
+	state *int
+}
+
+func (w stateful) WriteHeader(status int) {
+	if location := w.Header().Get("Location"); status == 202 && location != "" {
+		*w.state++
+		w.Header().Set("Location", fmt.Sprintf("%s?_state=%d", location, *w.state))
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func TestJournalCredentials(t *testing.T) {
+	inner := registry.New()
+	c := newJournaled(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") == "" {
+			registry.WriteError(w, r, registry.ErrUnauthorized)
+			return
+		}
+		inner.ServeHTTP(w, r)
+	}))
+	c.send("GET", "/v2/", "")
+	c.send("GET", "/v2/", "", "Authorization", "Basic eDp5")
+	qt.Check(t, qt.HasLen(c.journal.CredentialsUnasked(), 0))
+	e := c.journal.Entries()
+	qt.Check(t, qt.Equals(e[0].Status, 401))
+	qt.Check(t, qt.Equals(e[1].Auth, "Basic"))
+}
+
+func TestJournalOfManyClients(t *testing.T) {
+	c := newJournaled(t, registry.New())
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			c.send("GET", "/v2/", "")
+			_ = c.journal.String()
+		}()
+	}
+	wg.Wait()
+	qt.Check(t, qt.Equals(c.journal.Count(registry.OpPing), 50))
+}
