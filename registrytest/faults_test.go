@@ -48,7 +48,9 @@ func TestFaults(t *testing.T) {
 			body: func(body string, err error) bool { return body == data[:4567] && err == nil }},
 		{name: "drip", fault: registrytest.Drip(1_000_000), status: 200, body: func(body string, err error) bool { return body == data && err == nil }},
 		{name: "corrupt", fault: registrytest.Corrupt(), status: 200,
-			body: func(body string, err error) bool { return err == nil && len(body) == len(data) && body != data && body[1:] == data[1:] }},
+			body: func(body string, err error) bool {
+				return err == nil && len(body) == len(data) && body != data && body[1:] == data[1:]
+			}},
 		{name: "wrong_digest", fault: registrytest.WrongDigest(other), status: 200, header: [2]string{"Docker-Content-Digest", other.String()},
 			body: func(body string, err error) bool { return body == data && err == nil }},
 	} {
