@@ -86,7 +86,9 @@ type Limits struct {
 	BlobBytes int64
 
 	// PageNames is the most names in one answer of the tag list and the
-	// catalog; unbounded by default.
+	// catalog; unbounded by default. Some clients take a page that has fewer
+	// names than they asked for as the last, in spite of its Link: cuelabs'
+	// ociclient, which asks for 1,000.
 	PageNames int
 
 	// ReferrersBytes is the largest answer of the referrers list, in bytes:

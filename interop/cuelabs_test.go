@@ -4,8 +4,11 @@ package interop
 
 import (
 	"bytes"
+	"encoding/json"
 	"io"
 	"iter"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -13,155 +16,607 @@ import (
 	"cuelabs.dev/go/oci/ociregistry/ociclient"
 	"github.com/go-quicktest/qt"
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berth-oci/registry"
 )
 
-func cuelabsClient(t *testing.T, host string) ociregistry.Interface {
-	t.Helper()
-	client, err := ociclient.New(host, &ociclient.Options{Insecure: true, ListPageSize: 3})
-	qt.Assert(t, qt.IsNil(err))
-	return client
+func TestCuelabs(t *testing.T) {
+	t.Run("copy", func(t *testing.T) {
+		for name, c := range contents() {
+			t.Run(name, func(t *testing.T) {
+				if c.name == "large" && testing.Short() {
+					t.Skip("200 MB")
+				}
+				host := newServer(t)
+				cuelabsPush(t, host, c)
+				cuelabsPull(t, host, c)
+			})
+		}
+	})
+	t.Run("chunks", testCuelabsChunks)
+	t.Run("resume", testCuelabsResume)
+	t.Run("mount", testCuelabsMount)
+	t.Run("ranges", testCuelabsRanges)
+	t.Run("lists", testCuelabsLists)
+	t.Run("referrers", testCuelabsReferrers)
+	t.Run("referrers_by_tag", testCuelabsReferrersByTag)
+	t.Run("deletes", testCuelabsDeletes)
+	t.Run("errors", testCuelabsErrors)
 }
 
-func TestCuelabs(t *testing.T) {
-	for name, c := range contents() {
-		t.Run(name, func(t *testing.T) {
-			ctx := t.Context()
-			host := newServer(t)
-			client := cuelabsClient(t, host)
-			repo := "test/" + name
-			for _, d := range c.blobs {
-				_, err := client.PushBlob(ctx, repo, d, bytes.NewReader(c.bytes[d.Digest]))
-				qt.Assert(t, qt.IsNil(err))
-			}
-			for _, d := range c.manifests {
-				tag := ""
-				if d.Digest == c.root.Digest {
-					tag = name
-				}
-				got, err := client.PushManifest(ctx, repo, tag, c.bytes[d.Digest], d.MediaType)
-				qt.Assert(t, qt.IsNil(err))
-				qt.Check(t, qt.Equals(got.Digest, d.Digest))
-			}
-			c.checkServed(t, host, repo)
+// cuelabsPush pushes c to the repository that has its name, and checks that it
+// is there.
+func cuelabsPush(t *testing.T, host string, c *content) {
+	t.Helper()
+	client, repo := newCuelabs(t, host, 0), "test/"+c.name
+	for _, d := range c.blobs {
+		got, err := client.PushBlob(t.Context(), repo, d, bytes.NewReader(c.bytes[d.Digest]))
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(got.Digest, d.Digest))
+	}
+	for _, d := range c.manifests {
+		tag := ""
+		if d.Digest == c.root.Digest {
+			tag = c.name
+		}
+		got, err := client.PushManifest(t.Context(), repo, tag, c.bytes[d.Digest], d.MediaType)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(got.Digest, d.Digest))
+	}
+	c.checkServed(t, host, repo)
+	qt.Check(t, qt.DeepEquals(cuelabsAll(t, client.Tags(t.Context(), repo, "")), []string{c.name}))
+}
 
-			check := func(r ociregistry.BlobReader, err error, want ocispec.Descriptor) {
-				t.Helper()
-				qt.Assert(t, qt.IsNil(err))
-				defer r.Close()
-				got, err := io.ReadAll(r)
-				qt.Assert(t, qt.IsNil(err))
-				qt.Check(t, qt.IsTrue(bytes.Equal(got, c.bytes[want.Digest])))
-				qt.Check(t, qt.Equals(r.Descriptor().Digest, want.Digest))
-			}
-			for _, d := range c.blobs {
-				r, err := client.GetBlob(ctx, repo, d.Digest)
-				check(r, err, d)
-				resolved, err := client.ResolveBlob(ctx, repo, d.Digest)
-				qt.Assert(t, qt.IsNil(err))
-				qt.Check(t, qt.Equals(resolved.Size, d.Size))
-			}
-			for _, d := range c.manifests {
-				r, err := client.GetManifest(ctx, repo, d.Digest)
-				check(r, err, d)
-				resolved, err := client.ResolveManifest(ctx, repo, d.Digest)
-				qt.Assert(t, qt.IsNil(err))
-				qt.Check(t, qt.Equals(resolved.MediaType, d.MediaType))
-			}
-			r, err := client.GetTag(ctx, repo, name)
-			check(r, err, c.root)
-			resolved, err := client.ResolveTag(ctx, repo, name)
+// cuelabsPull reads all of c in each of the client's ways, and compares it.
+func cuelabsPull(t *testing.T, host string, c *content) {
+	t.Helper()
+	client, repo := newCuelabs(t, host, 0), "test/"+c.name
+	check := func(d ocispec.Descriptor, err error, want ocispec.Descriptor) {
+		t.Helper()
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(d.Digest, want.Digest))
+		qt.Check(t, qt.Equals(d.Size, want.Size))
+		qt.Check(t, qt.Equals(d.MediaType, want.MediaType))
+	}
+	read := func(r ociregistry.BlobReader, err error, want ocispec.Descriptor) {
+		t.Helper()
+		qt.Assert(t, qt.IsNil(err))
+		defer r.Close()
+		check(r.Descriptor(), nil, want)
+		got, err := io.ReadAll(r)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.IsTrue(bytes.Equal(got, c.bytes[want.Digest])))
+	}
+	for _, want := range c.blobs {
+		want.MediaType = "application/octet-stream" // a blob has no other
+		r, err := client.GetBlob(t.Context(), repo, want.Digest)
+		read(r, err, want)
+		d, err := client.ResolveBlob(t.Context(), repo, want.Digest)
+		check(d, err, want)
+	}
+	for _, want := range c.manifests {
+		r, err := client.GetManifest(t.Context(), repo, want.Digest)
+		read(r, err, want)
+		d, err := client.ResolveManifest(t.Context(), repo, want.Digest)
+		check(d, err, want)
+	}
+	r, err := client.GetTag(t.Context(), repo, c.name)
+	read(r, err, c.root)
+	d, err := client.ResolveTag(t.Context(), repo, c.name)
+	check(d, err, c.root)
+}
+
+// testCuelabsChunks pushes blobs in chunks. The client sends a chunk as soon as
+// it would be too large, with all that it was given.
+func testCuelabsChunks(t *testing.T) {
+	data := strings.Repeat("0123456789", 1000)
+	for _, test := range []struct {
+		name      string
+		data      string
+		algorithm digest.Algorithm
+		write     int // bytes at a time
+		chunk     int
+		patches   []string // their Content-Range
+		put       string
+	}{
+		// The last PUT has no bytes, which the form of the range can't say.
+		{"all_patched", data, digest.SHA256, 2500, 2500, []string{"0-4999", "5000-9999"}, "10000-9999"},
+		{"rest_put", data, digest.SHA256, 3000, 2500, []string{"0-2999", "3000-5999", "6000-8999"}, "9000-9999"},
+		{"sha512", data, digest.SHA512, 3000, 2500, []string{"0-2999", "3000-5999", "6000-8999"}, "9000-9999"},
+		{"one_chunk", data, digest.SHA256, 10_000, 10_000, nil, "0-9999"},
+		{"one_byte", "x", digest.SHA256, 1, 10, nil, "0-0"},
+		{"no_byte", "", digest.SHA256, 1, 10, nil, "0-0"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			host, log := newRecordingServer(t)
+			client := newCuelabs(t, host, 0)
+			w, err := client.PushBlobChunked(t.Context(), "test", test.chunk)
 			qt.Assert(t, qt.IsNil(err))
-			qt.Check(t, qt.Equals(resolved.Digest, c.root.Digest))
+			for rest := test.data; rest != ""; {
+				n := min(test.write, len(rest))
+				_, err := io.WriteString(w, rest[:n])
+				qt.Assert(t, qt.IsNil(err))
+				rest = rest[n:]
+			}
+			want := test.algorithm.FromString(test.data)
+			d, err := w.Commit(want)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.Equals(d.Digest, want))
+			qt.Check(t, qt.Equals(d.Size, int64(len(test.data))))
+
+			var patches []string
+			for _, r := range log.find("PATCH", "/v2/test/blobs/uploads/", 202) {
+				patches = append(patches, r.header.Get("Content-Range"))
+			}
+			qt.Check(t, qt.DeepEquals(patches, test.patches))
+			puts := log.find("PUT", "/v2/test/blobs/uploads/", 201)
+			qt.Assert(t, qt.HasLen(puts, 1))
+			qt.Check(t, qt.Equals(puts[0].header.Get("Content-Range"), test.put))
+			qt.Check(t, qt.IsTrue(cuelabsBlob(t, client, "test", want) == test.data))
 		})
 	}
 }
 
-func TestCuelabsChunks(t *testing.T) {
-	ctx := t.Context()
-	client := cuelabsClient(t, newServer(t))
-	data := strings.Repeat("0123456789", 10_000)
-	d := digest.FromString(data)
+// testCuelabsResume goes on with an upload in another client.
+func testCuelabsResume(t *testing.T) {
+	data := strings.Repeat("0123456789", 1000)
+	for _, test := range []struct {
+		name   string
+		first  int   // bytes before the break
+		offset int64 // that the client resumes at; -1 to ask the registry
+		size   int64 // that it has then
+	}{
+		{"ask", 5001, -1, 5001},
+		{"know", 5001, 5001, 5001},
+		{"ask_at_the_start", 0, -1, 0},
+		{"know_at_the_start", 0, 0, 0},
+		{"know_after_one_byte", 1, 1, 1},
+		{"ask_at_the_end", 10_000, -1, 10_000},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			host := newServer(t)
+			w, err := newCuelabs(t, host, 0).PushBlobChunked(t.Context(), "test", 1000)
+			qt.Assert(t, qt.IsNil(err))
+			_, err = io.WriteString(w, data[:test.first])
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.IsNil(w.Close()))
 
-	w, err := client.PushBlobChunked(ctx, "a", 1000)
-	qt.Assert(t, qt.IsNil(err))
-	_, err = io.WriteString(w, data[:50_001])
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(w.Close()))
-	w, err = client.PushBlobChunkedResume(ctx, "a", w.ID(), -1, 1000)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(w.Size(), 50_001))
-	_, err = io.WriteString(w, data[50_001:])
-	qt.Assert(t, qt.IsNil(err))
-	_, err = w.Commit(d)
-	qt.Assert(t, qt.IsNil(err))
+			client := newCuelabs(t, host, 0)
+			w, err = client.PushBlobChunkedResume(t.Context(), "test", w.ID(), test.offset, 1000)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.Equals(w.Size(), test.size))
+			_, err = io.WriteString(w, data[test.first:])
+			qt.Assert(t, qt.IsNil(err))
+			_, err = w.Commit(digest.FromString(data))
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.IsTrue(cuelabsBlob(t, client, "test", digest.FromString(data)) == data))
+		})
+	}
 
-	r, err := client.GetBlobRange(ctx, "a", d, 12_345, 12_355)
-	qt.Assert(t, qt.IsNil(err))
-	part, err := io.ReadAll(r)
-	r.Close()
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(string(part), data[12_345:12_355]))
-
-	_, err = client.MountBlob(ctx, "a", "b", d)
-	qt.Assert(t, qt.IsNil(err))
-	_, err = client.ResolveBlob(ctx, "b", d)
-	qt.Check(t, qt.IsNil(err))
-
-	w, err = client.PushBlobChunked(ctx, "a", 1000)
-	qt.Assert(t, qt.IsNil(err))
-	_, err = io.WriteString(w, "other")
-	qt.Assert(t, qt.IsNil(err))
-	_, err = w.Commit(d)
-	qt.Check(t, qt.ErrorIs(err, ociregistry.ErrDigestInvalid))
+	t.Run("wrong_offset", func(t *testing.T) {
+		client := newCuelabs(t, newServer(t), 0)
+		w, err := client.PushBlobChunked(t.Context(), "test", 1000)
+		qt.Assert(t, qt.IsNil(err))
+		_, err = io.WriteString(w, data[:1])
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.IsNil(w.Close()))
+		id := w.ID()
+		// After one byte it can't be asked: "0-0" is no byte to the client
+		// (ParseRange in its internal/ocirequest), and one to the spec.
+		for _, offset := range []int64{-1, 0, 2} {
+			w, err := client.PushBlobChunkedResume(t.Context(), "test", id, offset, 1000)
+			qt.Assert(t, qt.IsNil(err))
+			_, err = io.WriteString(w, data[1:])
+			qt.Check(t, qt.ErrorIs(err, ociregistry.ErrRangeInvalid))
+		}
+		// What was refused has done no harm.
+		w, err = client.PushBlobChunkedResume(t.Context(), "test", id, 1, 1000)
+		qt.Assert(t, qt.IsNil(err))
+		_, err = io.WriteString(w, data[1:])
+		qt.Assert(t, qt.IsNil(err))
+		_, err = w.Commit(digest.FromString(data))
+		qt.Assert(t, qt.IsNil(err))
+	})
 }
 
-func TestCuelabsListsAndDeletes(t *testing.T) {
-	ctx := t.Context()
-	host := newServer(t)
-	client := cuelabsClient(t, host)
-	c := contents()["artifact"]
-	repos := []string{"r1", "r2", "r3", "r4", "r5"}
-	tags := []string{"t1", "t2", "t3", "t4", "t5", "t6", "t7"}
-	for _, repo := range repos {
-		c.seed(t, host, repo)
+func testCuelabsMount(t *testing.T) {
+	host, log := newRecordingServer(t)
+	client := newCuelabs(t, host, 0)
+	c := contents()["sha512"]
+	c.seed(t, host, "from")
+	log.reset()
+	for _, blob := range c.blobs {
+		d, err := client.MountBlob(t.Context(), "from", "to", blob.Digest)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(d.Digest, blob.Digest))
+		qt.Check(t, qt.Equals(cuelabsBlob(t, client, "to", blob.Digest), string(c.bytes[blob.Digest])))
 	}
-	for _, tag := range tags {
-		_, err := client.PushManifest(ctx, "r1", tag, c.bytes[c.root.Digest], c.root.MediaType)
+	qt.Check(t, qt.HasLen(log.find("POST", "/v2/to/blobs/uploads/?", 201), len(c.blobs)))
+	qt.Check(t, qt.HasLen(log.find("PUT", "", 0), 0))
+	qt.Check(t, qt.HasLen(log.find("PATCH", "", 0), 0))
+
+	// What can't be mounted opens an upload; the client does not use it.
+	none := digest.FromString("none")
+	_, err := client.MountBlob(t.Context(), "from", "to", none)
+	qt.Check(t, qt.ErrorIs(err, ociregistry.ErrUnsupported))
+	_, err = client.MountBlob(t.Context(), "missing", "to", none)
+	qt.Check(t, qt.ErrorIs(err, ociregistry.ErrUnsupported))
+	qt.Check(t, qt.HasLen(log.find("POST", "/v2/to/blobs/uploads/?", 202), 2))
+}
+
+func testCuelabsRanges(t *testing.T) {
+	host := newServer(t)
+	client := newCuelabs(t, host, 0)
+	c := contents()["image"]
+	c.seed(t, host, "test")
+	layer := c.blobs[1]
+	data, size := c.bytes[layer.Digest], layer.Size
+	for _, test := range []struct {
+		name     string
+		from, to int64
+		want     []byte
+	}{
+		{"all", 0, -1, data},
+		{"all_by_size", 0, size, data},
+		{"first_byte", 0, 1, data[:1]},
+		{"middle", 1000, 2000, data[1000:2000]},
+		{"to_the_end", size - 10, -1, data[size-10:]},
+		{"beyond_the_end", size - 10, size + 10, data[size-10:]},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r, err := client.GetBlobRange(t.Context(), "test", layer.Digest, test.from, test.to)
+			qt.Assert(t, qt.IsNil(err))
+			defer r.Close()
+			// The descriptor is of the whole blob.
+			qt.Check(t, qt.Equals(r.Descriptor().Digest, layer.Digest))
+			qt.Check(t, qt.Equals(r.Descriptor().Size, size))
+			got, err := io.ReadAll(r)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.IsTrue(bytes.Equal(got, test.want)))
+		})
+	}
+	t.Run("after_the_end", func(t *testing.T) {
+		_, err := client.GetBlobRange(t.Context(), "test", layer.Digest, size, size+1)
+		qt.Check(t, qt.ErrorIs(err, ociregistry.ErrRangeInvalid))
+	})
+	t.Run("missing", func(t *testing.T) {
+		_, err := client.GetBlobRange(t.Context(), "test", digest.FromString("none"), 1, 2)
+		qt.Check(t, qt.ErrorIs(err, ociregistry.ErrBlobUnknown))
+	})
+}
+
+// testCuelabsLists lists in pages. The registry's pages must not be smaller
+// than the client's: the client takes a page that is not full for the last,
+// Link or not (pager in its lister.go).
+func testCuelabsLists(t *testing.T) {
+	names := []string{"a", "b", "b/a", "c", "d", "e"}
+	tags := []string{"a", "b", "c", "d", "e", "image"}
+	for _, server := range []struct {
+		name        string
+		limit, size int // of a page: the registry's and the client's
+		requests    int // for the whole list
+	}{
+		{"whole", 0, 1000, 1},
+		{"pages", 0, 4, 2},
+		{"full_pages", 0, 2, 4}, // without a Link too it asks for what is after a full page
+		{"pages_of_the_server", 5, 5, 2},
+	} {
+		host, log := newRecordingServer(t, registry.WithLimits(registry.Limits{PageNames: server.limit}))
+		client := newCuelabs(t, host, server.size)
+		c := contents()["image"]
+		for _, name := range names {
+			c.seed(t, host, name)
+		}
+		for _, tag := range tags {
+			_, err := client.PushManifest(t.Context(), "a", tag, c.bytes[c.root.Digest], c.root.MediaType)
+			qt.Assert(t, qt.IsNil(err))
+		}
+		t.Run(server.name, func(t *testing.T) {
+			log.reset()
+			qt.Check(t, qt.DeepEquals(cuelabsAll(t, client.Repositories(t.Context(), "")), names))
+			qt.Check(t, qt.HasLen(log.find("GET", "/v2/_catalog", 200), server.requests))
+			qt.Check(t, qt.DeepEquals(cuelabsAll(t, client.Tags(t.Context(), "a", "")), tags))
+			qt.Check(t, qt.HasLen(log.find("GET", "/v2/a/tags/list", 200), server.requests))
+
+			qt.Check(t, qt.DeepEquals(cuelabsAll(t, client.Repositories(t.Context(), "b")), names[2:]))
+			qt.Check(t, qt.DeepEquals(cuelabsAll(t, client.Repositories(t.Context(), "b/b")), names[3:]))
+			qt.Check(t, qt.HasLen(cuelabsAll(t, client.Repositories(t.Context(), "e")), 0))
+			qt.Check(t, qt.DeepEquals(cuelabsAll(t, client.Tags(t.Context(), "a", "b")), tags[2:]))
+			qt.Check(t, qt.DeepEquals(cuelabsAll(t, client.Tags(t.Context(), "a", "bb")), tags[2:]))
+			qt.Check(t, qt.HasLen(cuelabsAll(t, client.Tags(t.Context(), "a", "image")), 0))
+		})
+	}
+}
+
+// testCuelabsReferrers lists what refers to an image.
+func testCuelabsReferrers(t *testing.T) {
+	c := contents()["artifact"]
+	image := c.manifests[0]
+	second, err := json.Marshal(ocispec.Index{
+		Versioned:    specs.Versioned{SchemaVersion: 2},
+		MediaType:    ocispec.MediaTypeImageIndex,
+		ArtifactType: "application/vnd.example.second",
+		Manifests:    []ocispec.Descriptor{},
+		Subject:      &image,
+		Annotations:  map[string]string{"org.example.made-by": "hand"},
+	})
+	qt.Assert(t, qt.IsNil(err))
+	for _, server := range []struct {
+		name  string
+		opts  []registry.Option
+		size  int
+		pages int // of the whole list
+	}{
+		{"whole", nil, 0, 1},
+		{"in_pages", []registry.Option{registry.WithLimits(registry.Limits{ReferrersBytes: 1})}, 1, 2},
+	} {
+		host, log := newRecordingServer(t, server.opts...)
+		client := newCuelabs(t, host, server.size)
+		c.seed(t, host, "test")
+		_, err := client.PushManifest(t.Context(), "test", "", second, ocispec.MediaTypeImageIndex)
+		qt.Assert(t, qt.IsNil(err))
+		for _, test := range []struct {
+			name, artifactType string
+			want               map[string]string // type: annotation
+		}{
+			{"all", "", map[string]string{"application/vnd.cyclonedx+json": "berth", "application/vnd.example.second": "hand"}},
+			{"type", "application/vnd.cyclonedx+json", map[string]string{"application/vnd.cyclonedx+json": "berth"}},
+			{"type_of_an_index", "application/vnd.example.second", map[string]string{"application/vnd.example.second": "hand"}},
+			{"another_type", "application/spdx+json", map[string]string{}},
+		} {
+			t.Run(server.name+"_"+test.name, func(t *testing.T) {
+				log.reset()
+				got := make(map[string]string)
+				for _, d := range cuelabsAll(t, client.Referrers(t.Context(), "test", image.Digest, test.artifactType)) {
+					got[d.ArtifactType] = d.Annotations["org.example.made-by"]
+				}
+				qt.Check(t, qt.DeepEquals(got, test.want))
+				requests := log.find("GET", "/v2/test/referrers/", 200)
+				applied := "artifactType"
+				if test.artifactType == "" {
+					applied = ""
+					qt.Check(t, qt.HasLen(requests, server.pages))
+				}
+				for _, r := range requests {
+					qt.Check(t, qt.Equals(r.answer.Get("OCI-Filters-Applied"), applied))
+				}
+			})
+		}
+		t.Run(server.name+"_none", func(t *testing.T) {
+			qt.Check(t, qt.HasLen(cuelabsAll(t, client.Referrers(t.Context(), "missing", image.Digest, "")), 0))
+		})
+	}
+}
+
+// testCuelabsReferrersByTag has a registry without the API: the client reads
+// the list from a tag. It does not write that tag, so the test does.
+func testCuelabsReferrersByTag(t *testing.T) {
+	host := newServer(t, registry.WithReferrersSupport(false))
+	client := newCuelabs(t, host, 0)
+	c := contents()["artifact"]
+	c.seed(t, host, "test")
+	subject := c.manifests[0].Digest
+	qt.Check(t, qt.HasLen(cuelabsAll(t, client.Referrers(t.Context(), "test", subject, "")), 0))
+
+	referrer := c.root
+	referrer.ArtifactType = "application/vnd.cyclonedx+json"
+	list, err := json.Marshal(ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageIndex,
+		Manifests: []ocispec.Descriptor{referrer},
+	})
+	qt.Assert(t, qt.IsNil(err))
+	tag := strings.Replace(subject.String(), ":", "-", 1)
+	_, err = client.PushManifest(t.Context(), "test", tag, list, ocispec.MediaTypeImageIndex)
+	qt.Assert(t, qt.IsNil(err))
+	for artifactType, want := range map[string]int{"": 1, referrer.ArtifactType: 1, "application/spdx+json": 0} {
+		qt.Check(t, qt.HasLen(cuelabsAll(t, client.Referrers(t.Context(), "test", subject, artifactType)), want))
+	}
+}
+
+func testCuelabsDeletes(t *testing.T) {
+	host := newServer(t)
+	client := newCuelabs(t, host, 0)
+	c := contents()["artifact"]
+	c.seed(t, host, "test")
+	root, subject, blob := c.root.Digest, c.manifests[0].Digest, c.blobs[0].Digest
+	for _, tag := range []string{"one", "two"} {
+		_, err := client.PushManifest(t.Context(), "test", tag, c.bytes[root], c.root.MediaType)
 		qt.Assert(t, qt.IsNil(err))
 	}
-	qt.Check(t, qt.DeepEquals(collect(t, client.Repositories(ctx, "")), repos))
-	qt.Check(t, qt.DeepEquals(collect(t, client.Repositories(ctx, "r2")), repos[2:]))
-	qt.Check(t, qt.DeepEquals(collect(t, client.Tags(ctx, "r1", "")), append([]string{"artifact"}, tags...)))
-	qt.Check(t, qt.DeepEquals(collect(t, client.Tags(ctx, "r1", "t3")), tags[3:]))
 
-	subject := c.manifests[0].Digest
-	for artifactType, want := range map[string]int{"": 1, "application/vnd.cyclonedx+json": 1, "application/none": 0} {
-		got := collect(t, client.Referrers(ctx, "r1", subject, artifactType))
-		qt.Assert(t, qt.HasLen(got, want))
-		if want == 1 {
-			qt.Check(t, qt.Equals(got[0].Digest, c.root.Digest))
-			qt.Check(t, qt.Equals(got[0].Annotations["org.example.made-by"], "berth"))
-		}
-	}
-
-	qt.Assert(t, qt.IsNil(client.DeleteTag(ctx, "r1", "t1")))
-	_, err := client.ResolveManifest(ctx, "r1", c.root.Digest)
-	qt.Check(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(client.DeleteManifest(ctx, "r1", c.root.Digest)))
-	qt.Check(t, qt.HasLen(collect(t, client.Tags(ctx, "r1", "")), 0))
-	qt.Assert(t, qt.IsNil(client.DeleteBlob(ctx, "r1", c.blobs[0].Digest)))
-
-	_, err = client.GetTag(ctx, "r1", "t2")
+	// A tag: the manifest and the other tags stay.
+	qt.Assert(t, qt.IsNil(client.DeleteTag(t.Context(), "test", "one")))
+	_, err := client.GetTag(t.Context(), "test", "one")
 	qt.Check(t, qt.ErrorIs(err, ociregistry.ErrManifestUnknown))
-	_, err = client.GetBlob(ctx, "r1", c.blobs[0].Digest)
+	_, err = client.ResolveTag(t.Context(), "test", "two")
+	qt.Check(t, qt.IsNil(err))
+	_, err = client.ResolveManifest(t.Context(), "test", root)
+	qt.Check(t, qt.IsNil(err))
+
+	// A manifest: all its tags go, and it refers to nothing any more.
+	qt.Assert(t, qt.IsNil(client.DeleteManifest(t.Context(), "test", root)))
+	_, err = client.GetManifest(t.Context(), "test", root)
+	qt.Check(t, qt.ErrorIs(err, ociregistry.ErrManifestUnknown))
+	qt.Check(t, qt.HasLen(cuelabsAll(t, client.Tags(t.Context(), "test", "")), 0))
+	qt.Check(t, qt.HasLen(cuelabsAll(t, client.Referrers(t.Context(), "test", subject, "")), 0))
+
+	// A blob: in this repository only.
+	_, err = client.MountBlob(t.Context(), "test", "other", blob)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(client.DeleteBlob(t.Context(), "test", blob)))
+	_, err = client.GetBlob(t.Context(), "test", blob)
 	qt.Check(t, qt.ErrorIs(err, ociregistry.ErrBlobUnknown))
-	_, err = client.GetTag(ctx, "unknown", "t2")
-	qt.Check(t, qt.ErrorIs(err, ociregistry.ErrNameUnknown))
+	qt.Check(t, qt.Equals(cuelabsBlob(t, client, "other", blob), string(c.bytes[blob])))
+
+	// Once more.
+	qt.Check(t, qt.ErrorIs(client.DeleteTag(t.Context(), "test", "one"), ociregistry.ErrManifestUnknown))
+	qt.Check(t, qt.ErrorIs(client.DeleteManifest(t.Context(), "test", root), ociregistry.ErrManifestUnknown))
+	qt.Check(t, qt.ErrorIs(client.DeleteBlob(t.Context(), "test", blob), ociregistry.ErrBlobUnknown))
+	qt.Check(t, qt.ErrorIs(client.DeleteTag(t.Context(), "missing", "one"), ociregistry.ErrNameUnknown))
 }
 
-func collect[V any](t *testing.T, seq iter.Seq2[V, error]) (all []V) {
+// testCuelabsErrors checks that the client knows the registry's errors by
+// their codes.
+func testCuelabsErrors(t *testing.T) {
+	c := contents()["image"]
+	data, none := []byte("data"), digest.FromString("none")
+	d := ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
+	refuse := func(err error) func(http.Handler) http.Handler {
+		return func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { registry.WriteError(w, r, err) })
+		}
+	}
+	for _, test := range []struct {
+		name       string
+		opts       []registry.Option
+		middleware func(http.Handler) http.Handler
+		do         func(*testing.T, ociregistry.Interface) error
+		want       error
+	}{
+		{name: "get_blob", want: ociregistry.ErrBlobUnknown, do: func(t *testing.T, client ociregistry.Interface) error {
+			_, err := client.GetBlob(t.Context(), "test", none)
+			return err
+		}},
+		{name: "get_manifest", want: ociregistry.ErrManifestUnknown, do: func(t *testing.T, client ociregistry.Interface) error {
+			_, err := client.GetManifest(t.Context(), "test", none)
+			return err
+		}},
+		{name: "get_tag", want: ociregistry.ErrManifestUnknown, do: func(t *testing.T, client ociregistry.Interface) error {
+			_, err := client.GetTag(t.Context(), "test", "none")
+			return err
+		}},
+		{name: "get_in_no_repository", want: ociregistry.ErrNameUnknown, do: func(t *testing.T, client ociregistry.Interface) error {
+			_, err := client.GetTag(t.Context(), "missing", "none")
+			return err
+		}},
+		{name: "list_no_repository", want: ociregistry.ErrNameUnknown, do: func(t *testing.T, client ociregistry.Interface) error {
+			for _, err := range client.Tags(t.Context(), "missing", "") {
+				return err
+			}
+			return nil
+		}},
+		// The answer to a HEAD has no body: from each 404 the client makes
+		// the same error (makeError1 in its error.go).
+		{name: "resolve", want: ociregistry.ErrNameUnknown, do: func(t *testing.T, client ociregistry.Interface) error {
+			_, err := client.ResolveBlob(t.Context(), "test", none)
+			return err
+		}},
+		{name: "push_another_blob", want: ociregistry.ErrDigestInvalid, do: func(t *testing.T, client ociregistry.Interface) error {
+			_, err := client.PushBlob(t.Context(), "test", ocispec.Descriptor{Digest: none, Size: d.Size}, bytes.NewReader(data))
+			return err
+		}},
+		{name: "commit_another_blob", want: ociregistry.ErrDigestInvalid, do: func(t *testing.T, client ociregistry.Interface) error {
+			w, err := client.PushBlobChunked(t.Context(), "test", 2)
+			qt.Assert(t, qt.IsNil(err))
+			_, err = w.Write(data)
+			qt.Assert(t, qt.IsNil(err))
+			_, err = w.Commit(none)
+			return err
+		}},
+		{name: "no_upload", want: ociregistry.ErrBlobUploadUnknown, do: func(t *testing.T, client ociregistry.Interface) error {
+			w, err := client.PushBlobChunkedResume(t.Context(), "test", "/v2/test/blobs/uploads/none", 0, 2)
+			qt.Assert(t, qt.IsNil(err))
+			_, err = w.Write(data)
+			return err
+		}},
+		{
+			name: "large_blob", want: ociregistry.ErrSizeInvalid,
+			opts: []registry.Option{registry.WithLimits(registry.Limits{BlobBytes: 3})},
+			do: func(t *testing.T, client ociregistry.Interface) error {
+				_, err := client.PushBlob(t.Context(), "test", d, bytes.NewReader(data))
+				return err
+			},
+		},
+		{
+			name: "many_uploads", want: ociregistry.ErrTooManyRequests,
+			opts: []registry.Option{registry.WithLimits(registry.Limits{Uploads: 1})},
+			do: func(t *testing.T, client ociregistry.Interface) error {
+				_, err := client.PushBlobChunked(t.Context(), "test", 2)
+				qt.Assert(t, qt.IsNil(err))
+				_, err = client.PushBlobChunked(t.Context(), "test", 2)
+				return err
+			},
+		},
+		{name: "manifest_without_blobs", want: ociregistry.ErrManifestBlobUnknown, do: func(t *testing.T, client ociregistry.Interface) error {
+			_, err := client.PushManifest(t.Context(), "test", "tag", c.bytes[c.root.Digest], c.root.MediaType)
+			return err
+		}},
+		{name: "no_manifest", want: ociregistry.ErrManifestInvalid, do: func(t *testing.T, client ociregistry.Interface) error {
+			_, err := client.PushManifest(t.Context(), "test", "tag", data, c.root.MediaType)
+			return err
+		}},
+		{
+			name: "read_only", want: ociregistry.ErrUnsupported, opts: []registry.Option{registry.ReadOnly()},
+			do: func(t *testing.T, client ociregistry.Interface) error {
+				_, err := client.PushBlob(t.Context(), "test", d, bytes.NewReader(data))
+				return err
+			},
+		},
+		{
+			name: "no_delete", want: ociregistry.ErrUnsupported, opts: []registry.Option{registry.NoDelete()},
+			do: func(t *testing.T, client ociregistry.Interface) error {
+				return client.DeleteBlob(t.Context(), "test", none)
+			},
+		},
+		{
+			name: "denied", want: ociregistry.ErrDenied, middleware: refuse(registry.ErrDenied),
+			do: func(t *testing.T, client ociregistry.Interface) error {
+				_, err := client.GetBlob(t.Context(), "test", none)
+				return err
+			},
+		},
+		{
+			name: "unauthorized_head", want: ociregistry.ErrUnauthorized, middleware: refuse(registry.ErrUnauthorized),
+			do: func(t *testing.T, client ociregistry.Interface) error {
+				_, err := client.ResolveTag(t.Context(), "test", "tag")
+				return err
+			},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := registry.New(test.opts...)
+			if test.middleware != nil {
+				h = test.middleware(h)
+			}
+			s := httptest.NewServer(h)
+			defer s.Close()
+			host := strings.TrimPrefix(s.URL, "http://")
+			client := newCuelabs(t, host, 0)
+			if test.opts == nil && test.middleware == nil {
+				// So that there is a repository.
+				_, err := client.PushBlob(t.Context(), "test", d, bytes.NewReader(data))
+				qt.Assert(t, qt.IsNil(err))
+			}
+			qt.Check(t, qt.ErrorIs(test.do(t, client), test.want))
+		})
+	}
+}
+
+// newCuelabs returns a client that asks for pages of the given size, or of its
+// own.
+func newCuelabs(t *testing.T, host string, pageSize int) ociregistry.Interface {
 	t.Helper()
+	client, err := ociclient.New(host, &ociclient.Options{Insecure: true, ListPageSize: pageSize})
+	qt.Assert(t, qt.IsNil(err))
+	return client
+}
+
+func cuelabsBlob(t *testing.T, client ociregistry.Interface, repo string, d digest.Digest) string {
+	t.Helper()
+	r, err := client.GetBlob(t.Context(), repo, d)
+	qt.Assert(t, qt.IsNil(err))
+	defer r.Close()
+	data, err := io.ReadAll(r)
+	qt.Assert(t, qt.IsNil(err))
+	return string(data)
+}
+
+func cuelabsAll[V any](t *testing.T, seq iter.Seq2[V, error]) []V {
+	t.Helper()
+	var all []V
 	for v, err := range seq {
 		qt.Assert(t, qt.IsNil(err))
 		all = append(all, v)
