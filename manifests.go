@@ -120,6 +120,9 @@ func (h manifestHandlers) delete(w http.ResponseWriter, r *http.Request, req Req
 
 // read returns the body of a push, of which no more is held than has come in.
 func (h manifestHandlers) read(r *http.Request) ([]byte, error) {
+	if r.Body == nil { // as a client's request may have it
+		return nil, nil
+	}
 	tooLarge := fmt.Errorf("%w: the limit of a manifest is %d bytes", ErrTooLarge, h.maxBytes)
 	if r.ContentLength > h.maxBytes {
 		return nil, tooLarge
@@ -272,7 +275,7 @@ func parseManifest(mediaType string, content []byte) (Manifest, manifestNames, e
 		if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
 			return fail("malformed Content-Type")
 		}
-		m.MediaType = t
+		m.MediaType = strings.Clone(t) // not all of a long header
 	default:
 		var doc struct {
 			MediaType string `json:"mediaType"`

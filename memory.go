@@ -662,15 +662,12 @@ func (m *MemStore) PutManifest(_ context.Context, repo string, mf Manifest, tags
 				}
 			}
 		}
-		stored := memManifest{Manifest: mf}
-		if old, ok := r.manifests.get(string(mf.Digest)); ok {
-			stored.tags = old.tags
-			c.bytes -= old.memBytes()
-			r.unrefer(old.Manifest)
+		// What is under a digest never changes, its type neither.
+		if _, ok := r.manifests.get(string(mf.Digest)); !ok {
+			r.manifests = r.manifests.with(string(mf.Digest), memManifest{Manifest: mf})
+			c.bytes += mf.memBytes()
+			r.refer(mf)
 		}
-		r.manifests = r.manifests.with(string(mf.Digest), stored)
-		c.bytes += mf.memBytes()
-		r.refer(mf)
 		for _, tag := range tags {
 			if r.untag(tag) {
 				c.bytes -= memEntry

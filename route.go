@@ -102,7 +102,9 @@ type Request struct {
 //   - ErrUnsupported for a malformed query.
 func ParseRequest(r *http.Request) (Request, error) {
 	req := Request{N: -1}
-	path, ok := strings.CutPrefix(r.URL.Path, "/v2")
+	// A copy: a store keeps parts of it, and must not keep with them all of the
+	// request's line.
+	path, ok := strings.CutPrefix(strings.Clone(r.URL.Path), "/v2")
 	if !ok || (path != "" && path[0] != '/') {
 		return req, errNotFound
 	}
@@ -197,7 +199,7 @@ func ParseRequest(r *http.Request) (Request, error) {
 		req.UploadID = last
 		if req.Op == OpUploadPut {
 			// Not checked: first of all, the session must be there.
-			req.Digest = digest.Digest(query.Get("digest"))
+			req.Digest = digest.Digest(strings.Clone(query.Get("digest")))
 		}
 		return req, nil
 	}
@@ -267,7 +269,7 @@ func (req *Request) name(path string) error {
 }
 
 func (req *Request) digest(s string) error {
-	req.Digest = digest.Digest(s)
+	req.Digest = digest.Digest(strings.Clone(s)) // of a query, which may be long
 	return checkDigest(req.Digest)
 }
 
@@ -281,10 +283,11 @@ func (req *Request) reference(s string, query url.Values) error {
 		if req.Op == OpManifestPut {
 			req.Tags = slices.Compact(slices.Sorted(slices.Values(query["tag"])))
 		}
-		for _, tag := range req.Tags {
+		for i, tag := range req.Tags {
 			if !validTag(tag) {
 				return fmt.Errorf("%w: badly formed tag", ErrNameInvalid)
 			}
+			req.Tags[i] = strings.Clone(tag)
 		}
 		return nil
 	}

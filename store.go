@@ -129,7 +129,8 @@ type ManifestStore interface {
 	// Errors: ErrNameUnknown, ErrManifestUnknown.
 	GetTag(ctx context.Context, repo, tag string) (Manifest, error)
 
-	// PutManifest stores m and points tags at it, all or nothing.
+	// PutManifest stores m and points tags at it, all or nothing. A manifest
+	// that is there already stays as it is.
 	//
 	// Unless allow is nil, it is asked for each tag what the tag points at
 	// now, "" for a new one, and its error refuses the whole. Nothing moves
