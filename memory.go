@@ -122,6 +122,7 @@ func (m *MemStore) update(change func(*memContent) error) error {
 		return err
 	}
 	if c.bytes > before.bytes {
+		m.expire()
 		if err := m.room(c.bytes + m.reserved); err != nil {
 			return err
 		}
