@@ -189,7 +189,19 @@ func PushManifest(ctx context.Context, s Store, repo string, p ManifestPush) (Ma
 			return Manifest{}, err
 		}
 	}
-	return m, s.PutManifest(ctx, repo, m, p.Tags, p.Allow)
+	allow := p.Allow
+	if ctx.Value(immutableTags{}) != nil {
+		allow = func(tag string, current digest.Digest) error {
+			if current != "" && current != m.Digest {
+				return fmt.Errorf("%w: the tag %s exists, and may not be moved", ErrDenied, tag)
+			}
+			if p.Allow == nil {
+				return nil
+			}
+			return p.Allow(tag, current)
+		}
+	}
+	return m, s.PutManifest(ctx, repo, m, p.Tags, allow)
 }
 
 // The media types of manifests that are looked into. Manifests of any other

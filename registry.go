@@ -409,6 +409,16 @@ func mayPull(ctx context.Context, repo string) bool {
 	return !ok || may(repo)
 }
 
+// immutableTags is the context key of WithImmutableTags.
+type immutableTags struct{}
+
+// WithImmutableTags returns a context for a push whose sender may create tags
+// but move none: a push that would move one is answered with 403 DENIED, and
+// changes nothing.
+func WithImmutableTags(ctx context.Context) context.Context {
+	return context.WithValue(ctx, immutableTags{}, true)
+}
+
 // answer watches what is answered, for the log.
 type answer struct {
 	http.ResponseWriter

@@ -1,0 +1,437 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package auth_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/auth"
+)
+
+// given is a token server's answer.
+type given struct {
+	Token        string    `json:"token"`
+	AccessToken  string    `json:"access_token"`
+	ExpiresIn    int       `json:"expires_in"`
+	IssuedAt     time.Time `json:"issued_at"`
+	RefreshToken string    `json:"refresh_token"`
+}
+
+func TestTokenServer(t *testing.T) {
+	tokens := newTokenServer()
+	tokens.Lifetime = 90 * time.Second
+	refresh := func(user string) string {
+		a := call(t, tokens, "GET", "/token?service=registry.test&offline_token=true", "", as(user))
+		var g given
+		qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(a.body), &g)))
+		return g.RefreshToken
+	}
+	const (
+		form = "Content-Type: application/x-www-form-urlencoded"
+		ns   = "repository:ns/image:pull,push"
+	)
+	post := func(pairs ...string) string {
+		v := make(url.Values)
+		for i := 0; i < len(pairs); i += 2 {
+			v.Add(pairs[i], pairs[i+1])
+		}
+		return v.Encode()
+	}
+	type grants = []auth.Grant
+	repo := func(name string, actions ...string) auth.Grant {
+		return auth.Grant{Type: "repository", Name: name, Actions: actions}
+	}
+	for _, test := range []struct {
+		name    string
+		method  string
+		query   string
+		body    string
+		header  []string
+		want    int
+		user    string
+		grants  grants
+		offline bool
+	}{
+		{name: "nobody", method: "GET", query: "service=registry.test", want: 200, grants: grants{}},
+		{name: "nobody_pulls_what_is_public", method: "GET", query: "service=registry.test&scope=repository:public/a:pull,push", want: 200, grants: grants{repo("public/a", "pull")}},
+		{name: "nobody_gets_no_refresh_token", method: "GET", query: "service=registry.test&offline_token=true", want: 200, grants: grants{}},
+		{name: "nobody_pulls_nothing_else", method: "GET", query: "service=registry.test&scope=" + ns, want: 200, grants: grants{}},
+		{name: "skopeo's_nobody", method: "GET", query: "service=registry.test", header: []string{basic("", "")}, want: 200, grants: grants{}},
+		{name: "a_user", method: "GET", query: "account=alice&service=registry.test&scope=" + ns, header: []string{as("alice")}, want: 200, user: "alice", grants: grants{repo("ns/image", "pull", "push")}},
+		{name: "without_a_service", method: "GET", query: "scope=" + ns, header: []string{as("alice")}, want: 200, user: "alice", grants: grants{repo("ns/image", "pull", "push")}},
+		{name: "a_foreign_service", method: "GET", query: "service=other&scope=" + ns, header: []string{as("alice")}, want: 400},
+		{name: "several_scopes", method: "GET", query: "service=registry.test&scope=" + ns + "&scope=repository:public/x:pull&scope=repository:bob/x:pull", header: []string{as("alice")}, want: 200, user: "alice", grants: grants{repo("ns/image", "pull", "push"), repo("public/x", "pull")}},
+		{name: "several_scopes_in_one", method: "GET", query: "service=registry.test&scope=" + url.QueryEscape(ns+" repository:public/x:pull"), header: []string{as("alice")}, want: 200, user: "alice", grants: grants{repo("ns/image", "pull", "push"), repo("public/x", "pull")}},
+		{name: "everything", method: "GET", query: "service=registry.test&scope=repository:alice/x:*&scope=repository:ns/x:*", header: []string{as("alice")}, want: 200, user: "alice", grants: grants{repo("alice/x", "pull", "push", "delete"), repo("ns/x", "pull", "push")}},
+		{name: "push_without_moving_tags", method: "GET", query: "service=registry.test&scope=" + ns, header: []string{as("maker")}, want: 200, user: "maker", grants: grants{repo("ns/image", "pull", "create")}},
+		{name: "the_catalog", method: "GET", query: "service=registry.test&scope=registry:catalog:*", header: []string{as("root")}, want: 200, user: "root", grants: grants{{Type: "registry", Name: "catalog", Actions: []string{"*"}}}},
+		{name: "the_catalog_denied", method: "GET", query: "service=registry.test&scope=registry:catalog:*", header: []string{as("alice")}, want: 200, user: "alice", grants: grants{}},
+		{name: "an_unknown_type", method: "GET", query: "service=registry.test&scope=repository(plugin):a:pull&scope=registry:other:*", header: []string{as("root")}, want: 200, user: "root", grants: grants{}},
+		{name: "an_unknown_action", method: "GET", query: "service=registry.test&scope=repository:a:fly,,create,catalog", header: []string{as("root")}, want: 200, user: "root", grants: grants{}},
+		{name: "a_name_with_a_port", method: "GET", query: "service=registry.test&scope=repository:host:5000/a:pull", header: []string{as("root")}, want: 200, user: "root", grants: grants{repo("host:5000/a", "pull")}},
+		{name: "colons_in_a_password", method: "GET", query: "service=registry.test", header: []string{as("colon")}, want: 200, user: "colon", grants: grants{}},
+		{name: "UTF-8", method: "GET", query: "service=registry.test", header: []string{as("zoë")}, want: 200, user: "zoë", grants: grants{}},
+		{name: "offline", method: "GET", query: "service=registry.test&offline_token=true", header: []string{as("alice")}, want: 200, user: "alice", grants: grants{}, offline: true},
+		{name: "wrong_password", method: "GET", query: "service=registry.test", header: []string{basic("alice", "no")}, want: 401},
+		{name: "no_such_user", method: "GET", query: "service=registry.test", header: []string{basic("carol", "")}, want: 401},
+		{name: "malformed_scope", method: "GET", query: "service=registry.test&scope=repository", want: 400},
+		{name: "scope_without_a_name", method: "GET", query: "service=registry.test&scope=repository::pull", want: 400},
+		{name: "a_long_name", method: "GET", query: "service=registry.test&scope=repository:" + strings.Repeat("a", 256) + ":pull", want: 400},
+		{name: "many_scopes", method: "GET", query: "service=registry.test&scope=" + strings.Repeat("repository:a:pull+", 101), want: 400},
+		{name: "malformed_query", method: "GET", query: "service=%zz", want: 400},
+
+		{name: "password", method: "POST", header: []string{form}, body: post("grant_type", "password", "service", "registry.test", "client_id", "test", "username", "alice", "password", "wonderland", "scope", ns), want: 200, user: "alice", grants: grants{repo("ns/image", "pull", "push")}},
+		{name: "password_offline", method: "POST", header: []string{form}, body: post("grant_type", "password", "service", "registry.test", "username", "alice", "password", "wonderland", "access_type", "offline"), want: 200, user: "alice", grants: grants{}, offline: true},
+		{name: "refresh_token", method: "POST", header: []string{form}, body: post("grant_type", "refresh_token", "service", "registry.test", "refresh_token", refresh("alice"), "scope", ns+" repository:public/x:pull"), want: 200, user: "alice", grants: grants{repo("ns/image", "pull", "push"), repo("public/x", "pull")}},
+		{name: "wrong_password", method: "POST", header: []string{form}, body: post("grant_type", "password", "service", "registry.test", "username", "alice", "password", "no"), want: 401},
+		{name: "password_of_nobody", method: "POST", header: []string{form}, body: post("grant_type", "password", "service", "registry.test"), want: 401},
+		{name: "a_password_in_the_URL", method: "POST", query: "grant_type=password&service=registry.test&username=alice&password=wonderland", header: []string{form}, want: 400},
+		{name: "an_access_token_to_refresh", method: "POST", header: []string{form}, body: post("grant_type", "refresh_token", "refresh_token", tokenFor(t, tokens, "alice", ns)), want: 401},
+		{name: "a_refresh_token_of_another", method: "POST", header: []string{form}, body: post("grant_type", "refresh_token", "refresh_token", "no.such.token"), want: 401},
+		{name: "another_grant_type", method: "POST", header: []string{form}, body: post("grant_type", "client_credentials"), want: 400},
+		{name: "no_form", method: "POST", body: "{}", header: []string{"Content-Type: application/json"}, want: 400},
+		{name: "a_malformed_form", method: "POST", body: "%zz", header: []string{form}, want: 400},
+		{name: "a_huge_form", method: "POST", body: "grant_type=password&x=" + strings.Repeat("a", 1<<20), header: []string{form}, want: 400},
+		{name: "a_foreign_service", method: "POST", header: []string{form}, body: post("grant_type", "password", "service", "other", "username", "alice", "password", "wonderland"), want: 400},
+		{name: "another_method", method: "PUT", want: 405},
+	} {
+		t.Run(test.method+"_"+test.name, func(t *testing.T) {
+			a := call(t, tokens, test.method, "/token?"+test.query, test.body, test.header...)
+			qt.Assert(t, qt.Equals(a.StatusCode, test.want), qt.Commentf("%s", a.body))
+			switch test.want {
+			case 401:
+				qt.Assert(t, qt.Equals(a.code(), "UNAUTHORIZED"))
+				qt.Assert(t, qt.StringContains(a.Header.Get("Www-Authenticate"), "Basic "))
+				return
+			case 400, 405:
+				qt.Assert(t, qt.Equals(a.code(), "UNSUPPORTED"))
+				return
+			}
+			qt.Assert(t, qt.Equals(a.Header.Get("Cache-Control"), "no-store"))
+			var g given
+			qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(a.body), &g)))
+			qt.Assert(t, qt.Equals(g.AccessToken, g.Token))
+			qt.Assert(t, qt.Equals(g.ExpiresIn, 90))
+			qt.Assert(t, qt.IsFalse(g.IssuedAt.IsZero()))
+			qt.Assert(t, qt.Equals(g.RefreshToken != "", test.offline))
+			token, err := tokens.Verify(g.Token)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.Equals(token.User, test.user))
+			qt.Assert(t, qt.DeepEquals(token.Grants, test.grants))
+			if test.offline {
+				_, err := tokens.Verify(g.RefreshToken)
+				qt.Assert(t, qt.ErrorIs(err, auth.ErrTokenInvalid))
+			}
+		})
+	}
+}
+
+// Tokens of either algorithm are verified by who has but the public key.
+func TestJWT(t *testing.T) {
+	_, ed, err := ed25519.GenerateKey(nil)
+	qt.Assert(t, qt.IsNil(err))
+	es, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	qt.Assert(t, qt.IsNil(err))
+	keys := []crypto.PublicKey{ed.Public(), es.Public()}
+	for name, key := range map[string]crypto.Signer{"EdDSA": ed, "ES256": es} {
+		t.Run(name, func(t *testing.T) {
+			tokens := newTokenServer()
+			tokens.Key, tokens.Issuer = key, "https://tokens.test"
+			for range 20 { // signatures have leading zeros at times
+				token := tokenFor(t, tokens, "alice", "repository:ns/x:pull")
+				got, err := auth.JWT{Service: "registry.test", Issuer: "https://tokens.test", Keys: keys}.Verify(token)
+				qt.Assert(t, qt.IsNil(err))
+				qt.Assert(t, qt.Equals(got.User, "alice"))
+				qt.Assert(t, qt.DeepEquals(got.Grants, []auth.Grant{{Type: "repository", Name: "ns/x", Actions: []string{"pull"}}}))
+				for name, other := range map[string]auth.JWT{
+					"another_service": {Service: "other", Keys: keys},
+					"another_issuer":  {Service: "registry.test", Issuer: "https://other.test", Keys: keys},
+					"no_key":          {Service: "registry.test"},
+					"odd_keys":        {Service: "registry.test", Keys: []crypto.PublicKey{ed25519.PublicKey("short"), "no key"}},
+				} {
+					_, err := other.Verify(token)
+					qt.Assert(t, qt.ErrorIs(err, auth.ErrTokenInvalid), qt.Commentf("%s", name))
+				}
+			}
+		})
+	}
+	t.Run("a_key_of_another_kind", func(t *testing.T) {
+		p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+		qt.Assert(t, qt.IsNil(err))
+		tokens := newTokenServer()
+		tokens.Key = p384
+		a := call(t, tokens, "GET", "/token", "")
+		qt.Assert(t, qt.Equals(a.StatusCode, 500)) // the program's fault
+		qt.Assert(t, qt.Not(qt.StringContains(a.body, "P-256")))
+	})
+}
+
+// forger makes tokens that a token server would not.
+type forger struct {
+	key ed25519.PrivateKey
+}
+
+func (f forger) token(header, claims string) string {
+	signed := b64(header) + "." + b64(claims)
+	return signed + "." + b64(string(ed25519.Sign(f.key, []byte(signed))))
+}
+
+func b64(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
+
+// badCredentials are Authorization fields that get nobody in, to /v2/ even.
+func badCredentials(t testing.TB, tokens *auth.TokenServer, f forger) map[string][]string {
+	now := time.Now().Unix()
+	const good = `{"typ":"JWT","alg":"EdDSA"}`
+	claims := func(aud string, nbf, exp int64) string {
+		return fmt.Sprintf(`{"sub":"alice","aud":%q,"nbf":%d,"exp":%d,"access":[{"type":"repository","name":"ns/image","actions":["*"]}]}`, aud, nbf, exp)
+	}
+	current := claims("registry.test", now-60, now+60)
+	valid := tokenFor(t, tokens, "alice", "repository:ns/image:pull,push")
+	parts := strings.Split(valid, ".")
+	es, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	qt.Assert(t, qt.IsNil(err))
+	foreign := newTokenServer()
+	foreign.Key = es
+	public := string(f.key.Public().(ed25519.PublicKey))
+	mac := sha256.Sum256([]byte(public))
+
+	all := map[string][]string{
+		"empty":                     {""},
+		"no_scheme":                 {valid},
+		"another_scheme":            {"Digest " + valid},
+		"no_token":                  {"Bearer"},
+		"an_empty_token":            {"Bearer "},
+		"not_three_parts":           {"Bearer a.b"},
+		"four_parts":                {"Bearer " + valid + ".x"},
+		"not_base64":                {"Bearer !.!.!"},
+		"not_JSON":                  {"Bearer " + f.token("x", "x")},
+		"JSON_of_another_kind":      {"Bearer " + f.token(`[]`, `[]`)},
+		"oversized":                 {"Bearer " + strings.Repeat("a", 100<<10)},
+		"two_fields":                {"Bearer " + valid, "Bearer " + valid},
+		"alg_none":                  {"Bearer " + b64(`{"alg":"none"}`) + "." + b64(current) + "."},
+		"alg_None":                  {"Bearer " + b64(`{"alg":"None"}`) + "." + b64(current) + "." + b64("x")},
+		"alg_none_signed":           {"Bearer " + f.token(`{"typ":"JWT","alg":"none"}`, current)},
+		"alg_ES256_signed_EdDSA":    {"Bearer " + f.token(`{"typ":"JWT","alg":"ES256"}`, current)},
+		"alg_HS256_by_public_key":   {"Bearer " + b64(`{"alg":"HS256"}`) + "." + b64(current) + "." + b64(string(mac[:]))},
+		"no_alg":                    {"Bearer " + f.token(`{"typ":"JWT"}`, current)},
+		"a_critical_extension":      {"Bearer " + f.token(`{"typ":"JWT","alg":"EdDSA","crit":["x"]}`, current)},
+		"a_refresh_token":           {"Bearer " + f.token(`{"typ":"refresh+jwt","alg":"EdDSA"}`, current)},
+		"another_key":               {"Bearer " + tokenFor(t, foreign, "alice")},
+		"another_signature":         {"Bearer " + parts[0] + "." + parts[1] + "." + b64(strings.Repeat("x", 64))},
+		"no_signature":              {"Bearer " + parts[0] + "." + parts[1] + "."},
+		"other_claims":              {"Bearer " + parts[0] + "." + b64(current) + "." + parts[2]},
+		"padded":                    {"Bearer " + valid + "=="},
+		"a_line_break":              {"Bearer " + parts[0] + "\r\n ." + parts[1] + "." + parts[2]},
+		"expired":                   {"Bearer " + f.token(good, claims("registry.test", now-60, now))},
+		"not_yet_valid":             {"Bearer " + f.token(good, claims("registry.test", now+60, now+120))},
+		"a_foreign_audience":        {"Bearer " + f.token(good, claims("other", now-60, now+60))},
+		"no_audience":               {"Bearer " + f.token(good, fmt.Sprintf(`{"sub":"alice","exp":%d}`, now+60))},
+		"audience_of_another_kind":  {"Bearer " + f.token(good, fmt.Sprintf(`{"sub":"alice","aud":5,"exp":%d}`, now+60))},
+		"no_exp":                    {"Bearer " + f.token(good, `{"sub":"alice","aud":"registry.test"}`)},
+		"exp_of_another_kind":       {"Bearer " + f.token(good, `{"sub":"alice","aud":"registry.test","exp":"never"}`)},
+		"exp_out_of_range":          {"Bearer " + f.token(good, `{"sub":"alice","aud":"registry.test","exp":1e300}`)},
+		"exp_before_all_time":       {"Bearer " + f.token(good, `{"sub":"alice","aud":"registry.test","exp":-1e300}`)},
+		"nbf_out_of_range":          {"Bearer " + f.token(good, fmt.Sprintf(`{"sub":"alice","aud":"registry.test","exp":%d,"nbf":1e300}`, now+60))},
+		"exp_overflows_a_float":     {"Bearer " + f.token(good, `{"sub":"alice","aud":"registry.test","exp":1e999}`)},
+		"exp_largest_integer":       {"Bearer " + f.token(good, fmt.Sprintf(`{"sub":"alice","aud":"registry.test","exp":%d}`, int64(math.MaxInt64)))},
+		"basic_not_base64":          {"Basic !!"},
+		"basic_without_a_colon":     {"Basic " + base64.StdEncoding.EncodeToString([]byte("alice"))},
+		"basic_wrong_password":      {"Basic " + base64.StdEncoding.EncodeToString([]byte("alice:"))},
+		"basic_no_such_user":        {"Basic " + base64.StdEncoding.EncodeToString([]byte("carol:"))},
+		"basic_no_user":             {"Basic " + base64.StdEncoding.EncodeToString([]byte(":wonderland"))},
+		"basic_colon_cut":           {"Basic " + base64.StdEncoding.EncodeToString([]byte("colon:a"))},
+		"basic_UTF-8_decomposed":    {"Basic " + base64.StdEncoding.EncodeToString([]byte("zoe\u0308:pässwörd ☂"))},
+		"basic_invalid_UTF-8":       {"Basic " + base64.StdEncoding.EncodeToString([]byte("zo\xff:p\xff"))},
+		"basic_zero_bytes":          {"Basic " + base64.StdEncoding.EncodeToString([]byte("alice\x00:wonderland"))},
+		"basic_password_and_a_zero": {"Basic " + base64.StdEncoding.EncodeToString([]byte("alice:wonderland\x00"))},
+		"basic_oversized":           {"Basic " + strings.Repeat("YWxp", 100<<10)},
+		"basic_twice":               {strings.TrimPrefix(as("alice"), "Authorization: "), strings.TrimPrefix(as("alice"), "Authorization: ")},
+	}
+	return all
+}
+
+func TestBadCredentials(t *testing.T) {
+	_, key, err := ed25519.GenerateKey(nil)
+	qt.Assert(t, qt.IsNil(err))
+	tokens := newTokenServer()
+	tokens.Key = key
+	opaque := newTokenServer()
+	opaque.Key, opaque.Opaque = key, true
+	f := forger{key}
+	store := newStore(t)
+	reached := false
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		reached = true
+		registry.New(registry.WithStore(store)).ServeHTTP(w, r)
+	})
+
+	// What is right gets in: the table below is wrong about nothing else.
+	good := f.token(`{"alg":"EdDSA"}`, fmt.Sprintf(`{"sub":"alice","aud":["x","registry.test"],"exp":%d.5}`, time.Now().Unix()+60))
+	for _, h := range []http.Handler{auth.Bearer("r", "registry.test", tokens.Verify)(h), auth.Bearer("r", "registry.test", auth.JWT{Service: "registry.test", Keys: []crypto.PublicKey{key.Public()}}.Verify)(h)} {
+		for _, token := range []string{good, tokenFor(t, tokens, "alice")} {
+			for _, scheme := range []string{"Bearer ", "bearer ", "BEARER  "} {
+				qt.Assert(t, qt.Equals(call(t, h, "GET", "/v2/", "", "Authorization: "+scheme+token).StatusCode, 200))
+			}
+		}
+	}
+	qt.Assert(t, qt.Equals(call(t, auth.Bearer("r", "registry.test", opaque.Verify)(h), "GET", "/v2/", "", bearer(tokenFor(t, opaque, "alice"))).StatusCode, 200))
+	qt.Assert(t, qt.Equals(call(t, auth.Bearer("r", "registry.test", opaque.Verify)(h), "GET", "/v2/", "", bearer(good)).StatusCode, 401))
+
+	handlers := map[string]http.Handler{
+		"basic":  auth.Basic("r", users.Check, rules.Allow)(h),
+		"bearer": auth.Bearer("r", "registry.test", tokens.Verify)(h),
+		"opaque": auth.Bearer("r", "registry.test", opaque.Verify)(h),
+		"token":  tokens,
+	}
+	for name, fields := range badCredentials(t, tokens, f) {
+		for kind, h := range handlers {
+			t.Run(kind+"/"+name, func(t *testing.T) {
+				reached = false
+				for _, target := range []string{"/v2/", "/v2/ns/image/manifests/latest", "/v2/public/image/manifests/latest", "/x"} {
+					req, err := http.NewRequest("GET", target, nil)
+					qt.Assert(t, qt.IsNil(err))
+					req.Header["Authorization"] = fields
+					w := newRecorder()
+					h.ServeHTTP(w, req)
+					qt.Assert(t, qt.Equals(w.status, 401))
+					qt.Assert(t, qt.StringContains(w.body.String(), `"UNAUTHORIZED"`))
+					qt.Assert(t, qt.IsFalse(reached))
+				}
+			})
+		}
+	}
+}
+
+// recorder is a ResponseWriter as of net/http/httptest.
+type recorder struct {
+	header http.Header
+	status int
+	body   strings.Builder
+}
+
+func newRecorder() *recorder { return &recorder{header: make(http.Header)} }
+
+func (r *recorder) Header() http.Header { return r.header }
+
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	r.WriteHeader(200)
+	return r.body.Write(p)
+}
+
+// No Authorization field but a good one gets anything but a 401 or, for what is
+// known to be asked by somebody, a 403.
+func FuzzAuthorization(f *testing.F) {
+	_, key, err := ed25519.GenerateKey(nil)
+	qt.Assert(f, qt.IsNil(err))
+	tokens := newTokenServer()
+	tokens.Key = key
+	forge := forger{key}
+	for _, fields := range badCredentials(f, tokens, forge) {
+		f.Add(fields[0])
+	}
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(299) })
+	opaque := newTokenServer()
+	opaque.Opaque = true
+	handlers := []http.Handler{
+		auth.Basic("r", users.Check, rules.Allow)(h),
+		auth.Bearer("r", "registry.test", tokens.Verify)(h),
+		auth.Bearer("r", "registry.test", opaque.Verify)(h),
+		tokens,
+	}
+	f.Fuzz(func(t *testing.T, field string) {
+		req := &http.Request{Method: "GET", URL: &url.URL{Path: "/v2/ns/image/tags/list"}, Header: http.Header{"Authorization": {field}}}
+		// Right credentials, which the fuzzer may find: the seeds have some.
+		user, password, ok := req.BasicAuth()
+		right := ok && (users.Check(user, password) || user == "" && password == "")
+		if scheme, token, ok := strings.Cut(field, " "); ok && strings.EqualFold(scheme, "Bearer") {
+			if _, err := tokens.Verify(strings.TrimLeft(token, " ")); err == nil {
+				right = true
+			} else if !errors.Is(err, auth.ErrTokenInvalid) {
+				t.Fatal(err)
+			}
+		}
+		for i, h := range handlers {
+			w := newRecorder()
+			h.ServeHTTP(w, req)
+			if w.status != 401 && !right {
+				t.Fatalf("%d: %q gets %d", i, field, w.status)
+			}
+		}
+	})
+}
+
+// A token endpoint grants no more than the policy, whatever it is asked.
+func FuzzTokenRequest(f *testing.F) {
+	tokens := newTokenServer()
+	seed := tokenFor(f, tokens, "alice", "repository:ns/image:pull,push")
+	f.Add("service=registry.test&scope=repository:ns/image:pull,push", "")
+	f.Add("service=registry.test&scope=registry:catalog:*&scope=repository:a:*", "")
+	f.Add("", "grant_type=password&username=alice&password=wonderland&scope=repository:bob/x:*&access_type=offline")
+	f.Add("", "grant_type=refresh_token&refresh_token="+seed)
+	f.Add("scope=:::&scope=repository:a:", "grant_type=")
+	f.Fuzz(func(t *testing.T, query, form string) {
+		req := &http.Request{Method: "GET", URL: &url.URL{Path: "/token", RawQuery: query}, Header: make(http.Header)}
+		if form != "" {
+			req.Method = "POST"
+			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			req.Body = http.NoBody
+			req.Body = readCloser{strings.NewReader(form)}
+		}
+		w := newRecorder()
+		tokens.ServeHTTP(w, req)
+		switch w.status {
+		case 400, 401:
+			return
+		case 200:
+		default:
+			t.Fatalf("status %d", w.status)
+		}
+		var g given
+		if err := json.Unmarshal([]byte(w.body.String()), &g); err != nil {
+			t.Fatal(err)
+		}
+		token, err := tokens.Verify(g.Token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, grant := range token.Grants {
+			for _, action := range grant.Actions {
+				repo, a := grant.Name, auth.Action(action)
+				if grant.Type == "registry" {
+					repo, a = "", auth.Catalog
+				}
+				if !rules.Allow(token.User, repo, a) {
+					t.Fatalf("%q is granted %v", token.User, grant)
+				}
+			}
+		}
+	})
+}
+
+type readCloser struct{ *strings.Reader }
+
+func (readCloser) Close() error { return nil }
