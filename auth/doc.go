@@ -18,8 +18,9 @@
 // clients speak: [TokenServer] is one, and [JWT] verifies the tokens of
 // another. Who may do what is a [Policy]; [Rules] is one.
 //
-// Nothing of the registry answers without credentials, /v2/ included: clients
-// learn from its 401 how to authenticate. A mount of a blob from another
+// Without credentials, nothing of the registry answers but what the policy
+// grants to everyone, and /v2/ never does: clients learn from its 401 how to
+// authenticate. A mount of a blob from another
 // repository needs the right to pull there, and is an ordinary upload without
 // it: what a client may not pull, it is told nothing of.
 //

@@ -3,8 +3,10 @@
 package registrytest
 
 import (
+	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"path"
 	"strconv"
 	"sync"
 	"time"
@@ -27,8 +29,10 @@ type Rule struct {
 	Match func(r *http.Request, req registry.Request) bool
 
 	// Nth is which of the requests that match it is: 1 for the first alone.
-	// 0 is each.
-	Nth int
+	// 0 is each. EachPath has the requests for each path counted apart: with
+	// an Nth of 1, whatever is asked for meets the fault the first time.
+	Nth      int
+	EachPath bool
 
 	// Fault is what happens: middleware, such as Answer or Cut give it.
 	Fault func(http.Handler) http.Handler
@@ -40,12 +44,19 @@ type Faults struct {
 	rules []Rule
 
 	mu      sync.Mutex
-	matched []int // guarded by mu: how often each rule matched, but for Nth
+	matched map[match]int // guarded by mu: how often each rule matched, but for Nth
+	fired   []bool        // guarded by mu: of each rule, whether it did
+}
+
+// match is a rule, and the path where it counts each apart.
+type match struct {
+	rule int
+	path string
 }
 
 // NewFaults returns the faults that rules say.
 func NewFaults(rules ...Rule) *Faults {
-	return &Faults{rules: rules, matched: make([]int, len(rules))}
+	return &Faults{rules: rules, matched: make(map[match]int), fired: make([]bool, len(rules))}
 }
 
 // Handler is middleware: h is what has the faults.
@@ -70,10 +81,16 @@ func (f *Faults) fires(i int, r *http.Request, req registry.Request) bool {
 		rule.Match != nil && !rule.Match(r, req) {
 		return false
 	}
+	m := match{rule: i}
+	if rule.EachPath {
+		m.path = r.Method + " " + r.URL.Path
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.matched[i]++
-	return rule.Nth == 0 || rule.Nth == f.matched[i]
+	f.matched[m]++
+	fires := rule.Nth == 0 || rule.Nth == f.matched[m]
+	f.fired[i] = f.fired[i] || fires
+	return fires
 }
 
 // Unfired returns the rules that no request has met: a test that expects a
@@ -82,11 +99,24 @@ func (f *Faults) Unfired() (rules []Rule) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, rule := range f.rules {
-		if f.matched[i] < max(rule.Nth, 1) {
+		if !f.fired[i] {
 			rules = append(rules, rule)
 		}
 	}
 	return rules
+}
+
+// Sometimes is a Match for the given share of requests, from 0 to 1, drawn at
+// random: the same requests in the same order meet the same fate for the same
+// seed.
+func Sometimes(share float64, seed uint64) func(*http.Request, registry.Request) bool {
+	var mu sync.Mutex
+	random := rand.New(rand.NewPCG(seed, 0)) // guarded by mu
+	return func(*http.Request, registry.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return random.Float64() < share
+	}
 }
 
 // Refuse answers by [registry.WriteError] with err, and asks nothing further.
@@ -122,6 +152,36 @@ func Redirect(base string) func(http.Handler) http.Handler {
 			to := url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
 			w.Header().Set("Location", base+to.String())
 			w.WriteHeader(http.StatusTemporaryRedirect)
+		})
+	}
+}
+
+// StaleTag answers a request for a tag as if it still pointed at d, as a cache
+// does that is behind. What is asked for by digest is not stale.
+func StaleTag(d digest.Digest) func(http.Handler) http.Handler {
+	return func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			req, err := registry.ParseRequest(r)
+			if err == nil && req.Tag != "" && (req.Op == registry.OpManifestGet || req.Op == registry.OpManifestHead) {
+				stale := r.Clone(r.Context())
+				stale.URL.Path = path.Join("/v2", req.Repo, "manifests", string(d))
+				r = stale
+			}
+			h.ServeHTTP(w, r)
+		})
+	}
+}
+
+// ExpiredToken has the registry see a token that it does not know in the place
+// of the client's: what is behind auth.Bearer answers as to one that expired.
+func ExpiredToken() func(http.Handler) http.Handler {
+	return func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") != "" {
+				r = r.Clone(r.Context())
+				r.Header.Set("Authorization", "Bearer expired")
+			}
+			h.ServeHTTP(w, r)
 		})
 	}
 }

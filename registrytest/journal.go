@@ -3,11 +3,13 @@
 package registrytest
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -51,6 +53,15 @@ type Entry struct {
 	Location, Link string
 
 	target string // path and query, to compare with Locations and Links; never shown
+
+	number int // of the request, from 1
+
+	// What Lint looks at.
+	contentType, accept string
+	mediaType           string        // of a manifest, by its own word
+	subject             digest.Digest // of a manifest
+	ociSubject          string        // the answer's
+	chunkMin            int64         // the answer's OCI-Chunk-Min-Length
 }
 
 // NewJournal returns an empty journal. When tb fails, it is logged.
@@ -79,12 +90,15 @@ func (j *Journal) Handler(h http.Handler) http.Handler {
 			ContentRange: r.Header.Get("Content-Range"),
 			Auth:         scheme,
 			target:       r.URL.RequestURI(),
+			contentType:  r.Header.Get("Content-Type"),
+			accept:       r.Header.Get("Accept"),
 		}
 		j.mu.Lock()
 		j.entries = append(j.entries, e)
+		e.number = len(j.entries)
 		j.mu.Unlock()
 
-		body := &countingBody{ReadCloser: r.Body}
+		body := &countingBody{ReadCloser: r.Body, keep: req.Op == registry.OpManifestPut}
 		if r.Body != nil && r.Body != http.NoBody {
 			r.Body = body
 		}
@@ -94,22 +108,48 @@ func (j *Journal) Handler(h http.Handler) http.Handler {
 			defer j.mu.Unlock()
 			e.Received, e.Sent, e.Status = body.n, answer.n, answer.status
 			e.Location, e.Link = w.Header().Get("Location"), w.Header().Get("Link")
+			e.ociSubject = w.Header().Get("OCI-Subject")
+			e.chunkMin, _ = strconv.ParseInt(w.Header().Get("OCI-Chunk-Min-Length"), 10, 64)
+			e.readManifest(body.kept)
 		}()
 		h.ServeHTTP(answer, r)
 		answer.WriteHeader(http.StatusOK) // unless it has
 	})
 }
 
+// readManifest takes from a pushed manifest what Lint looks at.
+func (e *Entry) readManifest(content []byte) {
+	var doc struct {
+		MediaType string
+		Subject   *struct{ Digest digest.Digest }
+	}
+	if json.Unmarshal(content, &doc) != nil {
+		return
+	}
+	e.mediaType = doc.MediaType
+	if doc.Subject != nil {
+		e.subject = doc.Subject.Digest
+	}
+}
+
 type countingBody struct {
 	io.ReadCloser
-	n int64
+	n    int64
+	keep bool
+	kept []byte
 }
 
 func (b *countingBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.n += int64(n)
+	if b.keep && len(b.kept)+n <= maxKept {
+		b.kept = append(b.kept, p[:n]...)
+	}
 	return n, err
 }
+
+// maxKept is the largest manifest that is looked into, in bytes.
+const maxKept = 4 << 20
 
 type countingWriter struct {
 	http.ResponseWriter
@@ -238,6 +278,45 @@ func sameLocation(location, target string) bool {
 		query.Del("digest")
 	}
 	return a.Query().Encode() == query.Encode()
+}
+
+// LinksChanged returns the requests for a further page of a list that were not
+// sent to the Link which the page before had: the spec has clients prefer it
+// over a last parameter of their own (section "Listing Tags").
+func (j *Journal) LinksChanged() (all []Entry) {
+	type list struct {
+		host string
+		op   registry.Op
+		repo string
+		of   digest.Digest
+	}
+	type page struct{ first, next string }
+	pages := make(map[list]page)
+	for _, e := range j.Entries() {
+		if e.Op != registry.OpTags && e.Op != registry.OpCatalog && e.Op != registry.OpReferrers {
+			continue
+		}
+		l := list{e.Host, e.Op, e.Repo, e.Digest}
+		p := pages[l]
+		if p.next == "" || e.target == p.first {
+			p.first = e.target // the list from its start
+		} else if e.target != p.next {
+			all = append(all, e)
+		}
+		p.next = nextPage(e.Link)
+		pages[l] = p
+	}
+	return all
+}
+
+// nextPage returns the path and query that a Link field leads to (RFC 8288).
+func nextPage(link string) string {
+	target, _, _ := strings.Cut(strings.TrimPrefix(link, "<"), ">")
+	u, err := url.Parse(target)
+	if err != nil || target == "" {
+		return ""
+	}
+	return u.RequestURI()
 }
 
 // CredentialsUnasked returns the requests that had credentials for a host which

@@ -21,16 +21,17 @@ type journaled struct {
 	t       *testing.T
 	journal *registrytest.Journal
 	client  *http.Client
+	host    string
 }
 
 func newJournaled(t *testing.T, h http.Handler) journaled {
 	j := new(registrytest.Journal)
-	return journaled{t, j, &http.Client{Transport: registrytest.Transport(j.Handler(h))}}
+	return journaled{t, j, &http.Client{Transport: registrytest.Transport(j.Handler(h))}, "registry.example"}
 }
 
 func (c journaled) send(method, path, body string, header ...string) *http.Response {
 	c.t.Helper()
-	req, err := http.NewRequest(method, "http://registry.example"+path, strings.NewReader(body))
+	req, err := http.NewRequest(method, "http://"+c.host+path, strings.NewReader(body))
 	qt.Assert(c.t, qt.IsNil(err))
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])

@@ -5,12 +5,10 @@ package registrytest
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"path"
 
 	"github.com/opencontainers/go-digest"
@@ -109,9 +107,7 @@ func readContent(layout fs.FS, d digest.Digest) ([]byte, error) {
 //
 // Errors: those of registry.PushBlob and registry.PushManifest.
 func PushRandomImage(ctx context.Context, s registry.Store, repo, tag string, seed uint64, layers, size int) (registry.Manifest, error) {
-	var key [32]byte
-	binary.LittleEndian.PutUint64(key[:], seed)
-	random := rand.NewChaCha8(key)
+	random := random(seed)
 	push := func(mediaType string, data []byte) (ocispec.Descriptor, error) {
 		d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
 		return d, registry.PushBlob(ctx, s, repo, d.Digest, bytes.NewReader(data))

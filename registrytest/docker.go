@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registrytest
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berth-oci/registry"
+)
+
+// PushDockerArchive pushes the images of a tar, as "docker save" writes it, to
+// repo: each under the tags that the archive gives it, whatever repository it
+// names with them. It returns the manifests, which are made anew, as Docker
+// makes them when it pushes; layers stay as they are in the archive. The whole
+// archive is read into memory.
+//
+// Errors: those of reading r, of an archive that lacks what its manifest.json
+// names, of registry.PushBlob and of registry.PushManifest.
+func PushDockerArchive(ctx context.Context, s registry.Store, repo string, r io.Reader) ([]registry.Manifest, error) {
+	files, err := readArchive(r)
+	if err != nil {
+		return nil, err
+	}
+	list, ok := files["manifest.json"]
+	if !ok {
+		return nil, errors.New("registrytest: no manifest.json in the archive")
+	}
+	var images []struct {
+		Config   string
+		RepoTags []string
+		Layers   []string
+	}
+	if err := json.Unmarshal(list, &images); err != nil {
+		return nil, fmt.Errorf("manifest.json: %w", err)
+	}
+	var all []registry.Manifest
+	for _, image := range images {
+		push := func(mediaType, name string) (ocispec.Descriptor, error) {
+			data, ok := files[path.Clean(name)]
+			if !ok {
+				return ocispec.Descriptor{}, fmt.Errorf("registrytest: no %s in the archive", name)
+			}
+			if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) { // gzip
+				mediaType += ".gzip"
+			}
+			d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+			return d, registry.PushBlob(ctx, s, repo, d.Digest, bytes.NewReader(data))
+		}
+		doc := ocispec.Manifest{
+			MediaType: "application/vnd.docker.distribution.manifest.v2+json",
+			Layers:    []ocispec.Descriptor{},
+		}
+		doc.SchemaVersion = 2
+		if doc.Config, err = push("application/vnd.docker.container.image.v1+json", image.Config); err != nil {
+			return nil, err
+		}
+		for _, name := range image.Layers {
+			d, err := push("application/vnd.docker.image.rootfs.diff.tar", name)
+			if err != nil {
+				return nil, err
+			}
+			doc.Layers = append(doc.Layers, d)
+		}
+		content, err := json.Marshal(doc)
+		if err != nil {
+			return nil, err
+		}
+		p := registry.ManifestPush{MediaType: doc.MediaType, Content: content}
+		for _, name := range image.RepoTags {
+			p.Tags = append(p.Tags, name[strings.LastIndexByte(name, ':')+1:])
+		}
+		m, err := registry.PushManifest(ctx, s, repo, p)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, m)
+	}
+	return all, nil
+}
+
+// readArchive reads the files of a tar. A link has what it links to: Docker
+// keeps a layer that several images have once.
+func readArchive(r io.Reader) (map[string][]byte, error) {
+	files := make(map[string][]byte)
+	links := make(map[string]string)
+	for t := tar.NewReader(r); ; {
+		h, err := t.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		switch name := path.Clean(h.Name); h.Typeflag {
+		case tar.TypeReg:
+			if files[name], err = io.ReadAll(t); err != nil {
+				return nil, err
+			}
+		case tar.TypeSymlink:
+			links[name] = path.Join(path.Dir(name), h.Linkname)
+		case tar.TypeLink:
+			links[name] = path.Clean(h.Linkname)
+		}
+	}
+	for name, target := range links {
+		for range len(links) { // a link to a link; never for ever
+			next, ok := links[target]
+			if !ok {
+				break
+			}
+			target = next
+		}
+		if data, ok := files[target]; ok {
+			files[name] = data
+		}
+	}
+	return files, nil
+}
