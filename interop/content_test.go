@@ -10,6 +10,7 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -29,6 +30,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/registrytest"
 )
 
 // Media types of Docker schema 2.
@@ -288,10 +290,34 @@ func (c *content) checkLayout(t *testing.T, dir string) {
 // newServer starts a registry for a test, and returns its host and port.
 func newServer(t *testing.T, opts ...registry.Option) string {
 	t.Helper()
-	s := httptest.NewServer(registry.New(opts...))
+	h := registry.New(opts...)
+	if *lint {
+		j, unwatched := new(registrytest.Journal), h
+		watched := j.Handler(h)
+		h = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.UserAgent() == ownAgent {
+				unwatched.ServeHTTP(w, r)
+				return
+			}
+			watched.ServeHTTP(w, r)
+		})
+		t.Cleanup(func() {
+			for _, f := range j.Lint() {
+				t.Logf("lint: %s %s: %s (%s)", f.Entry.Op, f.Entry.ContentRange, f.Text, f.Section)
+			}
+		})
+	}
+	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
 	return strings.TrimPrefix(s.URL, "http://")
 }
+
+// ownAgent is the User-Agent of the tests' own requests.
+const ownAgent = "berth-interop"
+
+// lint has the tests log what the clients do against the spec's demands on
+// clients.
+var lint = flag.Bool("lint", false, "log what clients do against the spec")
 
 // checkServed checks by plain HTTP that repo on host has all of c, byte for
 // byte, and its root as the tag that is c's name.
@@ -299,7 +325,12 @@ func (c *content) checkServed(t *testing.T, host, repo string) {
 	t.Helper()
 	get := func(path string, want ocispec.Descriptor, isManifest bool) {
 		t.Helper()
-		resp, err := http.Get(fmt.Sprintf("http://%s/v2/%s/%s", host, repo, path))
+		req, err := http.NewRequest("GET", fmt.Sprintf("http://%s/v2/%s/%s", host, repo, path), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("User-Agent", ownAgent)
+		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -338,6 +369,7 @@ func (c *content) seed(t *testing.T, host, repo string) {
 			t.Fatal(err)
 		}
 		req.Header.Set("Content-Type", mediaType)
+		req.Header.Set("User-Agent", ownAgent)
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			t.Fatal(err)
