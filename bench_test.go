@@ -22,11 +22,19 @@ func BenchmarkClone(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := seed.Clone().DeleteTag(ctx, "a", "500", nil); err != nil {
-			b.Fatal(err)
-		}
+	for _, forks := range []int{1, 1000} {
+		b.Run(fmt.Sprint(forks), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				all := make([]*MemStore, forks) // a test suite's, all at once
+				for i := range all {
+					all[i] = seed.Clone()
+					if err := all[i].DeleteTag(ctx, "a", "500", nil); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
 	}
 }
 

@@ -3,6 +3,7 @@
 package registrytest_test
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/auth"
 	"github.com/berth-oci/registry/registrytest"
 )
 
@@ -139,4 +141,78 @@ func TestRules(t *testing.T) {
 	unfired := faults.Unfired()
 	qt.Assert(t, qt.HasLen(unfired, 1))
 	qt.Check(t, qt.Equals(unfired[0].Op, registry.OpCatalog))
+}
+
+func TestEachPath(t *testing.T) {
+	faults := registrytest.NewFaults(
+		registrytest.Rule{Nth: 1, EachPath: true, Fault: registrytest.Answer(503, "")},
+		registrytest.Rule{Nth: 9, EachPath: true, Fault: registrytest.Answer(418, "")},
+	)
+	c := newJournaled(t, faults.Handler(registry.New()))
+	for _, want := range []struct {
+		method, path string
+		status       int
+	}{
+		{"GET", "/v2/", 503}, {"GET", "/v2/", 200}, {"HEAD", "/v2/", 503}, {"GET", "/v2/_catalog", 503},
+		{"GET", "/v2/_catalog", 200}, {"GET", "/v2/_catalog?n=1", 200}, {"HEAD", "/v2/", 200},
+	} {
+		qt.Check(t, qt.Equals(c.send(want.method, want.path, "").StatusCode, want.status), qt.Commentf("%s %s", want.method, want.path))
+	}
+	qt.Check(t, qt.HasLen(faults.Unfired(), 1))
+}
+
+func TestSometimes(t *testing.T) {
+	fates := func(seed uint64) (s string) {
+		sometimes := registrytest.Sometimes(0.3, seed)
+		for range 1000 {
+			s += map[bool]string{true: "x", false: "."}[sometimes(nil, registry.Request{})]
+		}
+		return s
+	}
+	one := fates(1)
+	qt.Check(t, qt.Equals(fates(1), one))
+	qt.Check(t, qt.Not(qt.Equals(fates(2), one)))
+	qt.Check(t, qt.IsTrue(strings.Count(one, "x") > 200 && strings.Count(one, "x") < 400))
+	qt.Check(t, qt.IsFalse(registrytest.Sometimes(0, 1)(nil, registry.Request{})))
+	qt.Check(t, qt.IsTrue(registrytest.Sometimes(1, 1)(nil, registry.Request{})))
+}
+
+func TestStaleTag(t *testing.T) {
+	store := new(registry.MemStore)
+	push := func(content string) digest.Digest {
+		m, err := registry.PushManifest(t.Context(), store, "a", registry.ManifestPush{MediaType: "text/plain", Content: []byte(content), Tags: []string{"latest"}})
+		qt.Assert(t, qt.IsNil(err))
+		return m.Digest
+	}
+	old := push("old")
+	now := push("new")
+	faults := registrytest.NewFaults(registrytest.Rule{Fault: registrytest.StaleTag(old)})
+	c := newJournaled(t, faults.Handler(registry.New(registry.WithStore(store))))
+	for path, want := range map[string]digest.Digest{
+		"/v2/a/manifests/latest":          old,
+		"/v2/a/manifests/" + now.String(): now,
+	} {
+		for _, method := range []string{"GET", "HEAD"} {
+			qt.Check(t, qt.Equals(c.send(method, path, "").Header.Get("Docker-Content-Digest"), want.String()))
+		}
+	}
+	c.send("PUT", "/v2/a/manifests/latest", "newer", "Content-Type", "text/plain") // goes through
+	m, err := store.GetTag(t.Context(), "a", "latest")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(string(m.Content), "newer"))
+}
+
+func TestExpiredToken(t *testing.T) {
+	tokens := &auth.TokenServer{Service: "s"}
+	faults := registrytest.NewFaults(registrytest.Rule{Nth: 2, Fault: registrytest.ExpiredToken()})
+	resp, err := registrytest.Transport(tokens).RoundTrip(httptest.NewRequest("GET", "http://tokens.example/", nil))
+	qt.Assert(t, qt.IsNil(err))
+	var answer struct{ Token string }
+	qt.Assert(t, qt.IsNil(json.NewDecoder(resp.Body).Decode(&answer)))
+	c := newJournaled(t, faults.Handler(auth.Bearer("r", "s", tokens.Verify)(registry.New())))
+	for _, want := range []int{200, 401, 200} {
+		resp := c.send("GET", "/v2/", "", "Authorization", "Bearer "+answer.Token)
+		qt.Check(t, qt.Equals(resp.StatusCode, want))
+		qt.Check(t, qt.Equals(strings.Contains(resp.Header.Get("Www-Authenticate"), "invalid_token"), want == 401))
+	}
 }
