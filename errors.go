@@ -90,8 +90,8 @@ const maxErrors = 10
 
 // WriteError answers r with err in the shape of the spec's section "Error
 // Codes", and without a body where r is a HEAD request. It must be called
-// before anything else was written. Errors joined by errors.Join that are all
-// of the spec's shape are listed one by one under the status of the first.
+// before anything else was written. Errors joined by errors.Join are listed one
+// by one under the status of the first, those that wrap no *Error left out.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	type entry struct {
 		Code    string `json:"code"`
@@ -124,20 +124,32 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 // shaped returns the *Error that decides the answer's status, and the errors
 // to list, each of which wraps an *Error.
 func shaped(err error) (first *Error, all []error) {
-	if !errors.As(err, &first) {
-		return errInternal, []error{errInternal}
-	}
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return first, []error{err}
-	}
-	for _, err := range joined.Unwrap() {
-		if e := (*Error)(nil); !errors.As(err, &e) {
-			return first, []error{first}
+	for _, err := range flatten(nil, err) {
+		e := (*Error)(nil)
+		if !errors.As(err, &e) {
+			continue // not for the client
+		}
+		if first == nil {
+			first = e
 		}
 		if len(all) < maxErrors {
 			all = append(all, err)
 		}
 	}
+	if first == nil {
+		return errInternal, []error{errInternal}
+	}
 	return first, all
+}
+
+// flatten appends the errors that were joined, however deep.
+func flatten(all []error, err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return append(all, err)
+	}
+	for _, err := range joined.Unwrap() {
+		all = flatten(all, err)
+	}
+	return all
 }

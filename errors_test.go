@@ -29,6 +29,7 @@ func TestWriteError(t *testing.T) {
 		{"sentinel", registry.ErrBlobUnknown, 404, `{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown to registry"}]}`},
 		{"wrapped", fmt.Errorf("%w: more", registry.ErrDenied), 403, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied: more"}]}`},
 		{"joined", errors.Join(registry.ErrDenied, fmt.Errorf("%w: x", registry.ErrUnauthorized)), 403, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"},{"code":"UNAUTHORIZED","message":"authentication required: x"}]}`},
+		{"joined_in_joined", errors.Join(secret, errors.Join(secret, registry.ErrDenied), registry.ErrUnauthorized), 403, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"},{"code":"UNAUTHORIZED","message":"authentication required"}]}`},
 		{"joined_with_a_failure", errors.Join(registry.ErrDenied, secret), 403, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}`},
 		{"a_failure", secret, 500, `{"errors":[{"code":"UNSUPPORTED","message":"internal error"}]}`},
 	} {

@@ -209,6 +209,17 @@ func TestMalformedManifests(t *testing.T) {
 		{"malformed_digest_of_a_child", typeIndex, `{"manifests":[{"mediaType":"` + typeImage + `","digest":"x"}]}`},
 		{"malformed_digest_of_another_child", typeIndex, `{"manifests":[{"mediaType":"x/y","digest":"x"}]}`},
 		{"malformed_digest_of_the_subject", typeImage, `{"subject":{"digest":"sha256:x"}}`},
+		{"a_member_twice", typeImage, `{"layers":[],"layers":[]}`},
+		{"a_member_in_other_letters", typeImage, `{"Layers":[]}`},
+		{"a_descriptor_with_two_digests", typeImage, `{"config":{"digest":"` + sha("x") + `","digest":"` + sha("y") + `"}}`},
+		{"a_descriptor_with_a_digest_in_other_letters", typeImage, `{"config":{"Digest":"` + sha("x") + `"}}`},
+		{"a_descriptor_that_is_none", typeImage, `{"layers":["` + sha("x") + `"]}`},
+		{"a_number_for_a_type", typeImage, `{"mediaType":1}`},
+		{"not_UTF-8", typeImage, "{\"annotations\":{\"a\":\"\xff\"}}"},
+		{"many_empty_layers", typeImage, `{"layers":[` + strings.Repeat("{},", 1_000_000) + `{}]}`},
+		{"opaque_by_its_header_alone", "application/octet-stream", `{"mediaType":"` + typeImage + `"}`},
+		{"image_by_its_header_alone", typeImage, `{"mediaType":"text/plain"}`},
+		{"no_media_type", "image", `{}`},
 		{"image_and_index", typeImage, `{"layers":[],"manifests":[]}`},
 		{"index_and_image", typeIndex, `{"manifests":[],"layers":[]}`},
 		{"index_and_config", typeIndex, `{"manifests":[],"config":{}}`},
@@ -219,6 +230,8 @@ func TestMalformedManifests(t *testing.T) {
 		{"signed_without_signature", typeSigned, `{"fsLayers":[]}`},
 		{"malformed_signature", typeSigned, `{"signatures":[{"protected":"e30="}],"x":1}x`},
 		{"signature_past_the_end", typeSigned, `{"signatures":[{"protected":"` + base64.RawURLEncoding.EncodeToString([]byte(`{"formatLength":999,"formatTail":""}`)) + `"}]}`},
+		{"signature_over_something_else", typeSigned, `{"fsLayers":[],"signatures":[{"protected":"` + base64.RawURLEncoding.EncodeToString([]byte(`{"formatLength":0,"formatTail":"`+base64.RawURLEncoding.EncodeToString([]byte("{}"))+`"}`)) + `"}]}`},
+		{"signature_inside", typeSigned, `{"a":{"b":1,"signatures":1},"signatures":[{"protected":"` + base64.RawURLEncoding.EncodeToString([]byte(`{"formatLength":11,"formatTail":"fQ"}`)) + `"}]}`},
 		{"signature_before_the_start", typeSigned, `{"signatures":[{"protected":"` + base64.RawURLEncoding.EncodeToString([]byte(`{"formatLength":-1,"formatTail":""}`)) + `"}]}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -293,6 +306,8 @@ func TestConditionalPut(t *testing.T) {
 		{method: "DELETE", url: "/v2/a/manifests/tag", header: map[string]string{"If-Match": etag(m1)}, status: 412},
 		{method: "DELETE", url: "/v2/a/manifests/" + sha(m2), header: map[string]string{"If-Match": etag(m1)}, status: 412},
 		is(m2),
+		{name: "absent, whatever the condition", method: "DELETE", url: "/v2/a/manifests/" + otherDigest, header: map[string]string{"If-Match": `"x"`}, status: 404, wantCode: "MANIFEST_UNKNOWN"},
+		{method: "DELETE", url: "/v2/a/manifests/tag", header: map[string]string{"If-Match": "x"}, status: 400, wantCode: "UNSUPPORTED"},
 		{method: "DELETE", url: "/v2/a/manifests/tag", header: map[string]string{"If-Match": etag(m2)}, status: 202},
 	})
 }

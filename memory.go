@@ -14,6 +14,7 @@ import (
 	"hash"
 	"io"
 	"iter"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,10 +78,16 @@ const memEntry = 512
 func (m Manifest) memBytes() int64 {
 	n := int64(len(m.Content)) + memEntry
 	if m.Subject != "" { // its descriptor is held apart
-		n *= 2
+		n += memEntry
+		for k, v := range m.Annotations {
+			n += int64(len(k)+len(v)) + memAnnotation
+		}
 	}
 	return n
 }
+
+// memAnnotation is about what an annotation costs beside its own bytes.
+const memAnnotation = 96
 
 func (m *MemStore) load() memContent {
 	if c := m.content.Load(); c != nil {
@@ -250,15 +257,20 @@ const (
 	maxSegment = 1 << 20
 )
 
-// trim gives back the end of the last segment when it is a waste.
-func (b *memBlob) trim() {
-	if len(b.segments) == 0 {
-		return
+// trimmed returns b without the end of its last segment, when that is a waste.
+func (b memBlob) trimmed() *memBlob {
+	n := len(b.segments)
+	if n == 0 {
+		return &b
 	}
-	last := &b.segments[len(b.segments)-1]
-	if waste := cap(*last) - len(*last); int64(waste) > b.size/16 {
-		*last = append(make([]byte, 0, len(*last)), *last...)
+	last := b.segments[n-1]
+	switch waste := cap(last) - len(last); {
+	case len(last) == 0:
+		b.segments = b.segments[: n-1 : n-1]
+	case int64(waste) > b.size/16:
+		b.segments = append(b.segments[:n-1:n-1], slices.Clone(last)) // the session has its own until it ends
 	}
+	return &b
 }
 
 // memReader reads a memBlob.
@@ -283,6 +295,23 @@ func (r *memReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// WriteTo writes the segments as they are.
+func (r *memReader) WriteTo(w io.Writer) (written int64, err error) {
+	for r.offset < r.size {
+		segment := r.segments[r.segment]
+		n, err := w.Write(segment[r.offset-r.start:])
+		written += int64(n)
+		if err != nil {
+			r.Seek(int64(n), io.SeekCurrent)
+			return written, err
+		}
+		r.start += int64(len(segment))
+		r.offset = r.start
+		r.segment++
+	}
+	return written, nil
+}
+
 func (r *memReader) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
 	case io.SeekCurrent:
@@ -290,8 +319,8 @@ func (r *memReader) Seek(offset int64, whence int) (int64, error) {
 	case io.SeekEnd:
 		offset += r.size
 	}
-	if offset < 0 {
-		return 0, errors.New("negative offset")
+	if offset < 0 || whence < io.SeekStart || whence > io.SeekEnd {
+		return 0, errors.New("registry: invalid seek")
 	}
 	if offset < r.start {
 		r.segment, r.start = 0, 0
@@ -331,7 +360,8 @@ type memUpload struct {
 type memLease struct {
 	*memUpload
 	store  *MemStore
-	closed bool // the session may be another's now
+	closed bool  // the session may be another's now
+	size   int64 // when it was closed
 	// The state at the start of the lease, for Rollback.
 	startSize int64
 	startHash []byte
@@ -340,6 +370,9 @@ type memLease struct {
 func (m *MemStore) CreateUpload(_ context.Context, repo string, opts UploadOptions) (Upload, error) {
 	if opts.Algorithm == "" {
 		opts.Algorithm = digest.Canonical
+	}
+	if !opts.Algorithm.Available() {
+		return nil, errBadAlgorithm
 	}
 	if opts.ID == "" {
 		opts.ID = newUUID()
@@ -400,6 +433,10 @@ func (m *MemStore) UploadSize(_ context.Context, repo, id string) (int64, error)
 	if err != nil {
 		return 0, err
 	}
+	if !u.leased { // a client that asks will go on
+		u.since = time.Now()
+		m.idle.MoveToBack(u.element)
+	}
 	return u.known, nil
 }
 
@@ -447,8 +484,14 @@ func (m *MemStore) end(u *memUpload) {
 	}
 }
 
-func (l *memLease) ID() string  { return l.id }
-func (l *memLease) Size() int64 { return l.blob.size }
+func (l *memLease) ID() string { return l.id }
+
+func (l *memLease) Size() int64 {
+	if l.closed {
+		return l.size
+	}
+	return l.blob.size
+}
 
 // ended reports whether there is nothing left to do for this lease.
 func (l *memLease) ended() bool { return l.closed || l.gone.Load() }
@@ -457,6 +500,12 @@ func (l *memLease) ReadFrom(r io.Reader) (total int64, err error) {
 	for empty := 0; ; {
 		last, err := l.space()
 		if err != nil {
+			// What has come is held, and may be all.
+			if errors.Is(err, ErrTooLarge) {
+				if _, end := io.ReadFull(r, make([]byte, 1)); end == io.EOF {
+					err = nil
+				}
+			}
 			return total, err
 		}
 		n, err := r.Read((*last)[len(*last):cap(*last)])
@@ -521,8 +570,7 @@ func (l *memLease) Commit(_ context.Context, d digest.Digest) error {
 	if err := l.verify(d); err != nil {
 		return err
 	}
-	b := l.blob
-	b.trim()
+	b := l.blob.trimmed()
 	m := l.store
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -532,7 +580,7 @@ func (l *memLease) Commit(_ context.Context, d digest.Digest) error {
 	// From here on the bytes are the blob's: they are not counted twice.
 	m.reserved -= l.reserved
 	err := m.update(func(c *memContent) error {
-		c.link(l.repo, d, &b)
+		c.link(l.repo, d, b)
 		return nil
 	})
 	if err != nil {
@@ -603,7 +651,7 @@ func (l *memLease) Close() error {
 	if l.closed {
 		return nil
 	}
-	l.closed, l.leased = true, false
+	l.closed, l.leased, l.size = true, false, l.blob.size
 	if l.gone.Load() {
 		m.reserved -= l.reserved
 		return nil

@@ -136,6 +136,71 @@ func TestMemStoreTotalBytes(t *testing.T) {
 	qt.Check(t, qt.IsNil(err))
 }
 
+// TestMemStoreExactFit has blobs that fit to the byte, and one that is a byte
+// too long.
+func TestMemStoreExactFit(t *testing.T) {
+	const overhead = 3 * memEntry // of the session, or the blob's and the repository's entries
+	for _, size := range []int{minSegment - 1, minSegment, minSegment + 1, 2 * minSegment, 100_000} {
+		data := strings.Repeat("x", size)
+		push := func(limit int) (*MemStore, error) {
+			m := &MemStore{Limits: Limits{TotalBytes: int64(limit)}}
+			return m, PushBlob(context.Background(), m, "a", digest.FromString(data), strings.NewReader(data))
+		}
+		_, err := push(size + overhead)
+		qt.Check(t, qt.IsNil(err), qt.Commentf("%d bytes", size))
+		m, err := push(size + memEntry - 1)
+		qt.Check(t, qt.ErrorIs(err, error(ErrTooLarge)), qt.Commentf("%d bytes", size))
+		checkEmpty(t, m)
+	}
+}
+
+// TestMemStoreFailedCommit goes on with an upload whose blob did not fit.
+func TestMemStoreFailedCommit(t *testing.T) {
+	ctx := context.Background()
+	data := strings.Repeat("x", minSegment)
+	m := &MemStore{Limits: Limits{TotalBytes: minSegment + memEntry + minSegment}}
+	u, err := m.CreateUpload(ctx, "a", UploadOptions{})
+	qt.Assert(t, qt.IsNil(err))
+	_, err = u.ReadFrom(strings.NewReader(data))
+	qt.Assert(t, qt.IsNil(err))
+	m.Limits.TotalBytes = 100 // what a wrapper, say, would do
+	qt.Assert(t, qt.ErrorIs(u.Commit(ctx, digest.FromString(data)), error(ErrTooLarge)))
+	m.Limits.TotalBytes = 0
+	_, err = u.ReadFrom(strings.NewReader(data))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(u.Commit(ctx, digest.FromString(data+data))))
+	qt.Assert(t, qt.IsNil(u.Close()))
+	r, err := m.OpenBlob(ctx, "a", digest.FromString(data+data))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.IsNil(iotest.TestReader(r, []byte(data+data))))
+	qt.Assert(t, qt.IsNil(m.DeleteBlob(ctx, "a", digest.FromString(data+data))))
+	checkEmpty(t, m)
+}
+
+// TestMemLeaseSize asks a lease that ended for its size while the next one
+// writes: a race if it looked.
+func TestMemLeaseSize(t *testing.T) {
+	ctx := context.Background()
+	m := new(MemStore)
+	first, err := m.CreateUpload(ctx, "a", UploadOptions{})
+	qt.Assert(t, qt.IsNil(err))
+	_, err = first.ReadFrom(strings.NewReader("one"))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(first.Close()))
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		second, err := m.ResumeUpload(ctx, "a", first.ID())
+		qt.Check(t, qt.IsNil(err))
+		_, err = second.ReadFrom(strings.NewReader("two"))
+		qt.Check(t, qt.IsNil(err))
+		second.Close()
+	}()
+	qt.Check(t, qt.Equals(first.Size(), 3))
+	<-done
+	qt.Check(t, qt.Equals(first.Size(), 3))
+}
+
 func TestMemReader(t *testing.T) {
 	for _, size := range []int{0, 1, minSegment, minSegment + 1, 5*minSegment + 3, 3 * maxSegment} {
 		data := bytes.Repeat([]byte("0123456789abc"), size/13+1)[:size]

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -261,7 +262,7 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) (Request, error) 
 			warned += len(warning.value)
 		}
 	}
-	req, err := ParseRequest(r)
+	req, err := s.parse(r)
 	if err == nil {
 		err = s.dispatch(w, r, req)
 	}
@@ -273,12 +274,9 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) (Request, error) 
 
 func (s *server) dispatch(w http.ResponseWriter, r *http.Request, req Request) error {
 	e := &s.main
-	if other, ok := s.byNamespace[req.Namespace]; ok && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+	if other, ok := s.byNamespace[req.Namespace]; ok && safe(r.Method) && req.Op != OpUploadStatus {
 		w.Header().Set("OCI-Namespace", req.Namespace)
 		e = &other
-	}
-	if err := s.allowed(req.Op); err != nil {
-		return err
 	}
 	switch req.Op {
 	case OpPing:
@@ -320,33 +318,41 @@ func (s *server) dispatch(w http.ResponseWriter, r *http.Request, req Request) e
 	return errNotFound
 }
 
-// allowed refuses what the options turn off: with 405, as the section "Content
-// Management" has it of deletes.
-func (s *server) allowed(op Op) *Error {
-	var allow []string
+// parse is ParseRequest, and refuses what the options turn off: with 405, as the
+// section "Content Management" has it of deletes.
+func (s *server) parse(r *http.Request) (Request, error) {
+	req, err := ParseRequest(r)
+	if err == nil && !s.off(req.Op) {
+		return req, nil
+	}
+	if err == nil {
+		other := *r
+		other.Method = "" // which no endpoint has
+		_, err = ParseRequest(&other)
+	}
+	if e, ok := err.(*Error); ok && e.Status == http.StatusMethodNotAllowed {
+		allow := strings.Split(e.Header.Get("Allow"), ", ")
+		session := slices.Contains(allow, "PATCH")
+		err = methodNotAllowed(slices.DeleteFunc(allow, func(method string) bool {
+			return s.readOnly && !safe(method) || s.noDelete && method == http.MethodDelete && !session
+		})...)
+	}
+	return req, err
+}
+
+// off reports whether the options turn op off.
+func (s *server) off(op Op) bool {
 	switch op {
 	case OpBlobDelete, OpManifestDelete:
-		if !s.noDelete && !s.readOnly {
-			return nil
-		}
-		allow = []string{"GET", "HEAD"}
-		if op == OpManifestDelete && !s.readOnly {
-			allow = append(allow, "PUT")
-		}
-	case OpManifestPut:
-		if !s.readOnly {
-			return nil
-		}
-		allow = []string{"GET", "HEAD"}
-	case OpBlobPush, OpBlobMount, OpUploadStart, OpUploadPatch, OpUploadPut, OpUploadCancel:
-		if !s.readOnly {
-			return nil
-		}
-	default:
-		return nil
+		return s.noDelete || s.readOnly
+	case OpManifestPut, OpBlobPush, OpBlobMount, OpUploadStart, OpUploadPatch, OpUploadPut, OpUploadCancel:
+		return s.readOnly
 	}
-	return methodNotAllowed(allow...)
+	return false
 }
+
+// safe reports whether requests of a method only ask: RFC 9110 section 9.2.1.
+func safe(method string) bool { return method == http.MethodGet || method == http.MethodHead }
 
 // ping answers GET /v2/: end-1, section "Determining Support".
 func ping(w http.ResponseWriter) error {

@@ -45,8 +45,8 @@ const (
 	OpCatalog        Op = "catalog"         // GET /v2/_catalog, of the Docker Registry API
 )
 
-// Request is what a request asks for. Fields that its Op does not use are
-// zero, but for N, which is then -1.
+// Request is what a request asks for. ParseRequest leaves the fields that its
+// Op does not use zero, and N -1.
 type Request struct {
 	Op Op
 
@@ -71,8 +71,9 @@ type Request struct {
 	// UploadID is the session of the four operations on one.
 	UploadID string
 
-	// Algorithm is the digest-algorithm parameter of OpUploadStart, or of
-	// OpBlobMount where it falls back to an upload.
+	// Algorithm is the digest-algorithm parameter of OpUploadStart, and of
+	// OpBlobMount where it falls back to an upload. OpBlobPush has no use for
+	// it: its Digest tells.
 	Algorithm digest.Algorithm
 
 	// N is the number of names asked for by OpTags, OpCatalog or
@@ -126,7 +127,7 @@ func ParseRequest(r *http.Request) (Request, error) {
 		return req, req.method(r, OpPing, "GET", OpPing, "HEAD")
 	}
 	if path == "/_catalog" {
-		if err := req.method(r, OpCatalog, "GET"); err != nil {
+		if err := req.method(r, OpCatalog, "GET", OpCatalog, "HEAD"); err != nil {
 			return req, err
 		}
 		return req, req.page(query)
@@ -140,7 +141,7 @@ func ParseRequest(r *http.Request) (Request, error) {
 		if err := req.name(name); err != nil {
 			return req, err
 		}
-		if err := req.method(r, OpTags, "GET"); err != nil {
+		if err := req.method(r, OpTags, "GET", OpTags, "HEAD"); err != nil {
 			return req, err
 		}
 		return req, req.page(query)
@@ -158,7 +159,7 @@ func ParseRequest(r *http.Request) (Request, error) {
 		if err := req.name(name); err != nil {
 			return req, err
 		}
-		if err := req.method(r, OpReferrers, "GET"); err != nil {
+		if err := req.method(r, OpReferrers, "GET", OpReferrers, "HEAD"); err != nil {
 			return req, err
 		}
 		req.ArtifactTypes = query["artifactType"]
@@ -193,7 +194,7 @@ func ParseRequest(r *http.Request) (Request, error) {
 		if last == "" {
 			return req, req.post(r, query)
 		}
-		if err := req.method(r, OpUploadPatch, "PATCH", OpUploadPut, "PUT", OpUploadStatus, "GET", OpUploadCancel, "DELETE"); err != nil {
+		if err := req.method(r, OpUploadPatch, "PATCH", OpUploadPut, "PUT", OpUploadStatus, "GET", OpUploadStatus, "HEAD", OpUploadCancel, "DELETE"); err != nil {
 			return req, err
 		}
 		req.UploadID = last
@@ -334,9 +335,6 @@ func (req Request) URL() string {
 		}
 	}
 	set("ns", req.Namespace)
-	if req.N >= 0 {
-		set("n", strconv.Itoa(req.N))
-	}
 	set("last", req.Last)
 	set("from", req.From)
 	set("digest-algorithm", string(req.Algorithm))
@@ -347,6 +345,12 @@ func (req Request) URL() string {
 		query.Add("tag", tag)
 	}
 
+	switch req.Op {
+	case OpTags, OpCatalog, OpReferrers:
+		if req.N >= 0 {
+			set("n", strconv.Itoa(req.N))
+		}
+	}
 	var path string
 	switch req.Op {
 	case OpPing:

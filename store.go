@@ -59,7 +59,7 @@ type BlobStore interface {
 	// CreateUpload opens an upload session in repo, and leases it to the
 	// caller.
 	// Errors: ErrTooManyRequests, ErrBlobUploadInvalid where opts.ID is in
-	// use.
+	// use, ErrDigestInvalid where opts.Algorithm is unknown.
 	CreateUpload(ctx context.Context, repo string, opts UploadOptions) (Upload, error)
 
 	// ResumeUpload leases an upload session of repo to the caller.
@@ -68,7 +68,8 @@ type BlobStore interface {
 	ResumeUpload(ctx context.Context, repo, id string) (Upload, error)
 
 	// UploadSize returns the number of bytes that an upload session has,
-	// leased or not. What a lease has appended may not be in it yet.
+	// leased or not. What a lease has appended may not be in it yet. To ask
+	// is to use the session: it is not idle.
 	// Errors: ErrBlobUploadUnknown.
 	UploadSize(ctx context.Context, repo, id string) (int64, error)
 

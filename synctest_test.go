@@ -43,7 +43,7 @@ func TestUploadsExpire(t *testing.T) {
 			time.Sleep(c.idle - time.Nanosecond)
 			_, err = m.UploadSize(ctx, "a", idle.ID())
 			qt.Check(t, qt.IsNil(err))
-			time.Sleep(time.Nanosecond)
+			time.Sleep(c.idle)
 			_, err = m.ResumeUpload(ctx, "a", idle.ID())
 			qt.Check(t, qt.ErrorIs(err, error(ErrBlobUploadUnknown)))
 

@@ -36,12 +36,21 @@ func PushBlob(ctx context.Context, s BlobStore, repo string, d digest.Digest, co
 	if err := checkDigest(d); err != nil {
 		return err
 	}
+	return pushBlob(ctx, s, repo, d, content, func() error { return nil })
+}
+
+// pushBlob is PushBlob of what was checked. Once content is at its end, end
+// tells whether that is all.
+func pushBlob(ctx context.Context, s BlobStore, repo string, d digest.Digest, content io.Reader, end func() error) error {
 	u, err := s.CreateUpload(ctx, repo, UploadOptions{Algorithm: d.Algorithm()})
 	if err != nil {
 		return err
 	}
 	defer u.Close()
 	if _, err = u.ReadFrom(content); err == nil {
+		err = end()
+	}
+	if err == nil {
 		err = u.Commit(ctx, d)
 	}
 	if err != nil {
@@ -57,7 +66,7 @@ func (h uploadHandlers) push(w http.ResponseWriter, r *http.Request, req Request
 	if err != nil {
 		return err
 	}
-	if err := PushBlob(r.Context(), h.store, req.Repo, req.Digest, body); err != nil {
+	if err := pushBlob(r.Context(), h.store, req.Repo, req.Digest, body, body.end); err != nil {
 		return err
 	}
 	created(w, blobURL(req.Repo, req.Digest), req.Digest)
@@ -196,7 +205,8 @@ func (h uploadHandlers) receive(r *http.Request, req Request) (size int64, err e
 		err = errors.Join(err, u.Rollback())
 	}
 	if size = u.Size(); err != nil && opened && size == 0 {
-		err = errors.Join(err, h.store.CancelUpload(r.Context(), req.Repo, req.UploadID))
+		// The client may be gone already.
+		err = errors.Join(err, h.store.CancelUpload(context.WithoutCancel(r.Context()), req.Repo, req.UploadID))
 	}
 	return size, errors.Join(err, u.Close())
 }
@@ -205,15 +215,19 @@ func (h uploadHandlers) receive(r *http.Request, req Request) (size int64, err e
 // opens it.
 func (h uploadHandlers) lease(ctx context.Context, req Request) (u Upload, opened bool, err error) {
 	u, err = h.store.ResumeUpload(ctx, req.Repo, req.UploadID)
-	if h.clientIDs && errors.Is(err, ErrBlobUploadUnknown) && len(req.UploadID) <= maxUploadID {
+	if h.clientIDs && errors.Is(err, ErrBlobUploadUnknown) && validUploadID(req.UploadID) {
 		u, err = h.store.CreateUpload(ctx, req.Repo, UploadOptions{ID: req.UploadID})
 		opened = true
 	}
 	return u, opened, err
 }
 
-// maxUploadID is the longest ID that a client may choose.
-const maxUploadID = 128
+// validUploadID reports whether a client may choose an ID: it is a part of a
+// path, in Locations and perhaps in a store.
+func validUploadID(id string) bool {
+	const word = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz._-="
+	return id != "." && id != ".." && len(id) <= 128 && strings.Trim(id, word) == ""
+}
 
 // refused adds to a 416 where the upload stands, as the status does.
 func (h uploadHandlers) refused(w http.ResponseWriter, r *http.Request, req Request, err error) error {

@@ -189,7 +189,10 @@ func TestClientUploadIDs(t *testing.T) {
 		{url: mine, status: 204, wantHeader: map[string]string{"Range": "0-11"}},
 		{method: "PUT", url: mine + "?digest=" + sha(hello), status: 201},
 		{name: "too long", method: "PATCH", url: "/v2/a/blobs/uploads/" + strings.Repeat("x", 1000), body: hello, status: 404, wantCode: "BLOB_UPLOAD_UNKNOWN"},
-		{name: "escaped", method: "PATCH", url: "/v2/a/blobs/uploads/%20%22%3Fx=y", body: hello, status: 202, wantHeader: map[string]string{"Location": "/v2/a/blobs/uploads/%20%22%3Fx=y"}},
+		{name: "of many letters", method: "PATCH", url: "/v2/a/blobs/uploads/A-z_0.9=", body: hello, status: 202, wantHeader: map[string]string{"Location": "/v2/a/blobs/uploads/A-z_0.9="}},
+		{name: "of other letters", method: "PATCH", url: "/v2/a/blobs/uploads/%20%22", body: hello, status: 404, wantCode: "BLOB_UPLOAD_UNKNOWN"},
+		{name: "a line break", method: "PATCH", url: "/v2/a/blobs/uploads/x%0d%0ay", body: hello, status: 404, wantCode: "BLOB_UPLOAD_UNKNOWN"},
+		{name: "a folder", method: "PATCH", url: "/v2/a/blobs/uploads/%2e%2e", body: hello, status: 404, wantCode: "BLOB_UPLOAD_UNKNOWN"},
 	})
 }
 
