@@ -446,3 +446,40 @@ func ExampleJournal_CredentialsUnasked() {
 	}
 	// Output: registry.example Basic
 }
+
+func ExampleProfiles() {
+	for _, p := range registrytest.Profiles() {
+		fmt.Print(p.Name, ": ")
+		send(p.Handler(), "GET", "/v2/_catalog?n=2000", "") // in process; p.NewServer(t) listens
+	}
+	// Output:
+	// OCI 1.0: 200 OK: {"repositories":[]}
+	// distribution v2: 400 Bad Request: {"errors":[{"code":"PAGINATION_NUMBER_INVALID","message":"invalid number of results requested"}]}
+	// distribution v3: 400 Bad Request: {"errors":[{"code":"PAGINATION_NUMBER_INVALID","message":"invalid number of results requested"}]}
+	// Docker Hub: 401 Unauthorized: {"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}
+	// GHCR: 401 Unauthorized: {"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}
+	// ECR: 401 Unauthorized: Not Authorized
+	// GAR: 401 Unauthorized: {"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}
+	// Quay: 401 Unauthorized: {"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}
+	// Harbor: 401 Unauthorized: {"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}
+	// Artifactory: 401 Unauthorized: {"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}
+}
+
+// In a test, t is its *testing.T.
+func ExampleForEachProfile() {
+	test := func(t *testing.T) {
+		registrytest.ForEachProfile(t, func(t *testing.T, p registrytest.Profile) {
+			s := p.NewServer(t)
+			resp, err := http.Get(s.URL + "/v2/") // a client would log in with p.User and p.Password
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if wants := p.User != ""; wants != (resp.StatusCode == http.StatusUnauthorized) {
+				t.Error(resp.Status)
+			}
+		})
+	}
+	fmt.Println(testing.RunTests(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "Test", F: test}}))
+	// Output: true
+}

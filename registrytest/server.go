@@ -35,21 +35,21 @@ type Server struct {
 // NewServer starts a registry with the given options, which tb.Cleanup closes.
 func NewServer(tb testing.TB, opts ...registry.Option) *Server {
 	tb.Helper()
-	return start(tb, opts, (*httptest.Server).Start)
+	return start(tb, registry.New, opts, (*httptest.Server).Start)
 }
 
 // NewTLSServer is NewServer with HTTPS. The certificate is one that the
 // Client of the server trusts.
 func NewTLSServer(tb testing.TB, opts ...registry.Option) *Server {
 	tb.Helper()
-	return start(tb, opts, (*httptest.Server).StartTLS)
+	return start(tb, registry.New, opts, (*httptest.Server).StartTLS)
 }
 
-func start(tb testing.TB, opts []registry.Option, listen func(*httptest.Server)) *Server {
+func start(tb testing.TB, handler func(...registry.Option) http.Handler, opts []registry.Option, listen func(*httptest.Server)) *Server {
 	store := new(registry.MemStore)
 	// First, so that an option may give another.
 	opts = append([]registry.Option{registry.WithStore(store)}, opts...)
-	s := httptest.NewUnstartedServer(registry.New(opts...))
+	s := httptest.NewUnstartedServer(handler(opts...))
 	listen(s)
 	tb.Cleanup(s.Close)
 	return &Server{Server: s, Host: s.Listener.Addr().String(), Store: store}
