@@ -18,16 +18,16 @@
 //
 // What a registry holds is in a [Store]: by default a [MemStore]. Make one and
 // pass it by [WithStore] to fill it without HTTP, with [PushBlob] and
-// [PushManifest], which check what the handlers check, or to fork it, with
-// [MemStore.Clone], for each of many tests. Package storetest tests other
-// implementations of Store.
+// [PushManifest], which check what the handlers check but for the limits, or to
+// fork it, with [MemStore.Clone], for each of many tests. Package storetest
+// tests other implementations of Store.
 //
 // Middleware is a func([http.Handler]) [http.Handler]. It learns from
 // [ParseRequest] what a request asks for, and refuses one by [WriteError].
 //
 // # Caveats
 //
-// There is no authentication: whoever reaches the handler may push and delete.
+// Whoever reaches the handler may push and delete: package auth is for that.
 // Without limits, memory is bounded only by what clients push. All content is
 // gone with the process. Blobs that no manifest names any more stay until they
 // are deleted.

@@ -14,7 +14,8 @@ import (
 // Codes"), with the HTTP status it is answered with.
 //
 // Errors are compared by code: errors.Is(err, ErrBlobUnknown) holds for each
-// error with the code BLOB_UNKNOWN. Wrap one to say more:
+// error with the code BLOB_UNKNOWN. Some share a code: ErrTooLarge is
+// ErrSizeInvalid to errors.Is. Wrap one to say more:
 //
 //	fmt.Errorf("%w: layer %s", registry.ErrManifestBlobUnknown, d)
 //
