@@ -465,9 +465,16 @@ func ExampleProfiles() {
 	// Artifactory: 401 Unauthorized: {"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}
 }
 
-// In a test, t is its *testing.T.
+// inTest runs f as a test, without what go test -v would print.
+func inTest(f func(t *testing.T)) bool {
+	stdout := os.Stdout
+	os.Stdout = nil
+	defer func() { os.Stdout = stdout }()
+	return testing.RunTests(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "Test", F: f}})
+}
+
 func ExampleForEachProfile() {
-	test := func(t *testing.T) {
+	ok := inTest(func(t *testing.T) {
 		registrytest.ForEachProfile(t, func(t *testing.T, p registrytest.Profile) {
 			s := p.NewServer(t)
 			resp, err := http.Get(s.URL + "/v2/") // a client would log in with p.User and p.Password
@@ -479,7 +486,7 @@ func ExampleForEachProfile() {
 				t.Error(resp.Status)
 			}
 		})
-	}
-	fmt.Println(testing.RunTests(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "Test", F: test}}))
+	})
+	fmt.Println(ok)
 	// Output: true
 }
