@@ -10,9 +10,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"flag"
 	"fmt"
 	"io"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -20,11 +22,15 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/berth-oci/registry"
 )
 
 func TestMain(m *testing.M) {
@@ -117,6 +123,98 @@ func waitForFile(name string) (string, error) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	return "", fmt.Errorf("no %s after 10 s", name)
+}
+
+var stops = flag.Int("stops", 5, "how often TestStopUnderLoad stops the registry")
+
+// TestStopUnderLoad sends SIGTERM in the middle of 50 pushes: each that was
+// acknowledged is in the store.
+func TestStopUnderLoad(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no SIGTERM")
+	}
+	const pushers = 50
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	acknowledged, refused := 0, 0
+	for range *stops {
+		addrFile := filepath.Join(t.TempDir(), "addr")
+		store := new(registry.MemStore)
+		c := serveCmd{Addr: "127.0.0.1:0", AddrFile: addrFile, Grace: time.Minute, Progress: time.Minute, store: store}
+		ended := make(chan error, 1)
+		go func() { ended <- c.Run(io.Discard, logOutput{io.Discard}) }()
+		addr, err := waitForFile(addrFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: pushers}}
+		do := func(method, url, contentType, body string, want int) bool {
+			req, err := http.NewRequest(method, "http://"+addr+url, strings.NewReader(body))
+			if err != nil {
+				t.Error(err)
+				return false
+			}
+			req.Header.Set("Content-Type", contentType)
+			resp, err := client.Do(req)
+			if err != nil {
+				return false
+			}
+			resp.Body.Close()
+			if resp.StatusCode != want {
+				t.Errorf("%s %s: %s", method, url, resp.Status)
+			}
+			return resp.StatusCode == want
+		}
+		var mu sync.Mutex
+		var done []string // guarded by mu: what was acknowledged, a digest or a tag
+		var pushing sync.WaitGroup
+		for i := range pushers {
+			pushing.Go(func() {
+				for n := 0; ; n++ {
+					data := strings.Repeat(fmt.Sprintln(i, n), 20_000)
+					d := digest.FromString(data).String()
+					if !do("POST", "/v2/a/blobs/uploads/?digest="+d, "application/octet-stream", data, 201) {
+						return
+					}
+					mu.Lock()
+					done = append(done, d)
+					mu.Unlock()
+					tag := fmt.Sprintf("t%d-%d", i, n)
+					if !do("PUT", "/v2/a/manifests/"+tag, "text/plain", data[:100], 201) {
+						return
+					}
+					mu.Lock()
+					done = append(done, tag)
+					mu.Unlock()
+				}
+			})
+		}
+		time.Sleep(time.Duration(mathrand.IntN(100)) * time.Millisecond)
+		if err := self.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		pushing.Wait()
+		client.CloseIdleConnections()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range done {
+			if strings.HasPrefix(name, "t") {
+				_, err = store.GetTag(t.Context(), "a", name)
+			} else {
+				_, err = store.OpenBlob(t.Context(), "a", digest.Digest(name))
+			}
+			if err != nil {
+				t.Errorf("%s was acknowledged: %v", name, err)
+			}
+		}
+		acknowledged += len(done)
+		refused += pushers
+	}
+	t.Logf("%d stops, %d requests acknowledged, %d not", *stops, acknowledged, refused)
 }
 
 // TestGracefulStop sends SIGTERM in the middle of a push: it is finished, and

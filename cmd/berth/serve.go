@@ -12,10 +12,14 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/auth"
 )
 
 // serveCmd is berth serve.
@@ -25,6 +29,9 @@ type serveCmd struct {
 	TLSCert  string `help:"Serve HTTPS with this certificate chain, in PEM." name:"tls-cert" type:"existingfile" and:"tls" placeholder:"FILE" group:"TLS:"`
 	TLSKey   string `help:"The certificate's private key, in PEM." name:"tls-key" type:"existingfile" and:"tls" placeholder:"FILE" group:"TLS:"`
 
+	Htpasswd      string `help:"Ask for the users and passwords of this file, as htpasswd -B writes it." type:"existingfile" placeholder:"FILE" group:"Users:"`
+	AnonymousPull bool   `help:"Let those pull who are not in the file." group:"Users:"`
+
 	AllowSparse     bool     `help:"Accept manifests that name blobs and manifests which are not there." group:"Registry:"`
 	ClientUploadIDs bool     `help:"Let clients choose the IDs of upload sessions." name:"client-upload-ids" group:"Registry:"`
 	ReadOnly        bool     `help:"Refuse pushes and deletes." group:"Registry:"`
@@ -32,14 +39,18 @@ type serveCmd struct {
 	NoReferrers     bool     `help:"Do without the referrers API, as a registry of OCI 1.0." group:"Registry:"`
 	Warning         []string `help:"Send this text to clients as a Warning, with each answer." sep:"none" placeholder:"TEXT" group:"Registry:"`
 
-	Memory        size          `help:"Most memory for content and uploads (unlimited)." placeholder:"SIZE" group:"Limits (SIZE is like 64MiB or 2g):"`
+	Memory        size          `help:"Most memory for content and uploads (unlimited). Unless it is set, GOMEMLIMIT is a quarter more." placeholder:"SIZE" group:"Limits (SIZE is like 64MiB or 2g):"`
 	MaxBlob       size          `help:"Largest blob (unlimited)." placeholder:"SIZE" group:"Limits (SIZE is like 64MiB or 2g):"`
 	MaxManifest   size          `help:"Largest manifest (${default})." default:"4MiB" placeholder:"SIZE" group:"Limits (SIZE is like 64MiB or 2g):"`
 	MaxUploads    int           `help:"Most uploads in progress (unlimited)." placeholder:"N" group:"Limits (SIZE is like 64MiB or 2g):"`
 	UploadIdle    time.Duration `help:"Time after which an idle upload is dropped (${default})." default:"1h" placeholder:"TIME" group:"Limits (SIZE is like 64MiB or 2g):"`
 	HeaderTimeout time.Duration `help:"Time for a client to send a request's header (${default})." default:"10s" placeholder:"TIME" group:"Limits (SIZE is like 64MiB or 2g):"`
 	IdleTimeout   time.Duration `help:"Time that a connection is kept without a request (${default})." default:"2m" placeholder:"TIME" group:"Limits (SIZE is like 64MiB or 2g):"`
+	Progress      time.Duration `help:"Time within which 1 KiB of a request's body, or 64 KiB of an answer, must get through; 0 is for ever (${default})." default:"1m" placeholder:"TIME" group:"Limits (SIZE is like 64MiB or 2g):"`
+	Connections   int           `help:"Most connections; further ones wait (${default})." default:"4096" placeholder:"N" group:"Limits (SIZE is like 64MiB or 2g):"`
 	Grace         time.Duration `help:"Time for requests to finish after SIGTERM (${default})." default:"1m" placeholder:"TIME" group:"Limits (SIZE is like 64MiB or 2g):"`
+
+	store registry.Store // in memory, unless a test gives one
 
 	LogFormat string     `help:"Log as text or json (${default})." enum:"text,json" default:"text" placeholder:"FORMAT" group:"Log:"`
 	LogLevel  slog.Level `help:"Log from this level up: debug, info, warn or error (${default}). Requests are at info, refused ones at warn." default:"info" placeholder:"LEVEL" group:"Log:"`
@@ -57,8 +68,15 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	defer stop()
 
 	log := slog.New(c.logHandler(logs))
+	if c.Memory > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(int64(c.Memory) + int64(c.Memory)/4)
+	}
+	handler, err := c.handler(ctx, log)
+	if err != nil {
+		return err
+	}
 	server := &http.Server{
-		Handler:           registry.New(c.options(log)...),
+		Handler:           handler,
 		ReadHeaderTimeout: c.HeaderTimeout,
 		IdleTimeout:       c.IdleTimeout,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
@@ -66,6 +84,9 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	listener, err := net.Listen("tcp", c.Addr)
 	if err != nil {
 		return err
+	}
+	if c.Connections > 0 {
+		listener = netutil.LimitListener(listener, c.Connections)
 	}
 	defer listener.Close()
 	addr := listener.Addr().String()
@@ -102,6 +123,57 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	return err
 }
 
+// handler returns all that is served, until stopping is done.
+func (c *serveCmd) handler(stopping context.Context, log *slog.Logger) (http.Handler, error) {
+	h := registry.New(c.options(log)...)
+	if c.Htpasswd != "" {
+		users, err := readUsers(c.Htpasswd)
+		if err != nil {
+			return nil, err
+		}
+		h = auth.Basic("berth", users.check, c.policy())(h)
+	}
+	return watchProgress(catchPanics(health(h, stopping), log), c.Progress), nil
+}
+
+// health answers /healthz and /readyz, and has h answer all else.
+func health(h http.Handler, stopping context.Context) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/readyz":
+			if stopping.Err() != nil {
+				http.Error(w, "stopping", http.StatusServiceUnavailable)
+				return
+			}
+			fallthrough
+		case "/healthz":
+			fmt.Fprintln(w, "ok")
+		default:
+			h.ServeHTTP(w, r)
+		}
+	})
+}
+
+func readUsers(name string) (*htpasswd, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	users, err := readHtpasswd(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return users, nil
+}
+
+// policy lets those do everything who are in the file.
+func (c *serveCmd) policy() auth.Policy {
+	return func(user, _ string, action auth.Action) bool {
+		return user != "" || c.AnonymousPull && action == auth.Pull
+	}
+}
+
 func (c *serveCmd) options(log *slog.Logger) []registry.Option {
 	opts := []registry.Option{
 		registry.WithSlog(log),
@@ -113,6 +185,9 @@ func (c *serveCmd) options(log *slog.Logger) []registry.Option {
 			Uploads:       c.MaxUploads,
 			UploadIdle:    c.UploadIdle,
 		}),
+	}
+	if c.store != nil {
+		opts = append(opts, registry.WithStore(c.store))
 	}
 	if c.AllowSparse {
 		opts = append(opts, registry.AllowSparse())
