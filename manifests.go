@@ -12,13 +12,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 
 	"github.com/opencontainers/go-digest"
 )
 
 type manifestHandlers struct {
 	store     Store // the blobs that a manifest names must be there
+	budget    *budget
 	maxBytes  int64
 	sparse    bool
 	referrers bool
@@ -52,7 +52,9 @@ func (h manifestHandlers) put(w http.ResponseWriter, r *http.Request, req Reques
 	if err != nil {
 		return err
 	}
-	content, err := h.read(r)
+	held := hold{budget: h.budget}
+	defer held.release()
+	content, err := h.read(r, &held)
 	if err != nil {
 		return err
 	}
@@ -129,8 +131,13 @@ func (h manifestHandlers) delete(w http.ResponseWriter, r *http.Request, req Req
 	return nil
 }
 
-// read returns the body of a push, of which no more is held than has come in.
-func (h manifestHandlers) read(r *http.Request) ([]byte, error) {
+// manifestCost is about what it takes to look into a manifest, as a multiple of
+// its size.
+const manifestCost = 4
+
+// read returns the body of a push. Of the budget, it holds as much as has come
+// in, and then what it takes to look into it.
+func (h manifestHandlers) read(r *http.Request, held *hold) ([]byte, error) {
 	if r.Body == nil { // as a client's request may have it
 		return nil, nil
 	}
@@ -138,8 +145,28 @@ func (h manifestHandlers) read(r *http.Request) ([]byte, error) {
 	if r.ContentLength > h.maxBytes {
 		return nil, tooLarge
 	}
-	content, err := io.ReadAll(&requestBody{r: r.Body, left: h.maxBytes, tooLong: tooLarge})
-	return slices.Clip(bytes.Clone(content)), err // it is kept: without what ReadAll has in reserve
+	body := &requestBody{r: r.Body, left: h.maxBytes, tooLong: tooLarge}
+	content := make([]byte, 0, 1<<10)
+	for {
+		n, err := body.Read(content[len(content):cap(content)])
+		content = content[:len(content)+n]
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(content) == cap(content) {
+			if err := held.grow(2 * int64(cap(content))); err != nil {
+				return nil, err
+			}
+			content = append(make([]byte, 0, 2*cap(content)), content...)
+		}
+	}
+	if err := held.grow(manifestCost * int64(len(content))); err != nil {
+		return nil, err
+	}
+	return append(make([]byte, 0, len(content)), content...), nil // it is kept: without a reserve
 }
 
 // ManifestPush is a manifest that is pushed.

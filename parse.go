@@ -49,7 +49,7 @@ type manifestDoc struct {
 	manifests    []descriptor
 	fsLayers     []descriptor
 	subject      *descriptor
-	annotations  map[string]string
+	annotations  json.RawMessage // an object of strings
 	signatures   []signature
 }
 
@@ -155,7 +155,9 @@ func parseManifest(mediaType string, content []byte) (Manifest, manifestNames, e
 			return fail("malformed digest of the subject")
 		}
 		m.Subject = doc.subject.digest
-		m.Annotations = doc.annotations
+		if doc.annotations != nil {
+			json.Unmarshal(doc.annotations, &m.Annotations) // it was checked
+		}
 		m.ArtifactType = doc.artifactType
 		if m.ArtifactType == "" && doc.config != nil {
 			m.ArtifactType = doc.config.mediaType
@@ -215,7 +217,7 @@ func parseDocument(content []byte) (doc manifestDoc, err error) {
 		"manifests":    descriptors(&doc.manifests, "digest"),
 		"fsLayers":     descriptors(&doc.fsLayers, "blobSum"),
 		"subject":      one(&doc.subject),
-		"annotations":  value(&doc.annotations),
+		"annotations":  func(dec *json.Decoder) (err error) { doc.annotations, err = readStrings(dec); return err },
 		"signatures":   value(&doc.signatures),
 	})
 	if err != nil {
@@ -225,6 +227,31 @@ func parseDocument(content []byte) (doc manifestDoc, err error) {
 		return doc, errors.New("malformed JSON: something after the document")
 	}
 	return doc, nil
+}
+
+// readStrings returns an object of strings, nil for null. What it takes to
+// make a map of it is many times its size, and only few manifests need one.
+func readStrings(dec *json.Decoder) (raw json.RawMessage, err error) {
+	if err := dec.Decode(&raw); err != nil || string(raw) == "null" {
+		return nil, err
+	}
+	inner := json.NewDecoder(bytes.NewReader(raw))
+	if err := delimiter(inner, '{'); err != nil {
+		return nil, err
+	}
+	for inner.More() {
+		if _, err := inner.Token(); err != nil { // the key
+			return nil, err
+		}
+		value, err := inner.Token()
+		if err != nil {
+			return nil, err
+		}
+		if _, ok := value.(string); !ok && value != nil {
+			return nil, errJSONKind
+		}
+	}
+	return raw, nil
 }
 
 // parseDescriptor reads a descriptor, whose digest must be one, if of an

@@ -15,6 +15,7 @@ import (
 
 type referrerHandlers struct {
 	store    ManifestStore
+	budget   *budget
 	maxBytes int // of an answer
 }
 
@@ -23,6 +24,8 @@ type referrerHandlers struct {
 func (h referrerHandlers) list(w http.ResponseWriter, r *http.Request, req Request) error {
 	doc := []byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[`)
 	const end = "]}"
+	held := hold{budget: h.budget}
+	defer held.release()
 	count := 0
 	for d, err := range h.store.Referrers(r.Context(), req.Repo, req.Digest, digest.Digest(req.Last)) {
 		if err != nil {
@@ -41,6 +44,9 @@ func (h referrerHandlers) list(w http.ResponseWriter, r *http.Request, req Reque
 				linkNext(w, req)
 			}
 			break
+		}
+		if err := held.grow(2 * int64(len(doc)+len(entry))); err != nil {
+			return err
 		}
 		if count > 0 {
 			doc = append(doc, ',')

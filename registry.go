@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -29,12 +30,13 @@ func New(opts ...Option) http.Handler {
 	if c.store == nil {
 		c.store = &MemStore{Limits: c.limits}
 	}
-	s := &server{config: c, main: newEndpoints(&c, c.store)}
+	b := newBudget(c.limits)
+	s := &server{config: c, main: newEndpoints(&c, c.store, b)}
 	for name, store := range c.namespaces {
 		if s.byNamespace == nil {
 			s.byNamespace = make(map[string]endpoints)
 		}
-		s.byNamespace[name] = newEndpoints(&c, store)
+		s.byNamespace[name] = newEndpoints(&c, store, b)
 	}
 	return s
 }
@@ -98,7 +100,9 @@ type Limits struct {
 
 	// TotalBytes is what the store may hold, in bytes of memory, uploads in
 	// progress and a share for each name included; unbounded by default. What
-	// would exceed it is answered with 413.
+	// would exceed it is answered with 413. Manifests and lists that are on
+	// their way take up to an eighth more; a request for which that is used up
+	// is answered with 429.
 	TotalBytes int64
 
 	// Uploads is the number of uploads in progress; unbounded by default. A
@@ -227,13 +231,13 @@ type endpoints struct {
 	referrers referrerHandlers
 }
 
-func newEndpoints(c *config, s Store) endpoints {
+func newEndpoints(c *config, s Store, b *budget) endpoints {
 	return endpoints{
 		blobs:     blobHandlers{s},
 		uploads:   uploadHandlers{s, c.limits.BlobBytes, c.clientIDs},
-		manifests: manifestHandlers{s, c.limits.manifestBytes(), c.sparse, c.referrers},
-		tags:      tagHandlers{s, c.limits.PageNames},
-		referrers: referrerHandlers{s, c.limits.referrersBytes()},
+		manifests: manifestHandlers{s, b, c.limits.manifestBytes(), c.sparse, c.referrers},
+		tags:      tagHandlers{s, b, c.limits.PageNames},
+		referrers: referrerHandlers{s, b, c.limits.referrersBytes()},
 	}
 }
 
@@ -362,12 +366,18 @@ func ping(w http.ResponseWriter) error {
 
 // writeJSON answers 200 with a JSON document.
 func writeJSON(w http.ResponseWriter, doc []byte) {
+	jsonHeader(w)
+	w.Header().Set("Content-Length", strconv.Itoa(len(doc)))
+	w.Write(doc)
+}
+
+// jsonHeader says that the answer is JSON, of the type that is set, if one is.
+func jsonHeader(w http.ResponseWriter) {
 	h := w.Header()
 	if h.Get("Content-Type") == "" {
 		h.Set("Content-Type", "application/json")
 	}
 	h.Set("X-Content-Type-Options", "nosniff")
-	w.Write(doc)
 }
 
 // warning is a Warning header (section "Warnings").

@@ -14,6 +14,7 @@ import (
 
 type tagHandlers struct {
 	store   ManifestStore
+	budget  *budget
 	maxPage int // names; 0: no limit
 }
 
@@ -29,9 +30,18 @@ func (h tagHandlers) catalog(w http.ResponseWriter, r *http.Request, req Request
 	return h.page(w, req, []byte(`{"repositories":[`), h.store.Repositories(r.Context(), req.Last))
 }
 
+// A page is held until it is known whether there is another, but for a list
+// that has all names: that is sent in pieces. Both in bytes.
+const (
+	maxPage   = 4 << 20
+	listPiece = 8 << 10
+)
+
 // page completes doc with the names that were asked for, and links to the next
 // page where there are more.
 func (h tagHandlers) page(w http.ResponseWriter, req Request, doc []byte, names iter.Seq2[string, error]) error {
+	held := hold{budget: h.budget}
+	defer held.release()
 	left := req.N
 	if left < 0 {
 		left = math.MaxInt
@@ -39,12 +49,28 @@ func (h tagHandlers) page(w http.ResponseWriter, req Request, doc []byte, names 
 	if h.maxPage > 0 {
 		left = min(left, h.maxPage)
 	}
-	first := true
+	all := left == math.MaxInt
+	sent, first := false, true
 	for name, err := range names {
-		if err != nil {
+		switch {
+		case err != nil && sent:
+			panic(http.ErrAbortHandler) // it can't be told any more
+		case err != nil:
 			return err
+		case all && len(doc) > listPiece:
+			if !sent {
+				jsonHeader(w)
+			}
+			if _, err := w.Write(doc); err != nil {
+				return nil
+			}
+			doc, sent = doc[:0], true
+		case !all:
+			if err := held.grow(2 * int64(len(doc)+len(name))); err != nil {
+				return err
+			}
 		}
-		if left == 0 {
+		if left == 0 || !all && len(doc) > maxPage {
 			if req.N != 0 { // "When n is zero [...] MUST NOT include a Link header"
 				linkNext(w, req)
 			}
@@ -58,7 +84,12 @@ func (h tagHandlers) page(w http.ResponseWriter, req Request, doc []byte, names 
 		left--
 		req.Last = name
 	}
-	writeJSON(w, append(doc, "]}"...))
+	doc = append(doc, "]}"...)
+	if sent {
+		w.Write(doc)
+		return nil
+	}
+	writeJSON(w, doc)
 	return nil
 }
 

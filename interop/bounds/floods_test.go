@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bounds
+
+import (
+	"bufio"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+	"github.com/opencontainers/go-digest"
+)
+
+// TestFloods sends each flood to a berth serve --memory 256MiB of its own, whose
+// memory must never be more than 1.5 times that, and which must then still
+// serve. In full the floods are large enough to run into the limits.
+func TestFloods(t *testing.T) {
+	const limit = 256 << 20
+	for _, flood := range []struct {
+		name string
+		send func(t *testing.T, b berth) string // what happened
+	}{
+		{"idle sessions", idleSessions},
+		{"stalled bodies", stalledBodies},
+		{"promises", promises},
+		{"unfinished uploads", unfinished},
+		{"tags", tags},
+		{"repositories", repositories},
+		{"blobs", blobs},
+		{"small blobs", smallBlobs},
+		{"manifests with annotations", annotations},
+		{"hostile manifests", hostileManifests},
+		{"all at once", allAtOnce},
+	} {
+		t.Run(flood.name, func(t *testing.T) {
+			b := serve(t, "--memory=256MiB")
+			what := flood.send(t, b)
+			peak := b.memory(t, "VmHWM")
+			t.Logf("%s: peak %d MiB, %.2f of the limit", what, peak>>20, float64(peak)/limit)
+			qt.Check(t, qt.IsTrue(peak < limit*3/2))
+			c := client(t)
+			status, _ := b.send(t, c, "GET", "/v2/", "", nil)
+			qt.Check(t, qt.Equals(status, 200))
+		})
+	}
+}
+
+// parallel runs f for 0 to n-1, 16 at a time, until one returns false.
+func parallel(n int, f func(i int) bool) (calls int) {
+	var next, done atomic.Int64
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= n || !f(i) {
+					return
+				}
+				done.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	return int(done.Load())
+}
+
+func idleSessions(t *testing.T, b berth) string {
+	c := client(t)
+	n := parallel(scale(10_000), func(int) bool {
+		status, _ := b.send(t, c, "POST", "/v2/a/blobs/uploads/", "", nil)
+		return qt.Check(t, qt.Equals(status, 202))
+	})
+	return fmt.Sprintf("%d idle sessions", n)
+}
+
+// stalled opens n connections that send the beginning of a request, and no
+// more.
+func stalled(t *testing.T, b berth, n int, begin func(i int) string) {
+	conns := make([]net.Conn, n)
+	parallel(n, func(i int) bool {
+		conn, err := net.Dial("tcp", b.addr)
+		if !qt.Check(t, qt.IsNil(err)) {
+			return false
+		}
+		conns[i] = conn
+		_, err = conn.Write([]byte(begin(i)))
+		return qt.Check(t, qt.IsNil(err))
+	})
+	t.Cleanup(func() {
+		for _, conn := range conns {
+			if conn != nil {
+				conn.Close()
+			}
+		}
+	})
+	time.Sleep(time.Second) // all of it is read by then, most likely
+}
+
+func stalledBodies(t *testing.T, b berth) string {
+	n := scale(1000)
+	stalled(t, b, n, func(i int) string {
+		return fmt.Sprintf("POST /v2/a/blobs/uploads/?digest=%s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n%s", digest.FromString("x"), strings.Repeat("x", 10_000))
+	})
+	return fmt.Sprintf("%d bodies stalled after 10,000 bytes", n)
+}
+
+func promises(t *testing.T, b berth) string {
+	n := scale(2000)
+	stalled(t, b, n, func(i int) string {
+		if i%2 == 0 {
+			return fmt.Sprintf("POST /v2/a/blobs/uploads/?digest=%s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\nx", digest.FromString("x"))
+		}
+		return "PUT /v2/a/manifests/tag HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 4000000\r\n\r\nx"
+	})
+	return fmt.Sprintf("%d bodies of a terabyte, or of a manifest's limit, of which one byte comes", n)
+}
+
+func unfinished(t *testing.T, b berth) string {
+	c := client(t)
+	var full atomic.Int64
+	data := make([]byte, 300_000)
+	n := parallel(scale(2000), func(int) bool {
+		status, header := b.send(t, c, "POST", "/v2/a/blobs/uploads/", "", nil)
+		if status == http.StatusRequestEntityTooLarge {
+			full.Add(1)
+			return true
+		}
+		status, _ = b.send(t, c, "PATCH", header.Get("Location"), "application/octet-stream", data)
+		if status == http.StatusRequestEntityTooLarge {
+			full.Add(1)
+			return true
+		}
+		return qt.Check(t, qt.Equals(status, 202))
+	})
+	return fmt.Sprintf("%d uploads of 300,000 bytes that nobody ends, of which %d were refused", n, full.Load())
+}
+
+// until counts what status the requests of a flood got.
+type until struct{ done, full atomic.Int64 }
+
+func (u *until) count(t *testing.T, status, want int) bool {
+	if status == http.StatusRequestEntityTooLarge {
+		u.full.Add(1)
+		return u.full.Load() < 1000
+	}
+	u.done.Add(1)
+	return qt.Check(t, qt.Equals(status, want))
+}
+
+func (u *until) String() string {
+	return fmt.Sprintf("%d, and %d refused", u.done.Load(), u.full.Load())
+}
+
+func tags(t *testing.T, b berth) string {
+	c := client(t)
+	var u until
+	parallel(scale(600_000), func(i int) bool {
+		status, _ := b.send(t, c, "PUT", fmt.Sprintf("/v2/a/manifests/%s%d", strings.Repeat("t", 120), i), "text/plain", []byte("m"))
+		return u.count(t, status, 201)
+	})
+	return "tags: " + u.String()
+}
+
+func repositories(t *testing.T, b berth) string {
+	c := client(t)
+	var u until
+	parallel(scale(300_000), func(i int) bool {
+		status, _ := b.send(t, c, "PUT", fmt.Sprintf("/v2/%s%d/manifests/t", strings.Repeat("r", 240), i), "text/plain", []byte("m"))
+		return u.count(t, status, 201)
+	})
+	return "repositories: " + u.String()
+}
+
+func pushBlobs(t *testing.T, b berth, n, size int) string {
+	c := client(t)
+	var u until
+	parallel(scale(n), func(i int) bool {
+		data := make([]byte, size)
+		rand.NewChaCha8([32]byte{byte(i), byte(i >> 8), byte(i >> 16), 1}).Read(data)
+		status, _ := b.send(t, c, "POST", "/v2/a/blobs/uploads/?digest="+digest.FromBytes(data).String(), "application/octet-stream", data)
+		return u.count(t, status, 201)
+	})
+	return u.String()
+}
+
+func blobs(t *testing.T, b berth) string {
+	return "blobs of 5 MB: " + pushBlobs(t, b, 1500, 5_000_000)
+}
+
+func smallBlobs(t *testing.T, b berth) string {
+	return "blobs of 10 bytes: " + pushBlobs(t, b, 500_000, 10)
+}
+
+func annotations(t *testing.T, b berth) string {
+	c := client(t)
+	var u until
+	subject := digest.FromString("subject")
+	parallel(scale(3000), func(i int) bool {
+		var m strings.Builder
+		fmt.Fprintf(&m, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[],"subject":{"digest":"%s"},"annotations":{"i":"%d"`, subject, i)
+		for k := range 20_000 {
+			fmt.Fprintf(&m, `,"%d":""`, k)
+		}
+		m.WriteString("}}")
+		status, _ := b.send(t, c, "PUT", "/v2/a/manifests/t", "application/vnd.oci.image.index.v1+json", []byte(m.String()))
+		return u.count(t, status, 201)
+	})
+	return "manifests with 20,000 annotations: " + u.String()
+}
+
+// hostileManifests are as expensive to read as a manifest can be, from 16
+// clients at once.
+func hostileManifests(t *testing.T, b berth) string {
+	c := client(t)
+	const size = 4<<20 - 100
+	const image = "application/vnd.oci.image.manifest.v1+json"
+	descriptor := `{"digest":"` + digest.FromString("x").String() + `"},`
+	bodies := []string{
+		`{"layers":[` + strings.Repeat("{},", size/3) + `{}]}`,
+		`{"layers":[` + strings.TrimSuffix(strings.Repeat(descriptor, size/len(descriptor)), ",") + `]}`,
+		strings.Repeat("[", size),
+		strings.Repeat(`{"a":`, size/5),
+		`{"annotations":{` + strings.TrimSuffix(strings.Repeat(`"":"",`, size/6), ",") + `}}`,
+		`{"annotations":{` + manyKeys(size) + `}}`,
+		`{"signatures":[` + strings.Repeat("{},", size/3) + `{}]}`,
+		`{"x":[` + strings.Repeat("0,", size/2) + `0]}`,
+	}
+	n := parallel(max(scale(400), len(bodies)), func(i int) bool {
+		status, _ := b.send(t, c, "PUT", fmt.Sprintf("/v2/a/manifests/t%d", i%len(bodies)), image, []byte(bodies[i%len(bodies)]))
+		return qt.Check(t, qt.IsTrue(status == 201 || status >= 400 && status < 500))
+	})
+	return fmt.Sprintf("%d hostile manifests of 4 MiB", n)
+}
+
+// allAtOnce has manifests that stall just before their end, lists that nobody
+// reads and hostile manifests, on a registry that is full.
+func allAtOnce(t *testing.T, b berth) string {
+	c := client(t)
+	for i := range 3 {
+		var m strings.Builder
+		for m.Len() < 1<<20 {
+			fmt.Fprintf(&m, "%d ", m.Len()+i)
+		}
+		b.send(t, c, "PUT", "/v2/a/manifests/m", "text/plain", []byte(m.String()))
+	}
+	parallel(scale(50_000), func(i int) bool {
+		status, _ := b.send(t, c, "PUT", fmt.Sprintf("/v2/a/manifests/%s%d", strings.Repeat("t", 120), i), "text/plain", []byte("m"))
+		return qt.Check(t, qt.Equals(status, 201))
+	})
+	what := "blobs of 5 MB: " + pushBlobs(t, b, 1500, 5_000_000)
+	n := scale(1000)
+	stalled(t, b, n, func(i int) string {
+		return "PUT /v2/a/manifests/x HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 4000000\r\n\r\n" + strings.Repeat("x", scale(3_900_000))
+	})
+	lists := scale(500)
+	stalled(t, b, lists, func(i int) string {
+		return strings.Repeat(fmt.Sprintf("GET /v2/a/tags/list?n=%d HTTP/1.1\r\nHost: x\r\n\r\n", 30_000+i), 20) + strings.Repeat("GET /v2/a/tags/list HTTP/1.1\r\nHost: x\r\n\r\n", 5)
+	})
+	return fmt.Sprintf("%s; %d manifests stalled; %d lists unread; %s", what, n, lists, hostileManifests(t, b))
+}
+
+func manyKeys(size int) string {
+	var b strings.Builder
+	for i := 0; b.Len() < size-30; i++ {
+		fmt.Fprintf(&b, `"%x":"",`, i)
+	}
+	return b.String() + `"z":""`
+}
+
+// TestConnections opens more connections than are allowed: the further ones
+// wait, and are served when others close.
+func TestConnections(t *testing.T) {
+	const most = 10
+	b := serve(t, fmt.Sprint("--connections=", most))
+	var conns []net.Conn
+	ask := func(conn net.Conn) error {
+		fmt.Fprint(conn, "GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
+		_, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		return err
+	}
+	for i := range 2 * most {
+		conn, err := net.Dial("tcp", b.addr)
+		qt.Assert(t, qt.IsNil(err))
+		defer conn.Close()
+		conns = append(conns, conn)
+		if i < most {
+			qt.Assert(t, qt.IsNil(ask(conn)))
+		}
+	}
+	conns[most].SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	qt.Check(t, qt.IsNotNil(ask(conns[most])))
+	for _, conn := range conns[:most+1] {
+		conn.Close()
+	}
+	for _, conn := range conns[most+1:] {
+		qt.Check(t, qt.IsNil(ask(conn)))
+	}
+}
