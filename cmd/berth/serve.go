@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -52,6 +53,7 @@ type serveCmd struct {
 
 	store registry.Store // in memory, unless a test gives one
 
+	DebugAddr string     `help:"Serve Go's profiles below /debug/pprof/ on this address too: for no eyes but yours." placeholder:"HOST:PORT" group:"Log:"`
 	LogFormat string     `help:"Log as text or json (${default})." enum:"text,json" default:"text" placeholder:"FORMAT" group:"Log:"`
 	LogLevel  slog.Level `help:"Log from this level up: debug, info, warn or error (${default}). Requests are at info, refused ones at warn." default:"info" placeholder:"LEVEL" group:"Log:"`
 }
@@ -96,6 +98,13 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 		}
 	}
 
+	if c.DebugAddr != "" {
+		profiles, err := serveProfiles(c.DebugAddr)
+		if err != nil {
+			return err
+		}
+		defer profiles.Close()
+	}
 	done := make(chan error, 1)
 	scheme := "http"
 	if c.TLSCert != "" {
@@ -152,6 +161,21 @@ func health(h http.Handler, stopping context.Context) http.Handler {
 			h.ServeHTTP(w, r)
 		}
 	})
+}
+
+// serveProfiles serves Go's profiles until it is closed.
+func serveProfiles(addr string) (io.Closer, error) {
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	go server.Serve(listener)
+	return server, nil
 }
 
 func readUsers(name string) (*htpasswd, error) {
