@@ -3,8 +3,12 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	mathrand "math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -43,5 +47,140 @@ func BenchmarkNew(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		New()
+	}
+}
+
+// sink is a ResponseWriter that keeps nothing.
+type sink struct {
+	header http.Header
+	status int
+	bytes  int64
+}
+
+func (s *sink) Header() http.Header { return s.header }
+
+func (s *sink) WriteHeader(status int) { s.status = status }
+
+func (s *sink) Write(p []byte) (int, error) {
+	s.bytes += int64(len(p))
+	return len(p), nil
+}
+
+// reset makes s ready for another answer.
+func (s *sink) reset() {
+	clear(s.header)
+	s.status, s.bytes = http.StatusOK, 0
+}
+
+// benchContent is a registry with a repository "a": an image "tag", a blob of
+// 4 KiB, one of 16 MiB, and 10,000 further tags; ten referrers of the image.
+func benchContent(b testing.TB) (h http.Handler, small, large, image digest.Digest) {
+	ctx := context.Background()
+	m := new(MemStore)
+	blob := func(size int) digest.Digest {
+		data := make([]byte, size)
+		mathrand.NewChaCha8([32]byte{1}).Read(data)
+		d := digest.FromBytes(data)
+		if err := PushBlob(ctx, m, "a", d, bytes.NewReader(data)); err != nil {
+			b.Fatal(err)
+		}
+		return d
+	}
+	small, large = blob(4<<10), blob(16<<20)
+	push := func(content string, tags ...string) digest.Digest {
+		mf, err := PushManifest(ctx, m, "a", ManifestPush{Content: []byte(content), Tags: tags})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return mf.Digest
+	}
+	const imageType = "application/vnd.oci.image.manifest.v1+json"
+	image = push(fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"x/y","digest":%q,"size":4096},"layers":[]}`, imageType, small), "tag")
+	for i := range 10_000 {
+		push("m", fmt.Sprintf("v%05d", i))
+	}
+	for i := range 10 {
+		push(fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"artifactType":"a/b","config":{"mediaType":"x/y","digest":%q,"size":4096},"layers":[],"subject":{"mediaType":%q,"digest":%q,"size":1},"annotations":{"i":"%d"}}`, imageType, small, imageType, image, i))
+	}
+	return New(WithStore(m)), small, large, image
+}
+
+// benchRequests are the requests that are measured one by one: their name, the
+// request, and what the answer must be.
+func benchRequests(small, large, image digest.Digest) []benchRequest {
+	return []benchRequest{
+		{"ping", "GET", "/v2/", nil, 200, 2},
+		{"blob", "GET", "/v2/a/blobs/" + small.String(), nil, 200, 4 << 10},
+		{"blob_head", "HEAD", "/v2/a/blobs/" + small.String(), nil, 200, 0},
+		{"blob_large", "GET", "/v2/a/blobs/" + large.String(), nil, 200, 16 << 20},
+		{"blob_range", "GET", "/v2/a/blobs/" + large.String(), http.Header{"Range": {"bytes=1000000-1065535"}}, 206, 64 << 10},
+		{"manifest_by_tag", "GET", "/v2/a/manifests/tag", nil, 200, 0},
+		{"manifest_by_digest", "GET", "/v2/a/manifests/" + image.String(), nil, 200, 0},
+		{"manifest_head", "HEAD", "/v2/a/manifests/tag", nil, 200, 0},
+		{"tags_page", "GET", "/v2/a/tags/list?n=100&last=v05000", nil, 200, 0},
+		{"referrers", "GET", "/v2/a/referrers/" + image.String(), nil, 200, 0},
+		{"not_found", "HEAD", "/v2/a/blobs/" + digest.FromString("absent").String(), nil, 404, 0},
+	}
+}
+
+type benchRequest struct {
+	name, method, url string
+	header            http.Header
+	status            int
+	size              int64 // of the body, 0 for whatever it is
+}
+
+func (q benchRequest) do(t testing.TB, h http.Handler) func() {
+	r := httptest.NewRequest(q.method, q.url, nil)
+	for name, values := range q.header {
+		r.Header[name] = values
+	}
+	w := &sink{header: make(http.Header)}
+	return func() {
+		w.reset()
+		h.ServeHTTP(w, r)
+		if w.status != q.status || q.size != 0 && w.bytes != q.size {
+			t.Fatalf("%s: %d, %d bytes", q.name, w.status, w.bytes)
+		}
+	}
+}
+
+// BenchmarkRequests has requests that only ask, handled in process.
+func BenchmarkRequests(b *testing.B) {
+	h, small, large, image := benchContent(b)
+	for _, q := range benchRequests(small, large, image) {
+		b.Run(q.name, func(b *testing.B) {
+			do := q.do(b, h)
+			b.SetBytes(q.size)
+			b.ReportAllocs()
+			for b.Loop() {
+				do()
+			}
+		})
+	}
+}
+
+// BenchmarkPush pushes blobs in process, by a single POST, and deletes them.
+func BenchmarkPush(b *testing.B) {
+	for _, size := range []int{4 << 10, 1 << 20, 64 << 20} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			data := make([]byte, size)
+			mathrand.NewChaCha8([32]byte{2}).Read(data)
+			d := digest.FromBytes(data).String()
+			m := new(MemStore)
+			h := New(WithStore(m))
+			w := &sink{header: make(http.Header)}
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for b.Loop() {
+				w.reset()
+				h.ServeHTTP(w, httptest.NewRequest("POST", "/v2/a/blobs/uploads/?digest="+d, bytes.NewReader(data)))
+				if w.status != http.StatusCreated {
+					b.Fatal(w.status)
+				}
+				w.reset()
+				h.ServeHTTP(w, httptest.NewRequest("DELETE", "/v2/a/blobs/"+d, nil))
+			}
+		})
 	}
 }

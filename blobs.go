@@ -5,6 +5,7 @@
 package registry
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -52,6 +53,12 @@ func (h blobHandlers) delete(w http.ResponseWriter, r *http.Request, req Request
 	return nil
 }
 
+// The values of fields that are always the same, shared by all answers.
+var (
+	noSniff     = []string{"nosniff"}
+	acceptBytes = []string{"bytes"}
+)
+
 // serveContent answers a GET or HEAD for content that is known by its digest:
 // whole, in ranges or not at all, as RFC 9110 sections 13 and 14 have it.
 func serveContent(w http.ResponseWriter, r *http.Request, mediaType string, d digest.Digest, content io.ReadSeeker) error {
@@ -70,44 +77,74 @@ func serveContent(w http.ResponseWriter, r *http.Request, mediaType string, d di
 		return errPrecondition
 	}
 	h := w.Header()
-	h.Set("Content-Type", mediaType)
-	h.Set("X-Content-Type-Options", "nosniff") // what a browser makes of a blob is not for its bytes to say
-	h.Set("Docker-Content-Digest", string(d))
-	h.Set("Etag", `"`+string(d)+`"`)
+	fields := []string{string(d), `"` + string(d) + `"`, mediaType, ""}
+	h["Docker-Content-Digest"] = fields[0:1:1]
+	h["Etag"] = fields[1:2:2]
+	h["X-Content-Type-Options"] = noSniff // what a browser makes of a blob is not for its bytes to say
 	if c != nil && !c.noneMatch(d) {
-		h.Del("Content-Type")
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	if ranges := byteRanges(r, size); ranges != "" {
-		return serveRanges(w, r, ranges, size, content)
+	h["Content-Type"] = fields[2:3:3]
+	h["Accept-Ranges"] = acceptBytes
+
+	start, length, status := int64(0), size, http.StatusOK
+	switch specs := rangeSpecs(r, fields[1], size); len(specs) {
+	default:
+		return serveRanges(w, r, specs, size, content)
+	case 0: // all of it
+	case 1:
+		var ok bool
+		if start, length, ok = span(specs[0], size); !ok {
+			return unsatisfiable(w, size)
+		}
+		if _, err := content.Seek(start, io.SeekStart); err != nil {
+			return err
+		}
+		status = http.StatusPartialContent
+		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, start+length-1, size))
 	}
-	h.Set("Accept-Ranges", "bytes")
-	h.Set("Content-Length", strconv.FormatInt(size, 10))
-	w.WriteHeader(http.StatusOK)
-	if r.Method != http.MethodHead {
-		// A failure can't be told any more: the length that was announced has
-		// net/http break the connection off.
+	fields[3] = strconv.FormatInt(length, 10)
+	h["Content-Length"] = fields[3:4:4]
+	w.WriteHeader(status)
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	// A failure can't be told any more: the length that was announced has
+	// net/http break the connection off.
+	if length == size {
 		io.Copy(w, content)
+	} else {
+		copyPart(w, content, length)
 	}
 	return nil
 }
 
-// serveRanges answers a GET for ranges of content.
-func serveRanges(w http.ResponseWriter, r *http.Request, ranges string, size int64, content io.ReadSeeker) error {
-	ranged := *r
-	ranged.Header = http.Header{"Range": {ranges}}
-	if value := r.Header.Values("If-Range"); value != nil {
-		ranged.Header["If-Range"] = value
+// copyPart copies length bytes, in pieces that it asks content for.
+func copyPart(w io.Writer, content io.Reader, length int64) {
+	if m, ok := content.(*memReader); ok {
+		m.writeTo(w, m.offset+length) // without a buffer between
+		return
 	}
+	io.CopyN(w, content, length)
+}
+
+func unsatisfiable(w http.ResponseWriter, size int64) error {
+	w.Header().Set("Content-Range", "bytes */"+strconv.FormatInt(size, 10))
+	return errBlobRange
+}
+
+// serveRanges answers a GET for several ranges of content.
+func serveRanges(w http.ResponseWriter, r *http.Request, specs []string, size int64, content io.ReadSeeker) error {
+	ranged := *r
+	ranged.Header = http.Header{"Range": {"bytes=" + strings.Join(specs, ",")}}
 	watch := &refusalWriter{ResponseWriter: w}
 	http.ServeContent(watch, &ranged, "", time.Time{}, content)
 	switch watch.refused {
 	case 0:
 		return nil
 	case http.StatusRequestedRangeNotSatisfiable:
-		w.Header().Set("Content-Range", "bytes */"+strconv.FormatInt(size, 10))
-		return errBlobRange
+		return unsatisfiable(w, size)
 	}
 	return errInternal
 }
@@ -116,38 +153,42 @@ func serveRanges(w http.ResponseWriter, r *http.Request, ranges string, size int
 // section 14.2 lets "a set of many small ranges" be ignored.
 const maxRanges = 100
 
-// byteRanges returns the Range of r in the form that http.ServeContent takes,
-// empty where it is to be ignored: unless the method is GET and the unit is
-// bytes, in letters of any case (RFC 9110 sections 14.1 and 14.2). It
-// leaves out what no content can satisfy, and brings positions of any length
-// into an int64.
-func byteRanges(r *http.Request, size int64) string {
-	unit, set, _ := strings.Cut(r.Header.Get("Range"), "=")
+// rangeSpecs returns the ranges that r asks for of size bytes, none where they
+// are to be ignored: unless the method is GET, the unit is bytes, in letters of
+// any case, and If-Range, if any, is the present entity tag (RFC 9110 sections
+// 13.1.5, 14.1 and 14.2). Of nothing there is no range.
+func rangeSpecs(r *http.Request, etag string, size int64) []string {
+	field := r.Header.Get("Range")
+	unit, set, _ := strings.Cut(field, "=")
 	if r.Method != http.MethodGet || !strings.EqualFold(unit, "bytes") || size == 0 {
-		return "" // of nothing there is no range
+		return nil
 	}
-	specs := strings.Split(set, ",")
-	if len(specs) > maxRanges {
-		return ""
+	if condition := r.Header.Values("If-Range"); condition != nil && (len(condition) > 1 || condition[0] != etag) {
+		return nil
 	}
-	for i, spec := range specs {
-		spec = strings.Trim(spec, " \t")
-		if spec == "" {
+	var specs []string
+	for spec := range strings.SplitSeq(set, ",") {
+		if spec = strings.Trim(spec, " \t"); spec == "" {
 			continue // a list may have such elements: section 5.6.1.2
 		}
-		first, last, _ := strings.Cut(spec, "-")
-		first, last = position(first), position(last)
-		if first == "" && last == "0" { // the last 0 bytes
-			first, last = strconv.FormatInt(size, 10), ""
+		if len(specs) == maxRanges {
+			return nil
 		}
-		specs[i] = first + "-" + last
+		first, last, ok := strings.Cut(spec, "-")
+		first, last = position(first), position(last)
+		switch {
+		case !ok || first == "x" || last == "x":
+			first, last = "x", "" // which is no range
+		case first == "" && last == "0":
+			first, last = strconv.FormatInt(size, 10), "" // the last 0 bytes: past the end
+		}
+		specs = append(specs, first+"-"+last)
 	}
-	return "bytes=" + strings.Join(specs, ",")
+	return specs
 }
 
 // position returns a position in digits without leading zeros, at most the
-// largest of 18 digits. What is no position becomes "x", which ServeContent
-// refuses.
+// largest of 18 digits. What is no position becomes "x".
 func position(s string) string {
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {
@@ -162,6 +203,21 @@ func position(s string) string {
 		return strings.Repeat("9", 18)
 	}
 	return trimmed
+}
+
+// span returns what of size bytes one of rangeSpecs asks for.
+func span(spec string, size int64) (start, length int64, ok bool) {
+	first, last, _ := strings.Cut(spec, "-")
+	end, err := strconv.ParseInt(last, 10, 64)
+	if first == "" { // the last so many
+		length = min(end, size)
+		return size - length, length, err == nil
+	}
+	if last == "" || end >= size {
+		end, err = size-1, nil
+	}
+	start, err2 := strconv.ParseInt(first, 10, 64)
+	return start, end - start + 1, err == nil && err2 == nil && start <= end
 }
 
 // refusalWriter holds back what ServeContent refuses, since it does so in plain

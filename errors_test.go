@@ -13,7 +13,6 @@ import (
 
 	"github.com/go-quicktest/qt"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-oci/registry"
 )
@@ -90,8 +89,8 @@ func (brokenStore) Tags(context.Context, string, string) iter.Seq2[string, error
 func (brokenStore) Repositories(context.Context, string) iter.Seq2[string, error] {
 	return broken[string]()
 }
-func (brokenStore) Referrers(context.Context, string, digest.Digest, digest.Digest) iter.Seq2[ocispec.Descriptor, error] {
-	return broken[ocispec.Descriptor]()
+func (brokenStore) Referrers(context.Context, string, digest.Digest, digest.Digest) iter.Seq2[registry.Referrer, error] {
+	return broken[registry.Referrer]()
 }
 
 // TestBrokenStore has a backend that fails: that is a 500, and what failed is

@@ -8,6 +8,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -223,6 +224,19 @@ func PushManifest(ctx context.Context, s Store, repo string, p ManifestPush) (Ma
 		return Manifest{}, ErrDigestInvalid
 	}
 	m.Digest = p.Digest
+	if m.Subject != "" {
+		m.Referrer.Digest = m.Digest
+		m.Referrer.Descriptor, err = json.Marshal(struct {
+			MediaType    string          `json:"mediaType"`
+			Digest       digest.Digest   `json:"digest"`
+			Size         int             `json:"size"`
+			ArtifactType string          `json:"artifactType,omitempty"`
+			Annotations  json.RawMessage `json:"annotations,omitempty"`
+		}{m.MediaType, m.Digest, len(m.Content), m.Referrer.ArtifactType, names.annotations})
+		if err != nil {
+			return Manifest{}, err
+		}
+	}
 	if !p.Sparse {
 		if err := names.check(ctx, s, repo); err != nil {
 			return Manifest{}, err
@@ -243,10 +257,12 @@ func PushManifest(ctx context.Context, s Store, repo string, p ManifestPush) (Ma
 	return m, s.PutManifest(ctx, repo, m, p.Tags, allow)
 }
 
-// manifestNames is what a manifest names, and what its digest is of.
+// manifestNames is what a manifest names, what its digest is of, and its
+// annotations where it refers to another.
 type manifestNames struct {
 	blobs, manifests []digest.Digest
 	payload          []byte
+	annotations      json.RawMessage
 }
 
 // check returns an error if repo lacks what a manifest names.

@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // MemStore is a Store in memory. Its zero value is empty and ready for use; it
@@ -63,7 +62,7 @@ type memRepo struct {
 	blobs     tree[*memBlob]    // by digest
 	manifests tree[memManifest] // by digest
 	tags      tree[digest.Digest]
-	referrers tree[tree[ocispec.Descriptor]] // by the subject's digest, then the referrer's
+	referrers tree[tree[Referrer]] // by the subject's digest, then the referrer's
 }
 
 type memManifest struct {
@@ -78,16 +77,10 @@ const memEntry = 512
 func (m Manifest) memBytes() int64 {
 	n := int64(len(m.Content)) + memEntry
 	if m.Subject != "" { // its descriptor is held apart
-		n += memEntry
-		for k, v := range m.Annotations {
-			n += int64(len(k)+len(v)) + memAnnotation
-		}
+		n += memEntry + int64(len(m.Referrer.Descriptor))
 	}
 	return n
 }
-
-// memAnnotation is about what an annotation costs beside its own bytes.
-const memAnnotation = 96
 
 func (m *MemStore) load() memContent {
 	if c := m.content.Load(); c != nil {
@@ -296,18 +289,18 @@ func (r *memReader) Read(p []byte) (int, error) {
 }
 
 // WriteTo writes the segments as they are.
-func (r *memReader) WriteTo(w io.Writer) (written int64, err error) {
-	for r.offset < r.size {
+func (r *memReader) WriteTo(w io.Writer) (int64, error) { return r.writeTo(w, r.size) }
+
+// writeTo writes what is before end.
+func (r *memReader) writeTo(w io.Writer, end int64) (written int64, err error) {
+	for r.offset < end {
 		segment := r.segments[r.segment]
-		n, err := w.Write(segment[r.offset-r.start:])
+		n, err := w.Write(segment[r.offset-r.start : min(int64(len(segment)), end-r.start)])
 		written += int64(n)
+		r.Seek(int64(n), io.SeekCurrent)
 		if err != nil {
-			r.Seek(int64(n), io.SeekCurrent)
 			return written, err
 		}
-		r.start += int64(len(segment))
-		r.offset = r.start
-		r.segment++
 	}
 	return written, nil
 }
@@ -497,22 +490,35 @@ func (l *memLease) Size() int64 {
 func (l *memLease) ended() bool { return l.closed || l.gone.Load() }
 
 func (l *memLease) ReadFrom(r io.Reader) (total int64, err error) {
+	h := hashing{hash: l.hash}
+	defer h.wait()
+	probe := make([]byte, 512)
 	for empty := 0; ; {
-		last, err := l.space()
-		if err != nil {
-			// What has come is held, and may be all.
-			if errors.Is(err, ErrTooLarge) {
-				if _, end := io.ReadFull(r, make([]byte, 1)); end == io.EOF {
-					err = nil
-				}
-			}
-			return total, err
+		if l.ended() {
+			return total, ErrBlobUploadUnknown
 		}
-		n, err := r.Read((*last)[len(*last):cap(*last)])
-		l.hash.Write((*last)[len(*last) : len(*last)+n])
-		*last = (*last)[:len(*last)+n]
-		l.blob.size += int64(n)
-		total += int64(n)
+		// Bytes are read to where they stay; but where that would take a
+		// further segment, it is made when there is something to put in it.
+		last := l.blob.last()
+		space := last[len(last):cap(last)]
+		full := len(space) == 0
+		if full {
+			space = probe
+		}
+		n, err := r.Read(space)
+		if n > 0 {
+			if full {
+				segment, err := l.grow(n)
+				if err != nil {
+					return total, err
+				}
+				space = segment
+				copy(space, probe[:n])
+			}
+			l.blob.extend(n)
+			h.write(space[:n], total)
+			total += int64(n)
+		}
 		switch {
 		case err == io.EOF:
 			return total, nil
@@ -528,30 +534,81 @@ func (l *memLease) ReadFrom(r io.Reader) (total int64, err error) {
 	}
 }
 
-// space returns the last segment, with room in it.
-func (l *memLease) space() (*[]byte, error) {
-	if l.ended() {
-		return nil, ErrBlobUploadUnknown
+// last returns the last segment.
+func (b *memBlob) last() []byte {
+	if len(b.segments) == 0 {
+		return nil
 	}
-	b := &l.blob
-	if n := len(b.segments); n == 0 || len(b.segments[n-1]) == cap(b.segments[n-1]) {
-		size, err := l.store.reserve(l.memUpload, min(max(b.size, minSegment), maxSegment))
-		if err != nil {
-			return nil, err
-		}
-		b.segments = append(b.segments, make([]byte, 0, size))
-	}
-	return &b.segments[len(b.segments)-1], nil
+	return b.segments[len(b.segments)-1]
 }
 
-// reserve counts up to size further bytes of memory, for an upload whose lease
-// the caller has, and returns how many it may have.
-func (m *MemStore) reserve(u *memUpload, size int64) (int64, error) {
+// extend takes the n bytes after the end of the last segment for content.
+func (b *memBlob) extend(n int) {
+	last := &b.segments[len(b.segments)-1]
+	*last = (*last)[:len(*last)+n]
+	b.size += int64(n)
+}
+
+// grow adds a segment for at least n bytes and returns it, with all its
+// capacity.
+func (l *memLease) grow(n int) ([]byte, error) {
+	b := &l.blob
+	size, err := l.store.reserve(l.memUpload, int64(n), min(max(b.size, minSegment), maxSegment))
+	if err != nil {
+		return nil, err
+	}
+	segment := make([]byte, size)
+	b.segments = append(b.segments, segment[:0])
+	return segment, nil
+}
+
+// hashing hashes what comes in, on another processor where it is much: one
+// reads the connection, the other hashes.
+type hashing struct {
+	hash   hash.Hash
+	pieces chan []byte // to be hashed; nil as long as it is not much
+	done   chan struct{}
+}
+
+const (
+	hashAside  = 256 << 10 // bytes from which on it is worth it
+	hashPieces = 64        // that may wait; their bytes are in memory anyway
+)
+
+// write hashes p, which comes after offset bytes and must not be changed.
+func (h *hashing) write(p []byte, offset int64) {
+	if h.pieces == nil {
+		if offset < hashAside {
+			h.hash.Write(p)
+			return
+		}
+		h.pieces, h.done = make(chan []byte, hashPieces), make(chan struct{})
+		go func() {
+			defer close(h.done)
+			for p := range h.pieces {
+				h.hash.Write(p)
+			}
+		}()
+	}
+	h.pieces <- p
+}
+
+// wait waits until all is hashed.
+func (h *hashing) wait() {
+	if h.pieces != nil {
+		close(h.pieces)
+		<-h.done
+	}
+}
+
+// reserve counts up to size further bytes of memory, and at least least, for an
+// upload whose lease the caller has. It returns how many.
+func (m *MemStore) reserve(u *memUpload, least, size int64) (int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.expire()
 	used := m.load().bytes + m.reserved
-	if err := m.room(used + 1); err != nil {
+	if err := m.room(used + least); err != nil {
 		return 0, err
 	}
 	if limit := m.Limits.TotalBytes; limit > 0 {
@@ -804,7 +861,7 @@ func (r *memRepo) refer(m Manifest) {
 		return
 	}
 	list, _ := r.referrers.get(string(m.Subject))
-	r.referrers = r.referrers.with(string(m.Subject), list.with(string(m.Digest), m.Descriptor()))
+	r.referrers = r.referrers.with(string(m.Subject), list.with(string(m.Digest), m.Referrer))
 }
 
 func (r *memRepo) unrefer(m Manifest) {
@@ -834,12 +891,12 @@ func (m *MemStore) Tags(_ context.Context, repo, after string) iter.Seq2[string,
 	}
 }
 
-func (m *MemStore) Referrers(_ context.Context, repo string, subject, after digest.Digest) iter.Seq2[ocispec.Descriptor, error] {
-	return func(yield func(ocispec.Descriptor, error) bool) {
+func (m *MemStore) Referrers(_ context.Context, repo string, subject, after digest.Digest) iter.Seq2[Referrer, error] {
+	return func(yield func(Referrer, error) bool) {
 		r, _ := m.load().repo(repo)
 		list, _ := r.referrers.get(string(subject))
-		for _, d := range list.after(string(after)) {
-			if !yield(d, nil) {
+		for _, referrer := range list.after(string(after)) {
+			if !yield(referrer, nil) {
 				return
 			}
 		}

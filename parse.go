@@ -155,13 +155,11 @@ func parseManifest(mediaType string, content []byte) (Manifest, manifestNames, e
 			return fail("malformed digest of the subject")
 		}
 		m.Subject = doc.subject.digest
-		if doc.annotations != nil {
-			json.Unmarshal(doc.annotations, &m.Annotations) // it was checked
+		m.Referrer.ArtifactType = doc.artifactType
+		if m.Referrer.ArtifactType == "" && doc.config != nil {
+			m.Referrer.ArtifactType = doc.config.mediaType
 		}
-		m.ArtifactType = doc.artifactType
-		if m.ArtifactType == "" && doc.config != nil {
-			m.ArtifactType = doc.config.mediaType
-		}
+		names.annotations = doc.annotations
 	}
 	return m, names, nil
 }
@@ -229,8 +227,7 @@ func parseDocument(content []byte) (doc manifestDoc, err error) {
 	return doc, nil
 }
 
-// readStrings returns an object of strings, nil for null. What it takes to
-// make a map of it is many times its size, and only few manifests need one.
+// readStrings returns an object of strings, nil for an empty one or null.
 func readStrings(dec *json.Decoder) (raw json.RawMessage, err error) {
 	if err := dec.Decode(&raw); err != nil || string(raw) == "null" {
 		return nil, err
@@ -238,6 +235,9 @@ func readStrings(dec *json.Decoder) (raw json.RawMessage, err error) {
 	inner := json.NewDecoder(bytes.NewReader(raw))
 	if err := delimiter(inner, '{'); err != nil {
 		return nil, err
+	}
+	if !inner.More() {
+		return nil, nil
 	}
 	for inner.More() {
 		if _, err := inner.Token(); err != nil { // the key
@@ -247,7 +247,7 @@ func readStrings(dec *json.Decoder) (raw json.RawMessage, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if _, ok := value.(string); !ok && value != nil {
+		if _, ok := value.(string); !ok {
 			return nil, errJSONKind
 		}
 	}

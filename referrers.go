@@ -5,7 +5,6 @@
 package registry
 
 import (
-	"encoding/json"
 	"net/http"
 	"slices"
 
@@ -27,17 +26,14 @@ func (h referrerHandlers) list(w http.ResponseWriter, r *http.Request, req Reque
 	held := hold{budget: h.budget}
 	defer held.release()
 	count := 0
-	for d, err := range h.store.Referrers(r.Context(), req.Repo, req.Digest, digest.Digest(req.Last)) {
+	for referrer, err := range h.store.Referrers(r.Context(), req.Repo, req.Digest, digest.Digest(req.Last)) {
 		if err != nil {
 			return err
 		}
-		if req.ArtifactTypes != nil && !slices.Contains(req.ArtifactTypes, d.ArtifactType) {
+		if req.ArtifactTypes != nil && !slices.Contains(req.ArtifactTypes, referrer.ArtifactType) {
 			continue
 		}
-		entry, err := json.Marshal(d)
-		if err != nil {
-			return err
-		}
+		entry := referrer.Descriptor
 		full := count > 0 && len(doc)+len(",")+len(entry)+len(end) > h.maxBytes
 		if full || count == req.N {
 			if req.N != 0 {
@@ -53,7 +49,7 @@ func (h referrerHandlers) list(w http.ResponseWriter, r *http.Request, req Reque
 		}
 		doc = append(doc, entry...)
 		count++
-		req.Last = d.Digest.String()
+		req.Last = string(referrer.Digest)
 	}
 	if req.ArtifactTypes != nil {
 		w.Header().Set("OCI-Filters-Applied", "artifactType")

@@ -6,11 +6,11 @@ package registry
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"iter"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Store keeps a registry's content and names. It knows nothing of JSON and
@@ -153,11 +153,10 @@ type ManifestStore interface {
 	// Errors: ErrNameUnknown.
 	Tags(ctx context.Context, repo, after string) iter.Seq2[string, error]
 
-	// Referrers yields the descriptors of the manifests in repo whose subject
-	// is the given digest, in the order of their digests, after a digest or
-	// "" for all. It yields nothing where there are none, or no such
-	// repository.
-	Referrers(ctx context.Context, repo string, subject, after digest.Digest) iter.Seq2[ocispec.Descriptor, error]
+	// Referrers yields the manifests in repo whose subject is the given
+	// digest, in the order of their digests, after a digest or "" for all. It
+	// yields nothing where there are none, or no such repository.
+	Referrers(ctx context.Context, repo string, subject, after digest.Digest) iter.Seq2[Referrer, error]
 
 	// Repositories yields the repositories' names after a name, "" for all.
 	Repositories(ctx context.Context, after string) iter.Seq2[string, error]
@@ -176,22 +175,22 @@ type Manifest struct {
 	// Content is exactly what was pushed. It must not be changed.
 	Content []byte
 
-	// Subject is the digest of the manifest that this one refers to, if any;
-	// ArtifactType and Annotations are what its entry in the subject's list
-	// of referrers says (section "Listing Referrers"). A store may leave them
-	// out of what GetManifest and GetTag return.
-	Subject      digest.Digest
-	ArtifactType string
-	Annotations  map[string]string
+	// Subject is the digest of the manifest that this one refers to, if any,
+	// and Referrer what its entry in the subject's list of referrers has. A
+	// store may leave them out of what GetManifest and GetTag return.
+	Subject  digest.Digest
+	Referrer Referrer
 }
 
-// Descriptor returns the descriptor of m, as a list of referrers has it.
-func (m Manifest) Descriptor() ocispec.Descriptor {
-	return ocispec.Descriptor{
-		MediaType:    m.MediaType,
-		Digest:       m.Digest,
-		Size:         int64(len(m.Content)),
-		ArtifactType: m.ArtifactType,
-		Annotations:  m.Annotations,
-	}
+// Referrer is an entry in a list of referrers (section "Listing Referrers").
+type Referrer struct {
+	// Digest is the manifest's.
+	Digest digest.Digest
+
+	// ArtifactType is what the list is filtered by.
+	ArtifactType string
+
+	// Descriptor is the JSON of the manifest's descriptor, with its
+	// artifactType and annotations. It must not be changed.
+	Descriptor json.RawMessage
 }

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !race
+
+package registry
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+	"github.com/opencontainers/go-digest"
+)
+
+// TestAllocations keeps the number of allocations that requests cost: beside
+// the ResponseWriter's own and net/http's.
+func TestAllocations(t *testing.T) {
+	budget := map[string]float64{
+		"ping":               5,
+		"blob":               6,
+		"blob_head":          6,
+		"blob_large":         6,
+		"blob_range":         13,
+		"manifest_by_tag":    5,
+		"manifest_by_digest": 6,
+		"manifest_head":      5,
+		"tags_page":          34,
+		"referrers":          20,
+		"not_found":          9,
+	}
+	h, small, large, image := benchContent(t)
+	for _, q := range benchRequests(small, large, image) {
+		got := testing.AllocsPerRun(100, q.do(t, h))
+		qt.Check(t, qt.IsTrue(got <= budget[q.name]), qt.Commentf("%s: %v allocations, the budget is %v", q.name, got, budget[q.name]))
+	}
+}
+
+// TestAllocationsOfContent keeps the number of allocations of a push: it grows
+// with the logarithm of the size, and then by one for each MiB.
+func TestAllocationsOfContent(t *testing.T) {
+	for _, c := range []struct {
+		size   int
+		budget float64
+	}{
+		{4 << 10, 60},
+		{1 << 20, 80},
+		{16 << 20, 95},
+	} {
+		data := bytes.Repeat([]byte("x"), c.size)
+		d := digest.FromBytes(data).String()
+		h := New()
+		got := testing.AllocsPerRun(5, func() {
+			for _, r := range []*http.Request{
+				httptest.NewRequest("POST", "/v2/a/blobs/uploads/?digest="+d, bytes.NewReader(data)),
+				httptest.NewRequest("DELETE", "/v2/a/blobs/"+d, nil),
+			} {
+				h.ServeHTTP(&sink{header: make(http.Header)}, r)
+			}
+		})
+		qt.Check(t, qt.IsTrue(got <= c.budget), qt.Commentf("%d bytes: %v allocations, the budget is %v", c.size, got, c.budget))
+	}
+}
+
+// TestAllocationsOfNew keeps an empty registry small.
+func TestAllocationsOfNew(t *testing.T) {
+	got := testing.AllocsPerRun(100, func() { New() })
+	qt.Check(t, qt.IsTrue(got <= 5), qt.Commentf("%v allocations", got))
+}
