@@ -44,9 +44,9 @@ func TestAllocationsOfContent(t *testing.T) {
 		size   int
 		budget float64
 	}{
-		{4 << 10, 60},
-		{1 << 20, 80},
-		{16 << 20, 95},
+		{4 << 10, 72},
+		{1 << 20, 90},
+		{16 << 20, 106},
 	} {
 		data := bytes.Repeat([]byte("x"), c.size)
 		d := digest.FromBytes(data).String()
