@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -725,7 +726,14 @@ func newUUID() string {
 	rand.Read(b[:])
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+	var s [36]byte
+	for i, field := range [...][3]int{{0, 0, 4}, {9, 4, 6}, {14, 6, 8}, {19, 8, 10}, {24, 10, 16}} {
+		if i > 0 {
+			s[field[0]-1] = '-'
+		}
+		hex.Encode(s[field[0]:], b[field[1]:field[2]])
+	}
+	return string(s[:])
 }
 
 // Manifests

@@ -47,10 +47,13 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	e := &exchange{req: req, ctx: ctx, cancel: cancel, answered: make(chan struct{})}
 	e.body.reader, e.body.writer = io.Pipe()
 	// The end of the client's context frees whoever waits for the other side.
-	stop := context.AfterFunc(req.Context(), func() {
-		closeBody(req)
-		e.body.writer.CloseWithError(context.Cause(req.Context()))
-	})
+	stop := func() bool { return false }
+	if req.Context().Done() != nil {
+		stop = context.AfterFunc(req.Context(), func() {
+			closeBody(req)
+			e.body.writer.CloseWithError(context.Cause(req.Context()))
+		})
+	}
 	go func() {
 		defer stop()
 		e.serve(t.handler)
@@ -268,27 +271,27 @@ func (e *exchange) Flush() {
 		e.WriteHeader(http.StatusOK)
 	}
 	if e.response == nil {
-		e.respond(responseBody{e.body.reader, e.cancel})
+		e.respond(e.header.Clone(), responseBody{e.body.reader, e.cancel}) // what the handler changes from now on is not sent
 		e.send(e.first.Bytes())
 		e.first = bytes.Buffer{}
 	}
 }
 
 // respond lets the client have the answer.
-func (e *exchange) respond(body io.ReadCloser) {
-	if _, ok := e.header["Content-Type"]; !ok && e.first.Len() > 0 && e.header.Get("Content-Encoding") == "" {
-		e.header.Set("Content-Type", http.DetectContentType(e.first.Bytes()))
+func (e *exchange) respond(header http.Header, body io.ReadCloser) {
+	if _, ok := header["Content-Type"]; !ok && e.first.Len() > 0 && header.Get("Content-Encoding") == "" {
+		header.Set("Content-Type", http.DetectContentType(e.first.Bytes()))
 	}
-	if e.header.Get("Date") == "" {
-		e.header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	if header.Get("Date") == "" {
+		header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
 	}
 	e.response = &http.Response{
-		Status:        fmt.Sprintf("%d %s", e.status, http.StatusText(e.status)),
+		Status:        strconv.Itoa(e.status) + " " + http.StatusText(e.status),
 		StatusCode:    e.status,
 		Proto:         "HTTP/1.1",
 		ProtoMajor:    1,
 		ProtoMinor:    1,
-		Header:        e.header.Clone(), // what the handler changes from now on is not sent
+		Header:        header,
 		ContentLength: e.declared,
 		Body:          body,
 		Request:       e.req,
@@ -313,9 +316,9 @@ func (e *exchange) finish() {
 		if e.mayHaveBody() || e.written > 0 {
 			e.header.Set("Content-Length", strconv.FormatInt(e.declared, 10))
 		}
-		e.respond(io.NopCloser(&e.first))
+		e.respond(e.header, io.NopCloser(&e.first))
 	case e.response == nil && (e.declared == e.written || !e.mayHaveBody()):
-		e.respond(io.NopCloser(&e.first))
+		e.respond(e.header, io.NopCloser(&e.first))
 	default:
 		e.Flush()
 		if e.mayHaveBody() && e.declared > e.written {
