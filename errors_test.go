@@ -9,6 +9,8 @@ import (
 	"io"
 	"iter"
 	"net/http/httptest"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/go-quicktest/qt"
@@ -29,6 +31,7 @@ func TestWriteError(t *testing.T) {
 		{"wrapped", fmt.Errorf("%w: more", registry.ErrDenied), 403, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied: more"}]}`},
 		{"joined", errors.Join(registry.ErrDenied, fmt.Errorf("%w: x", registry.ErrUnauthorized)), 403, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"},{"code":"UNAUTHORIZED","message":"authentication required: x"}]}`},
 		{"joined_in_joined", errors.Join(secret, errors.Join(secret, registry.ErrDenied), registry.ErrUnauthorized), 403, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"},{"code":"UNAUTHORIZED","message":"authentication required"}]}`},
+		{"joined_more_than_fit", errors.Join(slices.Repeat([]error{registry.ErrDenied}, 11)...), 403, `{"errors":[` + strings.TrimSuffix(strings.Repeat(`{"code":"DENIED","message":"requested access to the resource is denied"},`, 10), ",") + `]}`},
 		{"joined_with_a_failure", errors.Join(registry.ErrDenied, secret), 403, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}`},
 		{"a_failure", secret, 500, `{"errors":[{"code":"UNSUPPORTED","message":"internal error"}]}`},
 	} {

@@ -21,7 +21,7 @@ type referrerHandlers struct {
 // list answers GET /v2/<name>/referrers/<digest>: end-12a and end-12b. It is
 // never 404: what nobody refers to has an empty list.
 func (h referrerHandlers) list(w http.ResponseWriter, r *http.Request, req Request) error {
-	doc := []byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[`)
+	doc := append(make([]byte, 0, listBuffer), `{"schemaVersion":2,"mediaType":"`+ocispec.MediaTypeImageIndex+`","manifests":[`...)
 	const end = "]}"
 	held := hold{budget: h.budget}
 	defer held.release()

@@ -21,20 +21,21 @@ type tagHandlers struct {
 // list answers GET /v2/<name>/tags/list: end-8a and end-8b.
 func (h tagHandlers) list(w http.ResponseWriter, r *http.Request, req Request) error {
 	// Neither a repository's name nor a tag has anything that JSON escapes.
-	doc := fmt.Appendf(nil, `{"name":"%s","tags":[`, req.Repo)
+	doc := fmt.Appendf(make([]byte, 0, listBuffer), `{"name":"%s","tags":[`, req.Repo)
 	return h.page(w, req, doc, h.store.Tags(r.Context(), req.Repo, req.Last))
 }
 
 // catalog answers GET /v2/_catalog.
 func (h tagHandlers) catalog(w http.ResponseWriter, r *http.Request, req Request) error {
-	return h.page(w, req, []byte(`{"repositories":[`), h.store.Repositories(r.Context(), req.Last))
+	return h.page(w, req, append(make([]byte, 0, listBuffer), `{"repositories":[`...), h.store.Repositories(r.Context(), req.Last))
 }
 
 // A page is held until it is known whether there is another, but for a list
 // that has all names: that is sent in pieces. Both in bytes.
 const (
-	maxPage   = 4 << 20
-	listPiece = 8 << 10
+	maxPage    = 4 << 20
+	listPiece  = 8 << 10
+	listBuffer = 2 << 10 // to begin with
 )
 
 // page completes doc with the names that were asked for, and links to the next
