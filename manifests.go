@@ -53,6 +53,9 @@ func (h manifestHandlers) put(w http.ResponseWriter, r *http.Request, req Reques
 	if err != nil {
 		return err
 	}
+	if r.Header.Get("Content-Range") != "" { // RFC 9110 section 14.5: there is no partial PUT
+		return fmt.Errorf("%w: a manifest is pushed whole", errContentRange)
+	}
 	held := hold{budget: h.budget}
 	defer held.release()
 	content, err := h.read(r, &held)

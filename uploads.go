@@ -282,7 +282,8 @@ func parseContentRange(s string) (*contentRange, error) {
 // blob. What r announces is checked before anything is read: a client that
 // sent "Expect: 100-continue" need not send it at all.
 func (h uploadHandlers) body(r *http.Request, size int64) (*requestBody, error) {
-	chunk, err := parseContentRange(r.Header.Get("Content-Range"))
+	fields := r.Header.Values("Content-Range")
+	chunk, err := parseContentRange(strings.Join(fields, ","))
 	if err != nil {
 		return nil, err
 	}
