@@ -165,6 +165,25 @@ func FuzzPath(f *testing.F) {
 	})
 }
 
+// TestGrammar has names and tags at the edges of their grammar.
+func TestGrammar(t *testing.T) {
+	for _, c := range []struct {
+		s         string
+		name, tag bool
+	}{
+		{"", false, false},
+		{"a", true, true}, {"z", true, true}, {"0", true, true}, {"9", true, true},
+		{"A", false, true}, {"Z", false, true}, {"_", false, true},
+		{"`", false, false}, {"{", false, false}, {"/", false, false}, {":", false, false}, {"@", false, false}, {"[", false, false},
+		{"a-", false, true}, {"a.", false, true}, {"a_", false, true}, {"-a", false, false}, {".a", false, false},
+		{strings.Repeat("a", 128), true, true}, {strings.Repeat("a", 129), true, false},
+		{strings.Repeat("a", 255), true, false}, {strings.Repeat("a", 256), false, false},
+	} {
+		qt.Check(t, qt.Equals(validName(c.s), c.name), qt.Commentf("name %q", c.s))
+		qt.Check(t, qt.Equals(validTag(c.s), c.tag), qt.Commentf("tag %q", c.s))
+	}
+}
+
 func FuzzName(f *testing.F) {
 	for _, s := range []string{"", "a", "a/b", "a--b", "a---b", "a__b", "a___b", "a..b", "a._b", "-a", "a-", "a//b", "a/", "/a", "a_-b", "a/-b", "a.b_c__d-e/f"} {
 		f.Add(s)
