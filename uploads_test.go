@@ -250,9 +250,18 @@ func TestMountLooksOnlyWhereTheCallerMayPull(t *testing.T) {
 }
 
 func TestUploadLimits(t *testing.T) {
-	h := registry.New(registry.WithLimits(registry.Limits{BlobBytes: 12, Uploads: 2}))
-	long := hello + "!"
+	h := registry.New(registry.WithLimits(registry.Limits{BlobBytes: 12}))
 	loc := start(t, h, "a")
+	run(t, h, []call{
+		{method: "PATCH", url: loc, body: "seven b", status: 202},
+		{name: "a byte too many with what is there", method: "PATCH", url: loc, body: "sixsix", status: 413, wantCode: "SIZE_INVALID"},
+		{name: "all that fits", method: "PATCH", url: loc, body: "fives", status: 202, wantHeader: map[string]string{"Range": "0-11"}},
+		{method: "PATCH", url: loc, body: "x", status: 413, wantCode: "SIZE_INVALID"},
+	})
+
+	h = registry.New(registry.WithLimits(registry.Limits{BlobBytes: 12, Uploads: 2}))
+	long := hello + "!"
+	loc = start(t, h, "a")
 	run(t, h, []call{
 		pushBlob("a", hello),
 		{method: "POST", url: "/v2/a/blobs/uploads/?digest=" + sha(long), body: long, status: 413, wantCode: "SIZE_INVALID"},

@@ -21,7 +21,6 @@ import (
 type row struct {
 	name  string
 	goal  float64  // of raw, as a ratio
-	note  string   // what it is a ratio of, unless of raw's rate
 	conns int      // that work at once
 	ops   int      // of all connections together, in a round
 	bytes int64    // that an operation moves; 0: they are counted
