@@ -212,38 +212,9 @@ func PushManifest(ctx context.Context, s Store, repo string, p ManifestPush) (Ma
 			return Manifest{}, fmt.Errorf("%w: badly formed tag", ErrNameInvalid)
 		}
 	}
-	m, names, err := parseManifest(p.MediaType, p.Content)
+	m, err := p.manifest(ctx, s, repo)
 	if err != nil {
 		return Manifest{}, err
-	}
-	if p.Digest != "" {
-		if err := checkDigest(p.Digest); err != nil {
-			return Manifest{}, err
-		}
-	} else {
-		p.Digest = digest.Canonical.FromBytes(names.payload)
-	}
-	if p.Digest.Algorithm().FromBytes(names.payload) != p.Digest {
-		return Manifest{}, ErrDigestInvalid
-	}
-	m.Digest = p.Digest
-	if m.Subject != "" {
-		m.Referrer.Digest = m.Digest
-		m.Referrer.Descriptor, err = json.Marshal(struct {
-			MediaType    string          `json:"mediaType"`
-			Digest       digest.Digest   `json:"digest"`
-			Size         int             `json:"size"`
-			ArtifactType string          `json:"artifactType,omitempty"`
-			Annotations  json.RawMessage `json:"annotations,omitempty"`
-		}{m.MediaType, m.Digest, len(m.Content), m.Referrer.ArtifactType, names.annotations})
-		if err != nil {
-			return Manifest{}, err
-		}
-	}
-	if !p.Sparse {
-		if err := names.check(ctx, s, repo); err != nil {
-			return Manifest{}, err
-		}
 	}
 	allow := p.Allow
 	if ctx.Value(immutableTags{}) != nil {
@@ -258,6 +229,54 @@ func PushManifest(ctx context.Context, s Store, repo string, p ManifestPush) (Ma
 		}
 	}
 	return m, s.PutManifest(ctx, repo, m, p.Tags, allow)
+}
+
+// manifest looks into what is pushed, and checks it.
+func (p ManifestPush) manifest(ctx context.Context, s Store, repo string) (Manifest, error) {
+	d, algorithm := p.Digest, digest.Canonical
+	if d != "" {
+		if err := checkDigest(d); err != nil {
+			return Manifest{}, err
+		}
+		algorithm = d.Algorithm()
+	}
+	of := algorithm.FromBytes(p.Content)
+	if d == "" || d == of {
+		// Clients push again what is there. It was checked when it came.
+		there, err := s.GetManifest(ctx, repo, of)
+		if err == nil && there.MediaType == p.MediaType && bytes.Equal(there.Content, p.Content) {
+			return there, nil
+		}
+	}
+
+	m, names, err := parseManifest(p.MediaType, p.Content)
+	if err != nil {
+		return Manifest{}, err
+	}
+	if len(names.payload) != len(p.Content) { // a signed one
+		of = algorithm.FromBytes(names.payload)
+	}
+	if d != "" && d != of {
+		return Manifest{}, ErrDigestInvalid
+	}
+	m.Digest = of
+	if m.Subject != "" {
+		m.Referrer.Digest = m.Digest
+		m.Referrer.Descriptor, err = json.Marshal(struct {
+			MediaType    string          `json:"mediaType"`
+			Digest       digest.Digest   `json:"digest"`
+			Size         int             `json:"size"`
+			ArtifactType string          `json:"artifactType,omitempty"`
+			Annotations  json.RawMessage `json:"annotations,omitempty"`
+		}{m.MediaType, m.Digest, len(m.Content), m.Referrer.ArtifactType, names.annotations})
+		if err != nil {
+			return Manifest{}, err
+		}
+	}
+	if p.Sparse {
+		return m, nil
+	}
+	return m, names.check(ctx, s, repo)
 }
 
 // manifestNames is what a manifest names, what its digest is of, and its

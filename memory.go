@@ -493,46 +493,78 @@ func (l *memLease) ended() bool { return l.closed || l.gone.Load() }
 func (l *memLease) ReadFrom(r io.Reader) (total int64, err error) {
 	h := hashing{hash: l.hash}
 	defer h.wait()
-	probe := make([]byte, 512)
-	for empty := 0; ; {
+	for {
 		if l.ended() {
 			return total, ErrBlobUploadUnknown
 		}
-		// Bytes are read to where they stay; but where that would take a
-		// further segment, it is made when there is something to put in it.
-		last := l.blob.last()
-		space := last[len(last):cap(last)]
-		full := len(space) == 0
-		if full {
-			space = probe
+		read := l.begin
+		if last := l.blob.last(); len(last) < cap(last) {
+			read = l.fill
 		}
-		n, err := r.Read(space)
-		if n > 0 {
-			if full {
-				segment, err := l.grow(n)
-				if err != nil {
-					return total, err
-				}
-				space = segment
-				copy(space, probe[:n])
-			}
-			l.blob.extend(n)
-			h.write(space[:n], total)
-			total += int64(n)
-		}
+		p, err := read(r)
+		l.blob.extend(len(p))
+		h.write(p, total)
+		total += int64(len(p))
 		switch {
 		case err == io.EOF:
 			return total, nil
 		case err != nil:
 			return total, err
-		case n > 0:
-			empty = 0
-		case empty == 100:
-			return total, io.ErrNoProgress
-		default:
-			empty++
 		}
 	}
+}
+
+// fill reads to where the bytes stay, after the end of the last segment.
+func (l *memLease) fill(r io.Reader) ([]byte, error) {
+	last := l.blob.last()
+	p := last[len(last):cap(last)]
+	n, err := readSome(r, p)
+	return p[:n], err
+}
+
+// begin reads to a new segment. It is made when there is something to put in
+// it, and of its size if that is all there is.
+func (l *memLease) begin(r io.Reader) ([]byte, error) {
+	first := firsts.Get().(*[maxFirst]byte)
+	defer firsts.Put(first)
+	n := 0
+	var err error
+	for n < len(first) && err == nil {
+		var more int
+		more, err = readSome(r, first[n:])
+		n += more
+	}
+	if n == 0 {
+		return nil, err
+	}
+	b := &l.blob
+	size := int64(n)
+	if err != io.EOF || b.size > 0 { // more may come
+		size = max(2*size, min(max(b.size, minSegment), maxSegment))
+	}
+	size, full := l.store.reserve(l.memUpload, int64(n), size)
+	if full != nil {
+		return nil, full
+	}
+	segment := make([]byte, size)
+	b.segments = append(b.segments, segment[:0])
+	copy(segment, first[:n])
+	return segment[:n], err
+}
+
+// maxFirst is how much of a segment is read before it is made, in bytes.
+const maxFirst = 16 << 10
+
+var firsts = sync.Pool{New: func() any { return new([maxFirst]byte) }}
+
+// readSome reads something, unless r gives nothing for too long.
+func readSome(r io.Reader, p []byte) (n int, err error) {
+	for range 100 {
+		if n, err = r.Read(p); n > 0 || err != nil {
+			return n, err
+		}
+	}
+	return 0, io.ErrNoProgress
 }
 
 // last returns the last segment.
@@ -545,22 +577,11 @@ func (b *memBlob) last() []byte {
 
 // extend takes the n bytes after the end of the last segment for content.
 func (b *memBlob) extend(n int) {
-	last := &b.segments[len(b.segments)-1]
-	*last = (*last)[:len(*last)+n]
-	b.size += int64(n)
-}
-
-// grow adds a segment for at least n bytes and returns it, with all its
-// capacity.
-func (l *memLease) grow(n int) ([]byte, error) {
-	b := &l.blob
-	size, err := l.store.reserve(l.memUpload, int64(n), min(max(b.size, minSegment), maxSegment))
-	if err != nil {
-		return nil, err
+	if n > 0 {
+		last := &b.segments[len(b.segments)-1]
+		*last = (*last)[:len(*last)+n]
+		b.size += int64(n)
 	}
-	segment := make([]byte, size)
-	b.segments = append(b.segments, segment[:0])
-	return segment, nil
 }
 
 // hashing hashes what comes in, on another processor where it is much: one
@@ -578,6 +599,9 @@ const (
 
 // write hashes p, which comes after offset bytes and must not be changed.
 func (h *hashing) write(p []byte, offset int64) {
+	if len(p) == 0 {
+		return
+	}
 	if h.pieces == nil {
 		if offset < hashAside {
 			h.hash.Write(p)

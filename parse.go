@@ -71,30 +71,35 @@ func parseManifest(mediaType string, content []byte) (Manifest, manifestNames, e
 	m := Manifest{Content: content}
 	names := manifestNames{payload: content}
 
-	// What the document says of itself, if it is one.
-	var own struct {
-		MediaType string `json:"mediaType"`
-	}
-	if json.Unmarshal(content, &own) != nil {
-		own.MediaType = ""
-	}
-	if mediaType == "" {
-		if mediaType = own.MediaType; mediaType == "" {
-			mediaType = "application/octet-stream"
+	m.MediaType = "application/octet-stream"
+	if mediaType != "" {
+		var ok bool
+		if m.MediaType, ok = parseMediaType(mediaType); !ok {
+			return fail("malformed media type")
 		}
 	}
-	var ok bool
-	if m.MediaType, ok = parseMediaType(mediaType); !ok {
-		return fail("malformed media type")
-	}
-	// To the client that pulls it by another type it would be another document:
-	// CVE-2021-41190.
-	ownType, _ := parseMediaType(own.MediaType)
-	if own.MediaType != "" && own.MediaType != m.MediaType && (isManifest(ownType) || isManifest(m.MediaType)) {
-		return fail("its mediaType is not its Content-Type")
-	}
 	if !isManifest(m.MediaType) {
-		return m, names, nil
+		// What the document says of itself, if it is one. To the client that
+		// pulls it by another type it would be another document:
+		// CVE-2021-41190.
+		var own struct {
+			MediaType string `json:"mediaType"`
+		}
+		if json.Unmarshal(content, &own) != nil {
+			return m, names, nil
+		}
+		ownType, ok := parseMediaType(own.MediaType)
+		switch {
+		case mediaType != "" && isManifest(ownType):
+			return fail("its mediaType is not its Content-Type")
+		case mediaType == "" && own.MediaType != "" && !ok:
+			return fail("malformed media type")
+		case mediaType == "" && ok:
+			m.MediaType = ownType
+		}
+		if !isManifest(m.MediaType) {
+			return m, names, nil
+		}
 	}
 
 	if !utf8.Valid(content) { // RFC 8259 section 8.1
@@ -103,6 +108,9 @@ func parseManifest(mediaType string, content []byte) (Manifest, manifestNames, e
 	doc, err := parseDocument(content)
 	if err != nil {
 		return fail("%s", jsonFault(err))
+	}
+	if doc.mediaType != "" && doc.mediaType != m.MediaType {
+		return fail("its mediaType is not its Content-Type")
 	}
 	// A body that is both an image and an index is one to some clients and the
 	// other to others: the same CVE.

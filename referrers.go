@@ -5,8 +5,11 @@
 package registry
 
 import (
+	"bufio"
+	"encoding/json"
 	"net/http"
 	"slices"
+	"strconv"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -21,11 +24,11 @@ type referrerHandlers struct {
 // list answers GET /v2/<name>/referrers/<digest>: end-12a and end-12b. It is
 // never 404: what nobody refers to has an empty list.
 func (h referrerHandlers) list(w http.ResponseWriter, r *http.Request, req Request) error {
-	doc := append(make([]byte, 0, listBuffer), `{"schemaVersion":2,"mediaType":"`+ocispec.MediaTypeImageIndex+`","manifests":[`...)
-	const end = "]}"
+	const begin, end = `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[`, "]}"
 	held := hold{budget: h.budget}
 	defer held.release()
-	count := 0
+	var entries []json.RawMessage // as the store has them
+	size := len(begin) + len(end)
 	for referrer, err := range h.store.Referrers(r.Context(), req.Repo, req.Digest, digest.Digest(req.Last)) {
 		if err != nil {
 			return err
@@ -34,27 +37,43 @@ func (h referrerHandlers) list(w http.ResponseWriter, r *http.Request, req Reque
 			continue
 		}
 		entry := referrer.Descriptor
-		full := count > 0 && len(doc)+len(",")+len(entry)+len(end) > h.maxBytes
-		if full || count == req.N {
+		full := len(entries) > 0 && size+len(",")+len(entry) > h.maxBytes
+		if full || len(entries) == req.N {
 			if req.N != 0 {
 				linkNext(w, req)
 			}
 			break
 		}
-		if err := held.grow(2 * int64(len(doc)+len(entry))); err != nil {
+		if size += len(entry); len(entries) > 0 {
+			size += len(",")
+		}
+		if err := held.grow(int64(size)); err != nil { // a store that is no memory makes them for us
 			return err
 		}
-		if count > 0 {
-			doc = append(doc, ',')
-		}
-		doc = append(doc, entry...)
-		count++
+		entries = append(entries, entry)
 		req.Last = string(referrer.Digest)
 	}
 	if req.ArtifactTypes != nil {
 		w.Header().Set("OCI-Filters-Applied", "artifactType")
 	}
 	w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
-	writeJSON(w, append(doc, end...))
+	w.Header().Set("Content-Length", strconv.Itoa(size))
+	jsonHeader(w)
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	out := bufio.NewWriterSize(w, min(size, listChunk))
+	out.WriteString(begin)
+	for i, entry := range entries {
+		if i > 0 {
+			out.WriteByte(',')
+		}
+		out.Write(entry)
+	}
+	out.WriteString(end)
+	out.Flush() // what can't be written can't be told
 	return nil
 }
+
+// listChunk is how much of a list is written at once, in bytes.
+const listChunk = 32 << 10

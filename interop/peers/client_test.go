@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 // A client that costs little: requests are bytes made beforehand, and of an
 // answer it reads what it must.
 

@@ -9,5 +9,8 @@
 //	go test ./peers                                     a short round, which shows that it works
 //	go test -timeout 60m -run TestTable ./peers -table  the whole, written to BENCHMARKS.md
 //	go test -v -run TestTable ./peers -table -rows pull some of it, printed
+//	BERTH_PEERS_PROFILES=/tmp go test -run TestTable ./peers -table -rows HEAD   writes raw.pprof, berth.pprof, ...
 //	go test -run '^$' -bench . ./peers                  for benchstat
+//
+// It reads /proc, so it is for Linux alone.
 package peers

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 // The servers that are measured.
 
 package peers
@@ -15,10 +17,14 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"cuelabs.dev/go/oci/ociregistry/ocimem"
@@ -121,13 +127,41 @@ func b2i(b bool) int {
 	return 0
 }
 
-const kindVariable = "BERTH_PEERS_SERVER"
+const (
+	kindVariable    = "BERTH_PEERS_SERVER"
+	profileVariable = "BERTH_PEERS_PROFILES" // a folder for the processor's profiles of servers
+)
+
+// profile writes a profile of the processor to a file, from SIGUSR1 on until
+// SIGTERM.
+func profile(name string) {
+	begin, end := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(begin, syscall.SIGUSR1)
+	signal.Notify(end, syscall.SIGTERM)
+	go func() {
+		<-begin
+		file, err := os.Create(name)
+		if err == nil {
+			err = pprof.StartCPUProfile(file)
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		<-end
+		pprof.StopCPUProfile()
+		file.Close()
+		os.Exit(0)
+	}()
+}
 
 func TestMain(m *testing.M) {
 	if kind := os.Getenv(kindVariable); kind != "" {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			log.Fatal(err)
+		}
+		if dir := os.Getenv(profileVariable); dir != "" {
+			profile(filepath.Join(dir, kind+".pprof"))
 		}
 		fmt.Println(listener.Addr())
 		log.Fatal(http.Serve(listener, newHandler(kind)))

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 package peers
 
 import (
@@ -13,15 +15,17 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
 
 var (
-	whole  = flag.Bool("table", false, "measure all rows in full")
-	write  = flag.String("write", "", "write the table to this file")
-	only   = flag.String("rows", "", "measure the rows whose names match this regular expression")
-	rounds = flag.Int("rounds", 5, "rounds, of which the medians count")
+	whole   = flag.Bool("table", false, "measure all rows in full")
+	write   = flag.String("write", "", "write the table to this file")
+	only    = flag.String("rows", "", "measure the rows whose names match this regular expression")
+	servers = flag.String("servers", strings.Join(kinds, ","), "measure these, raw among them")
+	rounds  = flag.Int("rounds", 5, "rounds, of which the medians count")
 )
 
 // round is what a server did in a round.
@@ -74,7 +78,7 @@ func (r row) measure(t testing.TB, rounds int, share float64) result {
 	}
 	var all []*contestant
 	for _, kind := range kinds {
-		if !r.can(kind) || !*whole && kind != "raw" && kind != "berth" {
+		if !r.can(kind) || !slices.Contains(strings.Split(*servers, ","), kind) || !*whole && kind != "raw" && kind != "berth" {
 			continue // a taste of the harness needs no peers, which are slow to fill
 		}
 		p := &contestant{server: startServer(t, kind)}
@@ -88,6 +92,13 @@ func (r row) measure(t testing.TB, rounds int, share float64) result {
 		}
 		p.op, p.cleanup = r.prepare(t, p.conns[0])
 		all = append(all, p)
+	}
+	profiled := os.Getenv(profileVariable) != ""
+	if profiled {
+		for _, p := range all {
+			p.cmd.Process.Signal(syscall.SIGUSR1)
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
 	ops := max(r.conns, int(float64(r.ops)*share))
 	for n := range rounds + 1 { // the first to warm up
@@ -114,6 +125,10 @@ func (r row) measure(t testing.TB, rounds int, share float64) result {
 			cpus = append(cpus, got.cpu/float64(got.ops))
 		}
 		res.rate[p.kind], res.ratio[p.kind], res.cpu[p.kind] = median(rates), median(ratios), median(cpus)
+		if profiled {
+			p.cmd.Process.Signal(syscall.SIGTERM)
+			p.cmd.Wait()
+		}
 		p.cmd.Process.Kill()
 	}
 	res.elapsed = time.Since(start)
@@ -128,9 +143,6 @@ func median(list []float64) float64 {
 // TestTable measures the rows: without -table hardly, to see that all of them
 // work.
 func TestTable(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("processor time and memory are read from /proc")
-	}
 	match := regexp.MustCompile(*only)
 	var out strings.Builder
 	head := "| work | goal |"
