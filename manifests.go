@@ -240,26 +240,13 @@ func (p ManifestPush) manifest(ctx context.Context, s Store, repo string) (Manif
 		}
 		algorithm = d.Algorithm()
 	}
-	of := algorithm.FromBytes(p.Content)
-	if d == "" || d == of {
-		// Clients push again what is there. It was checked when it came.
-		there, err := s.GetManifest(ctx, repo, of)
-		if err == nil && there.MediaType == p.MediaType && bytes.Equal(there.Content, p.Content) {
-			return there, nil
-		}
-	}
-
 	m, names, err := parseManifest(p.MediaType, p.Content)
 	if err != nil {
 		return Manifest{}, err
 	}
-	if len(names.payload) != len(p.Content) { // a signed one
-		of = algorithm.FromBytes(names.payload)
-	}
-	if d != "" && d != of {
+	if m.Digest = algorithm.FromBytes(names.payload); d != "" && d != m.Digest {
 		return Manifest{}, ErrDigestInvalid
 	}
-	m.Digest = of
 	if m.Subject != "" {
 		m.Referrer.Digest = m.Digest
 		m.Referrer.Descriptor, err = json.Marshal(struct {

@@ -59,7 +59,7 @@ type descriptor struct {
 }
 
 type signature struct {
-	Protected string `json:"protected"`
+	protected string
 }
 
 // parseManifest looks into a manifest, once and for all: what a store keeps of
@@ -144,7 +144,7 @@ func parseManifest(mediaType string, content []byte) (Manifest, manifestNames, e
 			names.blobs = append(names.blobs, layer.digest)
 		}
 		if len(doc.signatures) > 0 {
-			payload, ok := signedPayload(content, doc.signatures[0].Protected)
+			payload, ok := signedPayload(content, doc.signatures[0].protected)
 			if !ok {
 				return fail("malformed signature")
 			}
@@ -186,155 +186,221 @@ func parseMediaType(s string) (string, bool) {
 // parseDocument reads a manifest. It stops at the first thing that is wrong, so
 // that what it holds is bounded by what content says, not by how often.
 func parseDocument(content []byte) (doc manifestDoc, err error) {
-	descriptors := func(list *[]descriptor, digestKey string) func(*json.Decoder) error {
-		return func(dec *json.Decoder) error {
-			all := []descriptor{}
-			null, err := elements(dec, func() error {
-				d, err := parseDescriptor(dec, digestKey)
-				all = append(all, d)
+	if !json.Valid(content) {
+		return doc, json.Unmarshal(content, new(json.RawMessage)) // which tells where
+	}
+	err = members(content, func(key string, v []byte) (err error) {
+		switch key {
+		case "mediaType":
+			doc.mediaType, err = text(v)
+		case "artifactType":
+			doc.artifactType, err = text(v)
+		case "config":
+			doc.config, err = parseDescriptor(v, "digest")
+		case "subject":
+			doc.subject, err = parseDescriptor(v, "digest")
+		case "layers":
+			doc.layers, err = parseDescriptors(v, "digest")
+		case "manifests":
+			doc.manifests, err = parseDescriptors(v, "digest")
+		case "fsLayers":
+			doc.fsLayers, err = parseDescriptors(v, "blobSum")
+		case "annotations":
+			doc.annotations, err = parseAnnotations(v)
+		case "signatures":
+			err = elements(v, func(v []byte) error {
+				if len(doc.signatures) == maxSignatures {
+					return errors.New("too many signatures")
+				}
+				var s signature
+				err := members(v, func(key string, v []byte) (err error) {
+					if key == "protected" {
+						s.protected, err = text(v)
+					}
+					return err
+				}, "protected")
+				doc.signatures = append(doc.signatures, s)
 				return err
 			})
-			if !null {
-				*list = all
-			}
-			return err
 		}
-	}
-	one := func(d **descriptor) func(*json.Decoder) error {
-		return func(dec *json.Decoder) error {
-			var raw json.RawMessage
-			if err := dec.Decode(&raw); err != nil || string(raw) == "null" {
-				return err
-			}
-			parsed, err := parseDescriptor(json.NewDecoder(bytes.NewReader(raw)), "digest")
-			*d = &parsed
-			return err
-		}
-	}
-	value := func(v any) func(*json.Decoder) error {
-		return func(dec *json.Decoder) error { return dec.Decode(v) }
-	}
-	dec := json.NewDecoder(bytes.NewReader(content))
-	err = members(dec, map[string]func(*json.Decoder) error{
-		"mediaType":    value(&doc.mediaType),
-		"artifactType": value(&doc.artifactType),
-		"config":       one(&doc.config),
-		"layers":       descriptors(&doc.layers, "digest"),
-		"manifests":    descriptors(&doc.manifests, "digest"),
-		"fsLayers":     descriptors(&doc.fsLayers, "blobSum"),
-		"subject":      one(&doc.subject),
-		"annotations":  func(dec *json.Decoder) (err error) { doc.annotations, err = readStrings(dec); return err },
-		"signatures":   value(&doc.signatures),
-	})
-	if err != nil {
-		return doc, err
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return doc, errors.New("malformed JSON: something after the document")
-	}
-	return doc, nil
+		return err
+	}, "mediaType", "artifactType", "config", "subject", "layers", "manifests", "fsLayers", "annotations", "signatures")
+	return doc, err
 }
 
-// readStrings returns an object of strings, nil for an empty one or null.
-func readStrings(dec *json.Decoder) (raw json.RawMessage, err error) {
-	if err := dec.Decode(&raw); err != nil || string(raw) == "null" {
-		return nil, err
-	}
-	inner := json.NewDecoder(bytes.NewReader(raw))
-	if err := delimiter(inner, '{'); err != nil {
-		return nil, err
-	}
-	if !inner.More() {
+// maxSignatures is the most that a manifest may have; Docker made one.
+const maxSignatures = 100
+
+// parseDescriptor reads a descriptor, nil for null. Its digest must be one, if of
+// an algorithm unknown here: a manifest may name what only others can verify.
+func parseDescriptor(v []byte, digestKey string) (*descriptor, error) {
+	if string(v) == "null" {
 		return nil, nil
 	}
-	for inner.More() {
-		if _, err := inner.Token(); err != nil { // the key
-			return nil, err
+	var d descriptor
+	err := members(v, func(key string, v []byte) (err error) {
+		s := ""
+		switch key {
+		case "mediaType":
+			d.mediaType, err = text(v)
+		case digestKey:
+			s, err = text(v)
+			d.digest = digest.Digest(s)
 		}
-		value, err := inner.Token()
-		if err != nil {
-			return nil, err
-		}
-		if _, ok := value.(string); !ok {
-			return nil, errJSONKind
-		}
-	}
-	return raw, nil
-}
-
-// parseDescriptor reads a descriptor, whose digest must be one, if of an
-// algorithm unknown here: a manifest may name what only others can verify.
-func parseDescriptor(dec *json.Decoder, digestKey string) (d descriptor, err error) {
-	err = members(dec, map[string]func(*json.Decoder) error{
-		"mediaType": func(dec *json.Decoder) error { return dec.Decode(&d.mediaType) },
-		digestKey:   func(dec *json.Decoder) error { return dec.Decode(&d.digest) },
-	})
+		return err
+	}, "mediaType", digestKey)
 	if err == nil && checkDigest(d.digest) == errBadDigest {
 		err = errors.New("malformed digest in a descriptor")
 	}
-	return d, err
+	return &d, err
 }
 
-// members reads a JSON object, and has each member in known read by its
-// function. A member that stands there twice, or in letters of another case, is
-// an error: JSON parsers differ in what they make of it.
-func members(dec *json.Decoder, known map[string]func(*json.Decoder) error) error {
-	if err := delimiter(dec, '{'); err != nil {
-		return err
+// parseDescriptors reads a list of descriptors, nil for null.
+func parseDescriptors(v []byte, digestKey string) ([]descriptor, error) {
+	if string(v) == "null" {
+		return nil, nil
 	}
-	seen := make(map[string]bool, len(known))
-	for dec.More() {
-		token, err := dec.Token()
+	all := []descriptor{}
+	err := elements(v, func(v []byte) error {
+		d, err := parseDescriptor(v, digestKey)
+		if err == nil && d == nil {
+			err = errJSONKind
+		}
+		if err == nil {
+			all = append(all, *d)
+		}
+		return err
+	})
+	return all, err
+}
+
+// parseAnnotations returns an object of strings, nil for an empty one or null.
+func parseAnnotations(v []byte) (json.RawMessage, error) {
+	if string(v) == "null" {
+		return nil, nil
+	}
+	n := 0
+	err := members(v, func(_ string, v []byte) error {
+		if n++; v[0] != '"' {
+			return errJSONKind
+		}
+		return nil
+	})
+	if n == 0 {
+		return nil, err
+	}
+	return v, err
+}
+
+// The functions below read JSON that is known to be valid.
+
+// members has each member of an object read. Of those that are known, one that
+// stands there twice, or in letters of another case, is an error: JSON parsers
+// differ in what they make of it.
+func members(v []byte, read func(key string, v []byte) error, known ...string) error {
+	if v = trim(v); v[0] != '{' {
+		return errJSONKind
+	}
+	var seen uint // a bit for each in known
+	for v = trim(v[1:]); v[0] != '}'; {
+		end := valueEnd(v)
+		key, err := text(v[:end])
 		if err != nil {
 			return err
 		}
-		key := token.(string) // a decoder gives no other
-		read, ok := known[key]
-		switch {
-		case !ok:
-			for k := range known {
-				if strings.EqualFold(k, key) {
-					return fmt.Errorf("a member that is %s in other letters", k)
+		v = trim(trim(v[end:])[1:]) // the colon
+		end = valueEnd(v)
+		for i, name := range known {
+			if !strings.EqualFold(name, key) {
+				continue
+			}
+			if name != key {
+				return fmt.Errorf("a member that is %s in other letters", name)
+			}
+			if seen&(1<<i) != 0 {
+				return fmt.Errorf("two members %s", name)
+			}
+			seen |= 1 << i
+		}
+		if err := read(key, v[:end]); err != nil {
+			return err
+		}
+		if v = trim(v[end:]); v[0] == ',' {
+			v = trim(v[1:])
+		}
+	}
+	return nil
+}
+
+// elements has each element of an array read.
+func elements(v []byte, read func(v []byte) error) error {
+	if v = trim(v); v[0] != '[' {
+		return errJSONKind
+	}
+	for v = trim(v[1:]); v[0] != ']'; {
+		end := valueEnd(v)
+		if err := read(v[:end]); err != nil {
+			return err
+		}
+		if v = trim(v[end:]); v[0] == ',' {
+			v = trim(v[1:])
+		}
+	}
+	return nil
+}
+
+// text returns a string, "" for null.
+func text(v []byte) (s string, err error) {
+	switch {
+	case v[0] == '"' && bytes.IndexByte(v, '\\') < 0:
+		return string(v[1 : len(v)-1]), nil
+	case v[0] == '"':
+		return s, json.Unmarshal(v, &s)
+	case string(v) == "null":
+		return "", nil
+	}
+	return "", errJSONKind
+}
+
+// trim returns v without the space before it.
+func trim(v []byte) []byte {
+	for len(v) > 0 && (v[0] == ' ' || v[0] == '\t' || v[0] == '\n' || v[0] == '\r') {
+		v = v[1:]
+	}
+	return v
+}
+
+// valueEnd returns the length of the value that v begins with.
+func valueEnd(v []byte) int {
+	depth := 0
+	for i := 0; i < len(v); i++ {
+		switch v[i] {
+		case '"':
+			for i++; v[i] != '"'; i++ {
+				if v[i] == '\\' {
+					i++
 				}
 			}
-			var skipped json.RawMessage
-			err = dec.Decode(&skipped)
-		case seen[key]:
-			return fmt.Errorf("two members %s", key)
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		case ',', ' ', '\t', '\n', '\r':
+			if depth == 0 {
+				return i // the end of a number or a word
+			}
+			continue
 		default:
-			seen[key] = true
-			err = read(dec)
+			if depth == 0 && i+1 < len(v) && (v[i+1] == '}' || v[i+1] == ']') {
+				return i + 1 // as before
+			}
+			continue
 		}
-		if err != nil {
-			return err
-		}
-	}
-	return delimiter(dec, '}')
-}
-
-// elements reads a JSON array, each element by read, or null.
-func elements(dec *json.Decoder, read func() error) (null bool, err error) {
-	token, err := dec.Token()
-	if err != nil || token == nil {
-		return true, err
-	}
-	if token != json.Delim('[') {
-		return false, errJSONKind
-	}
-	for dec.More() {
-		if err := read(); err != nil {
-			return false, err
+		if depth == 0 {
+			return i + 1
 		}
 	}
-	return false, delimiter(dec, ']')
-}
-
-func delimiter(dec *json.Decoder, want json.Delim) error {
-	token, err := dec.Token()
-	if err == nil && token != want {
-		err = errJSONKind
-	}
-	return err
+	return len(v)
 }
 
 var errJSONKind = errors.New("a value of the wrong type")

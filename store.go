@@ -175,9 +175,9 @@ type Manifest struct {
 	// Content is exactly what was pushed. It must not be changed.
 	Content []byte
 
-	// Subject is the digest of the manifest that this one refers to, if any.
-	// Referrer is what its entry in the subject's list of referrers has; a
-	// store may leave it out of what GetManifest and GetTag return.
+	// Subject is the digest of the manifest that this one refers to, if any,
+	// and Referrer what its entry in the subject's list of referrers has. A
+	// store may leave them out of what GetManifest and GetTag return.
 	Subject  digest.Digest
 	Referrer Referrer
 }
