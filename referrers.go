@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -62,7 +63,12 @@ func (h referrerHandlers) list(w http.ResponseWriter, r *http.Request, req Reque
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	out := bufio.NewWriterSize(w, min(size, listChunk))
+	out := listWriters.Get().(*bufio.Writer)
+	out.Reset(w)
+	defer func() {
+		out.Reset(nil) // what is kept is the buffer
+		listWriters.Put(out)
+	}()
 	out.WriteString(begin)
 	for i, entry := range entries {
 		if i > 0 {
@@ -75,5 +81,5 @@ func (h referrerHandlers) list(w http.ResponseWriter, r *http.Request, req Reque
 	return nil
 }
 
-// listChunk is how much of a list is written at once, in bytes.
-const listChunk = 32 << 10
+// listWriters have buffers for what of a list is written at once.
+var listWriters = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 64<<10) }}
