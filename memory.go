@@ -222,17 +222,20 @@ func (m *MemStore) DeleteBlob(_ context.Context, repo string, d digest.Digest) e
 // kept twice.
 func (c *memContent) link(repo string, d digest.Digest, b *memBlob) {
 	r, _ := c.repo(repo)
-	if _, ok := r.blobs.get(string(d)); ok {
-		return
-	}
 	links, ok := c.blobs.get(string(d))
+	if ok {
+		b = links.memBlob
+	}
+	had := r.blobs.len
+	if r.blobs = r.blobs.with(string(d), b); r.blobs.len == had {
+		return // it was there
+	}
 	if !ok {
 		links.memBlob = b
 		c.bytes += b.size
 	}
 	links.repos = links.repos.with(repo, struct{}{})
 	c.blobs = c.blobs.with(string(d), links)
-	r.blobs = r.blobs.with(string(d), links.memBlob)
 	c.set(repo, r)
 	c.bytes += memEntry
 }
