@@ -77,19 +77,17 @@ func serveContent(w http.ResponseWriter, r *http.Request, mediaType string, d di
 		return errPrecondition
 	}
 	h := w.Header()
-	fields := []string{string(d), `"` + string(d) + `"`, mediaType, ""}
-	h["Docker-Content-Digest"] = fields[0:1:1]
-	h["Etag"] = fields[1:2:2]
+	etag := `"` + string(d) + `"`
+	setFields(w, "Docker-Content-Digest", string(d), "Etag", etag)
 	h["X-Content-Type-Options"] = noSniff // what a browser makes of a blob is not for its bytes to say
 	if c != nil && !c.noneMatch(d) {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	h["Content-Type"] = fields[2:3:3]
 	h["Accept-Ranges"] = acceptBytes
 
 	start, length, status := int64(0), size, http.StatusOK
-	switch specs := rangeSpecs(r, fields[1], size); len(specs) {
+	switch specs := rangeSpecs(r, etag, size); len(specs) {
 	default:
 		return serveRanges(w, r, specs, size, content)
 	case 0: // all of it
@@ -104,8 +102,7 @@ func serveContent(w http.ResponseWriter, r *http.Request, mediaType string, d di
 		status = http.StatusPartialContent
 		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, start+length-1, size))
 	}
-	fields[3] = strconv.FormatInt(length, 10)
-	h["Content-Length"] = fields[3:4:4]
+	setFields(w, "Content-Type", mediaType, "Content-Length", strconv.FormatInt(length, 10))
 	w.WriteHeader(status)
 	if r.Method == http.MethodHead {
 		return nil

@@ -98,7 +98,7 @@ func (h manifestHandlers) put(w http.ResponseWriter, r *http.Request, req Reques
 	for _, tag := range req.Tags {
 		w.Header().Add("OCI-Tag", tag)
 	}
-	created(w, Request{Op: OpManifestGet, Repo: req.Repo, Digest: m.Digest}.URL(), m.Digest)
+	created(w, manifestURL(req.Repo, string(m.Digest)), m.Digest)
 	return nil
 }
 

@@ -364,6 +364,15 @@ func ping(w http.ResponseWriter) error {
 	return nil
 }
 
+// setFields sets fields of an answer, of names in the canonical form, at the cost
+// of one allocation.
+func setFields(w http.ResponseWriter, pairs ...string) {
+	h := w.Header()
+	for i := 0; i+1 < len(pairs); i += 2 {
+		h[pairs[i]] = pairs[i+1 : i+2 : i+2]
+	}
+}
+
 // writeJSON answers 200 with a JSON document.
 func writeJSON(w http.ResponseWriter, doc []byte) {
 	jsonHeader(w)

@@ -364,7 +364,7 @@ func (req Request) URL() string {
 	case OpBlobGet, OpBlobHead, OpBlobDelete:
 		path = blobURL(req.Repo, req.Digest)
 	case OpManifestGet, OpManifestHead, OpManifestPut, OpManifestDelete:
-		path = "/v2/" + req.Repo + "/manifests/" + req.Tag + req.Digest.String()
+		path = manifestURL(req.Repo, req.Tag+string(req.Digest))
 	case OpBlobPush:
 		path = uploadURL(req.Repo, "")
 		set("digest", req.Digest.String())
@@ -385,6 +385,10 @@ func (req Request) URL() string {
 
 func blobURL(repo string, d digest.Digest) string {
 	return "/v2/" + repo + "/blobs/" + d.String()
+}
+
+func manifestURL(repo, reference string) string {
+	return "/v2/" + repo + "/manifests/" + reference
 }
 
 func uploadURL(repo, id string) string {

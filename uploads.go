@@ -241,18 +241,14 @@ func (h uploadHandlers) refused(w http.ResponseWriter, r *http.Request, req Requ
 
 // progress sets the headers that tell a client where its upload stands.
 func progress(w http.ResponseWriter, repo, id string, size int64) {
-	h := w.Header()
-	h.Set("Location", uploadURL(repo, id))
-	// The last byte's position; the spec has no way to say that there is none.
-	h.Set("Range", "0-"+strconv.FormatInt(max(size-1, 0), 10))
-	h.Set("Docker-Upload-UUID", id)
+	// In Range is the last byte's position; the spec has no way to say that
+	// there is none.
+	setFields(w, "Location", uploadURL(repo, id), "Range", "0-"+strconv.FormatInt(max(size-1, 0), 10), "Docker-Upload-Uuid", id)
 }
 
 // created answers 201 for content that is now at location.
 func created(w http.ResponseWriter, location string, d digest.Digest) {
-	h := w.Header()
-	h.Set("Location", location)
-	h.Set("Docker-Content-Digest", string(d))
+	setFields(w, "Location", location, "Docker-Content-Digest", string(d))
 	w.WriteHeader(http.StatusCreated)
 }
 
