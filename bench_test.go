@@ -184,3 +184,91 @@ func BenchmarkPush(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkWork is what clients do in several requests, in process.
+func BenchmarkWork(b *testing.B) {
+	const imageType = "application/vnd.oci.image.manifest.v1+json"
+	data := make([]byte, 64<<20)
+	mathrand.NewChaCha8([32]byte{3}).Read(data)
+	large := digest.FromBytes(data)
+	var layers []digest.Digest
+	manifest := `{"schemaVersion":2,"mediaType":"` + imageType + `","config":{"mediaType":"x/y","digest":"%s","size":1},"layers":[`
+	for i := range 5 {
+		layers = append(layers, digest.FromBytes(data[i*64<<10:(i+1)*64<<10]))
+		if i > 0 {
+			manifest += ","
+		}
+		manifest += fmt.Sprintf(`{"mediaType":"x/y","digest":"%s","size":65536}`, layers[i])
+	}
+	manifest = fmt.Sprintf(manifest, layers[0]) + "]}"
+
+	for _, work := range []struct {
+		name  string
+		bytes int
+		do    func(do func(method, url, contentType string, body []byte, want int) http.Header, i int)
+	}{
+		{"blob_by_POST_and_PUT", 4 << 10, func(do func(string, string, string, []byte, int) http.Header, i int) {
+			d := digest.FromBytes(data[:4<<10]).String()
+			location := do("POST", "/v2/a/blobs/uploads/", "", nil, 202).Get("Location")
+			do("PUT", location+"?digest="+d, "", data[:4<<10], 201)
+			do("DELETE", "/v2/a/blobs/"+d, "", nil, 202)
+		}},
+		{"blob_in_PATCHes_of_16_MiB", len(data), func(do func(string, string, string, []byte, int) http.Header, i int) {
+			location := do("POST", "/v2/a/blobs/uploads/", "", nil, 202).Get("Location")
+			for p := data; len(p) > 0; p = p[16<<20:] {
+				location = do("PATCH", location, "", p[:16<<20], 202).Get("Location")
+			}
+			do("PUT", location+"?digest="+large.String(), "", nil, 201)
+			do("DELETE", "/v2/a/blobs/"+large.String(), "", nil, 202)
+		}},
+		{"image", 5 * 64 << 10, func(do func(string, string, string, []byte, int) http.Header, i int) {
+			repo := fmt.Sprint("/v2/image", i)
+			for l, d := range layers {
+				do("HEAD", repo+"/blobs/"+d.String(), "", nil, 404)
+				location := do("POST", repo+"/blobs/uploads/", "", nil, 202).Get("Location")
+				do("PUT", location+"?digest="+d.String(), "", data[l*64<<10:(l+1)*64<<10], 201)
+			}
+			do("PUT", repo+"/manifests/tag", imageType, []byte(manifest), 201)
+		}},
+		{"image_again", 0, func(do func(string, string, string, []byte, int) http.Header, i int) {
+			for _, d := range layers {
+				do("HEAD", "/v2/seed/blobs/"+d.String(), "", nil, 200)
+			}
+			do("PUT", "/v2/seed/manifests/tag", imageType, []byte(manifest), 201)
+		}},
+		{"image_mounted", 0, func(do func(string, string, string, []byte, int) http.Header, i int) {
+			repo := fmt.Sprint("/v2/mount", i)
+			for _, d := range layers {
+				do("POST", repo+"/blobs/uploads/?mount="+d.String()+"&from=seed", "", nil, 201)
+			}
+			do("PUT", repo+"/manifests/tag", imageType, []byte(manifest), 201)
+		}},
+		{"referrer", 0, func(do func(string, string, string, []byte, int) http.Header, i int) {
+			m := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"x/y","digest":%q,"size":1},"layers":[],"subject":{"mediaType":%q,"digest":%q,"size":1},"annotations":{"i":"%d"}}`, imageType, layers[0], imageType, large, i)
+			do("PUT", "/v2/seed/manifests/"+digest.FromString(m).String(), imageType, []byte(m), 201)
+		}},
+	} {
+		b.Run(work.name, func(b *testing.B) {
+			h := New()
+			w := &sink{header: make(http.Header)}
+			do := func(method, url, contentType string, body []byte, want int) http.Header {
+				w.reset()
+				r := httptest.NewRequest(method, url, bytes.NewReader(body))
+				r.Header.Set("Content-Type", contentType)
+				h.ServeHTTP(w, r)
+				if w.status != want {
+					b.Fatalf("%s %s: %d, want %d", method, url, w.status, want)
+				}
+				return w.header
+			}
+			for l, d := range layers {
+				do("POST", "/v2/seed/blobs/uploads/?digest="+d.String(), "", data[l*64<<10:(l+1)*64<<10], 201)
+			}
+			b.SetBytes(int64(work.bytes))
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				work.do(do, i)
+			}
+		})
+	}
+}
