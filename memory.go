@@ -350,7 +350,7 @@ type memUpload struct {
 
 	// Whoever has the lease has these.
 	blob memBlob
-	hash hash.Hash
+	hash hashing
 }
 
 // memLease is an Upload.
@@ -359,9 +359,11 @@ type memLease struct {
 	store  *MemStore
 	closed bool  // the session may be another's now
 	size   int64 // when it was closed
-	// The state at the start of the lease, for Rollback.
+	// The state at the start of the lease, for Rollback: the hash's once
+	// something has come through the lease, and all before is hashed.
 	startSize int64
 	startHash []byte
+	saved     bool // startHash is asked for
 }
 
 func (m *MemStore) CreateUpload(_ context.Context, repo string, opts UploadOptions) (Upload, error) {
@@ -392,7 +394,7 @@ func (m *MemStore) CreateUpload(_ context.Context, repo string, opts UploadOptio
 		algorithm: opts.Algorithm,
 		leased:    true,
 		reserved:  memEntry,
-		hash:      opts.Algorithm.Hash(),
+		hash:      hashing{hash: opts.Algorithm.Hash()},
 	}
 	m.reserved += memEntry
 	if m.uploads == nil {
@@ -413,11 +415,6 @@ func (m *MemStore) ResumeUpload(_ context.Context, repo, id string) (Upload, err
 		return nil, ErrUploadBusy
 	}
 	l := &memLease{memUpload: u, store: m, startSize: u.blob.size}
-	if u.blob.size > 0 {
-		if l.startHash, err = u.hash.(encoding.BinaryMarshaler).MarshalBinary(); err != nil {
-			return nil, err
-		}
-	}
 	u.leased = true
 	m.idle.Remove(u.element)
 	return l, nil
@@ -494,8 +491,7 @@ func (l *memLease) Size() int64 {
 func (l *memLease) ended() bool { return l.closed || l.gone.Load() }
 
 func (l *memLease) ReadFrom(r io.Reader) (total int64, err error) {
-	h := hashing{hash: l.hash}
-	defer h.wait()
+	defer l.hash.end()
 	for {
 		if l.ended() {
 			return total, ErrBlobUploadUnknown
@@ -505,8 +501,14 @@ func (l *memLease) ReadFrom(r io.Reader) (total int64, err error) {
 			read = l.fill
 		}
 		p, err := read(r)
-		l.blob.extend(len(p))
-		h.write(p, total)
+		if len(p) > 0 {
+			if !l.saved && l.startSize > 0 {
+				l.hash.take(hashOp{save: &l.startHash}, false)
+			}
+			l.saved = true
+			l.blob.extend(len(p))
+			l.hash.take(hashOp{piece: p}, total >= hashAside)
+		}
 		total += int64(len(p))
 		switch {
 		case err == io.EOF:
@@ -580,51 +582,86 @@ func (b *memBlob) last() []byte {
 
 // extend takes the n bytes after the end of the last segment for content.
 func (b *memBlob) extend(n int) {
-	if n > 0 {
-		last := &b.segments[len(b.segments)-1]
-		*last = (*last)[:len(*last)+n]
-		b.size += int64(n)
-	}
+	last := &b.segments[len(b.segments)-1]
+	*last = (*last)[:len(*last)+n]
+	b.size += int64(n)
 }
 
-// hashing hashes what comes in, on another processor where it is much: one
-// reads the connection, the other hashes.
+// hashing is the hash of what comes in. Where that is much, a goroutine computes
+// it: one processor reads the connection, another hashes, and may still when
+// the request is answered.
 type hashing struct {
-	hash   hash.Hash
-	pieces chan []byte // to be hashed; nil as long as it is not much
-	done   chan struct{}
+	hash hash.Hash
+	ops  chan hashOp   // to the goroutine; nil without one
+	done chan struct{} // closed when the latest goroutine has ended; nil without one
+}
+
+// hashOp is to hash a piece, or to save the hash's state.
+type hashOp struct {
+	piece []byte // must not be changed
+	save  *[]byte
+}
+
+func (op hashOp) apply(h hash.Hash) {
+	if op.save != nil {
+		*op.save, _ = h.(encoding.BinaryMarshaler).MarshalBinary() // those of the standard library never fail
+		return
+	}
+	h.Write(op.piece)
 }
 
 const (
-	hashAside  = 256 << 10 // bytes from which on it is worth it
-	hashPieces = 64        // that may wait; their bytes are in memory anyway
+	hashAside = 256 << 10 // bytes from which on a goroutine is worth it
+	hashOps   = 64        // that may wait; their bytes are in memory anyway
 )
 
-// write hashes p, which comes after offset bytes and must not be changed.
-func (h *hashing) write(p []byte, offset int64) {
-	if len(p) == 0 {
-		return
-	}
-	if h.pieces == nil {
-		if offset < hashAside {
-			h.hash.Write(p)
+// take does op after all before it: aside, or at once if nothing waits.
+func (h *hashing) take(op hashOp, aside bool) {
+	if h.ops == nil {
+		if !aside && !h.behind() {
+			op.apply(h.hash)
 			return
 		}
-		h.pieces, h.done = make(chan []byte, hashPieces), make(chan struct{})
+		ops, done, before := make(chan hashOp, hashOps), make(chan struct{}), h.done
+		h.ops, h.done = ops, done
 		go func() {
-			defer close(h.done)
-			for p := range h.pieces {
-				h.hash.Write(p)
+			defer close(done)
+			if before != nil {
+				<-before
+			}
+			for op := range ops {
+				op.apply(h.hash)
 			}
 		}()
 	}
-	h.pieces <- p
+	h.ops <- op
+}
+
+// behind reports whether something is still to be hashed.
+func (h *hashing) behind() bool {
+	if h.done == nil {
+		return false
+	}
+	select {
+	case <-h.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// end lets the goroutine end once it has done all.
+func (h *hashing) end() {
+	if h.ops != nil {
+		close(h.ops)
+		h.ops = nil
+	}
 }
 
 // wait waits until all is hashed.
 func (h *hashing) wait() {
-	if h.pieces != nil {
-		close(h.pieces)
+	h.end()
+	if h.done != nil {
 		<-h.done
 	}
 }
@@ -679,7 +716,8 @@ func (l *memLease) Commit(_ context.Context, d digest.Digest) error {
 
 // verify compares the digest of the session's bytes with d.
 func (l *memLease) verify(d digest.Digest) error {
-	h := l.hash
+	l.hash.wait()
+	h := l.hash.hash
 	if a := d.Algorithm(); a != l.algorithm {
 		if !a.Available() {
 			return errBadAlgorithm
@@ -701,9 +739,10 @@ func (l *memLease) Rollback() error {
 	if l.ended() || b.size == l.startSize {
 		return nil // what was published is not to be touched
 	}
-	l.hash.Reset()
+	l.hash.wait()
+	l.hash.hash.Reset()
 	if l.startSize > 0 {
-		if err := l.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(l.startHash); err != nil {
+		if err := l.hash.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(l.startHash); err != nil {
 			return err
 		}
 	}
