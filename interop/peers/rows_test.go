@@ -241,7 +241,7 @@ func pushReferrer(t testing.TB, c *conn, subject digest.Digest, i int) {
 func beside(slow func(c *conn, large digest.Digest) []byte) func(testing.TB, *conn) (func(*conn, int) error, func(*conn)) {
 	return func(t testing.TB, c *conn) (func(*conn, int) error, func(*conn)) {
 		op, _ := pullBlob(4<<10)(t, c)
-		d := c.seedBlob(t, repo, largeData[:64*mib])
+		d := c.seedBlob(t, repo, largeData[:16*mib])
 		stalled, err := net.Dial("tcp", c.s.addr)
 		if err != nil {
 			t.Fatal(err)
@@ -255,13 +255,17 @@ func beside(slow func(c *conn, large digest.Digest) []byte) func(testing.TB, *co
 	}
 }
 
+var noDistribution = []string{"raw", "berth", "ggcr", "cuelabs"}
+
 var rows = []row{
-	{name: "push 256 MiB, one PUT", goal: 1.2, conns: 1, ops: 1, bytes: large, prepare: largePush(0)},
+	// distribution's driver in memory takes more than a minute for one of these,
+	// and copies the whole of a blob for a range of it.
+	{name: "push 256 MiB, one PUT", goal: 1.2, conns: 1, ops: 1, bytes: large, kinds: noDistribution, prepare: largePush(0)},
 	{name: "push 256 MiB in 16 MiB PATCHes", goal: 1.2, conns: 1, ops: 1, bytes: large, prepare: largePush(16 * mib)},
-	{name: "pull 256 MiB, 1 connection", goal: 0.98, conns: 1, ops: 2, bytes: large, prepare: pullBlob(large)},
-	{name: "pull 256 MiB, 8 connections", goal: 0.98, conns: 8, ops: 8, bytes: large, prepare: pullBlob(large)},
-	{name: "ranges of 64 KiB, 8 connections", goal: 0.9, conns: 8, ops: 8000, bytes: 64 << 10, prepare: func(t testing.TB, c *conn) (func(*conn, int) error, func(*conn)) {
-		d := c.seedBlob(t, repo, largeData[:64*mib])
+	{name: "pull 256 MiB, 1 connection", goal: 0.98, conns: 1, ops: 4, bytes: large, kinds: noDistribution, prepare: pullBlob(large)},
+	{name: "pull 256 MiB, 8 connections", goal: 0.98, conns: 8, ops: 8, bytes: large, kinds: noDistribution, prepare: pullBlob(large)},
+	{name: "ranges of 64 KiB, 8 connections", goal: 0.9, conns: 8, ops: 4000, bytes: 64 << 10, kinds: noDistribution, prepare: func(t testing.TB, c *conn) (func(*conn, int) error, func(*conn)) {
+		d := c.seedBlob(t, repo, largeData[:16*mib])
 		return pull(t, c, "GET", "/v2/"+repo+"/blobs/"+d.String(), 206, 64<<10, digest.FromBytes(largeData[10*mib:10*mib+64<<10]), fmt.Sprintf("Range: bytes=%d-%d", 10*mib, 10*mib+64<<10-1)), nil
 	}},
 	{name: "pull 4 KiB blobs, 8 connections", goal: 0.95, conns: 8, ops: 16_000, bytes: 4 << 10, prepare: pullBlob(4 << 10)},
@@ -314,7 +318,8 @@ var rows = []row{
 	}},
 	{name: "a page of 100 tags in 10,000", goal: 0.8, conns: 8, ops: 4000, prepare: tagPage(10_000)},
 	{name: "a page of 100 tags in 100,000", goal: 0.8, conns: 8, ops: 4000, kinds: []string{"raw", "berth"}, prepare: tagPage(100_000)},
-	{name: "a page of 100 of 10,000 repositories", goal: 0.8, conns: 8, ops: 2000, kinds: []string{"raw", "berth", "ggcr", "cuelabs"}, prepare: catalogPage(10_000)},
+	// go-containerregistry's catalog has no order, and so no pages.
+	{name: "a page of 100 of 10,000 repositories", goal: 0.8, conns: 8, ops: 2000, kinds: []string{"raw", "berth", "cuelabs"}, prepare: catalogPage(10_000)},
 	{name: "10 referrers among 10,000 manifests", goal: 0.8, conns: 8, ops: 4000, kinds: []string{"raw", "berth", "ggcr", "cuelabs"}, prepare: referrers(10, 10_000)},
 	{name: "1,000 referrers", goal: 0.5, conns: 8, ops: 800, kinds: []string{"raw", "berth", "ggcr", "cuelabs"}, prepare: referrers(1000, 0)},
 	{name: "4 KiB blobs beside a body that stalls", goal: 0.95, conns: 7, ops: 8000, bytes: 4 << 10, kinds: []string{"raw", "berth", "cuelabs", "distribution"}, prepare: beside(func(c *conn, _ digest.Digest) []byte {
