@@ -272,3 +272,41 @@ func BenchmarkWork(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkParallel has readers beside a writer: with -mutexprofile it shows what
+// they wait for.
+func BenchmarkParallel(b *testing.B) {
+	h, small, large, image := benchContent(b)
+	stop := make(chan bool)
+	written := make(chan int)
+	go func() {
+		w := &sink{header: make(http.Header)}
+		n := 0
+		for {
+			select {
+			case <-stop:
+				written <- n
+				return
+			default:
+			}
+			w.reset()
+			h.ServeHTTP(w, httptest.NewRequest("PUT", fmt.Sprint("/v2/a/manifests/w", n%100), bytes.NewReader([]byte("m"))))
+			n++
+		}
+	}()
+	requests := benchRequests(small, large, image)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		var all []func()
+		for _, q := range requests {
+			if q.name != "blob_large" {
+				all = append(all, q.do(b, h))
+			}
+		}
+		for i := 0; pb.Next(); i++ {
+			all[i%len(all)]()
+		}
+	})
+	close(stop)
+	b.ReportMetric(float64(<-written)/b.Elapsed().Seconds(), "writes/s")
+}
