@@ -9,9 +9,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"regexp"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -237,19 +237,13 @@ func machine() string {
 	return fmt.Sprintf("%d cores of %s, %s, %s", runtime.NumCPU(), model, runtime.GOOS, runtime.Version())
 }
 
+// versions are those of the peers' modules.
 func versions() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
+	list, err := exec.Command("go", "list", "-m", "github.com/google/go-containerregistry", "cuelabs.dev/go/oci/ociregistry", "github.com/distribution/distribution/v3").Output()
+	if err != nil {
 		return "unknown versions"
 	}
-	var list []string
-	for _, dep := range info.Deps {
-		switch dep.Path {
-		case "github.com/google/go-containerregistry", "cuelabs.dev/go/oci/ociregistry", "github.com/distribution/distribution/v3":
-			list = append(list, dep.Path+" "+dep.Version)
-		}
-	}
-	return strings.Join(list, ", ")
+	return strings.Join(strings.Split(strings.TrimSpace(string(list)), "\n"), ", ")
 }
 
 // BenchmarkPeers is all rows, for benchstat.
