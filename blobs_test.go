@@ -77,6 +77,8 @@ func TestGetBlob(t *testing.T) {
 		{name: "both hold", url: url, header: get("If-Match", "*", "If-None-Match", `"x"`), status: 200},
 		{name: "both are asked", url: url, header: get("If-Match", etag, "If-None-Match", "W/"+etag), status: 304},
 		{name: "a condition is before a range", url: url, header: get("If-None-Match", "*", "Range", "bytes=99-"), status: 304},
+		{name: "* in a list", url: url, header: get("If-None-Match", `"x", *`), status: 400, wantCode: "UNSUPPORTED"},
+		{name: "a space in an entity tag", url: url, header: get("If-None-Match", `"a b"`), status: 400, wantCode: "UNSUPPORTED"},
 		{name: "no entity tag", url: url, header: get("If-None-Match", d), status: 400, wantCode: "UNSUPPORTED"},
 		{name: "an entity tag without end", url: url, header: get("If-None-Match", `"x`), status: 400, wantCode: "UNSUPPORTED"},
 		{name: "entity tags without a comma", url: url, header: get("If-None-Match", `"x""y"`), status: 400, wantCode: "UNSUPPORTED"},

@@ -54,25 +54,24 @@ func parseEntityTags(fields []string) (*entityTags, bool) {
 		return nil, true
 	}
 	list := new(entityTags)
-	for s := strings.Join(fields, ","); ; {
+	s := strings.Join(fields, ",")
+	if strings.Trim(s, " \t") == "*" { // alone, never in a list
+		list.any = true
+		return list, true
+	}
+	for {
 		s = strings.TrimLeft(s, " \t,")
 		if s == "" {
 			return list, true
 		}
-		if s[0] == '*' {
-			list.any = true
-			s = s[1:]
-		} else {
-			opaque, weak := strings.CutPrefix(s, "W/")
-			quoted, ok := strings.CutPrefix(opaque, `"`)
-			value, rest, closed := strings.Cut(quoted, `"`)
-			if !ok || !closed {
-				return nil, false
-			}
-			list.tags = append(list.tags, entityTag{weak, value})
-			s = rest
+		opaque, weak := strings.CutPrefix(s, "W/")
+		quoted, ok := strings.CutPrefix(opaque, `"`)
+		value, rest, closed := strings.Cut(quoted, `"`)
+		if !ok || !closed || strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+			return nil, false
 		}
-		if s = strings.TrimLeft(s, " \t"); s != "" && s[0] != ',' {
+		list.tags = append(list.tags, entityTag{weak, value})
+		if s = strings.TrimLeft(rest, " \t"); s != "" && s[0] != ',' {
 			return nil, false
 		}
 	}

@@ -53,7 +53,10 @@ func (h manifestHandlers) put(w http.ResponseWriter, r *http.Request, req Reques
 	if err != nil {
 		return err
 	}
-	if r.Header.Get("Content-Range") != "" { // RFC 9110 section 14.5: there is no partial PUT
+	if types := r.Header.Values("Content-Type"); len(types) > 1 { // RFC 9110 section 8.3: others would take another
+		return fmt.Errorf("%w: %d Content-Types", ErrManifestInvalid, len(types))
+	}
+	if r.Header.Values("Content-Range") != nil { // RFC 9110 section 14.5: there is no partial PUT
 		return fmt.Errorf("%w: a manifest is pushed whole", errContentRange)
 	}
 	held := hold{budget: h.budget}

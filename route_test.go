@@ -207,7 +207,7 @@ func FuzzContentRange(f *testing.F) {
 	}
 	form := regexp.MustCompile(`^[0-9]+-[0-9]+$`)
 	f.Fuzz(func(t *testing.T, s string) {
-		c, err := parseContentRange(s)
+		c, err := parseContentRange([]string{s})
 		switch {
 		case err != nil || s == "":
 			if c != nil {

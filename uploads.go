@@ -165,8 +165,23 @@ func (h uploadHandlers) status(w http.ResponseWriter, r *http.Request, req Reque
 	return nil
 }
 
+// conditions checks those of r on a session, which has no entity tag.
+func (uploadHandlers) conditions(r *http.Request) error {
+	c, err := parseConditions(r)
+	if err != nil || c == nil {
+		return err
+	}
+	return c.check("")
+}
+
 // cancel answers DELETE <blob-push-location>: end-14.
 func (h uploadHandlers) cancel(w http.ResponseWriter, r *http.Request, req Request) error {
+	if _, err := h.store.UploadSize(r.Context(), req.Repo, req.UploadID); err != nil {
+		return err
+	}
+	if err := h.conditions(r); err != nil {
+		return err
+	}
 	if err := h.store.CancelUpload(r.Context(), req.Repo, req.UploadID); err != nil {
 		return err
 	}
@@ -183,7 +198,8 @@ func (h uploadHandlers) receive(r *http.Request, req Request) (size int64, err e
 		return 0, err
 	}
 	defer u.Close() // if something panics
-	if req.Op == OpUploadPut {
+	err = h.conditions(r)
+	if err == nil && req.Op == OpUploadPut {
 		err = checkDigest(req.Digest)
 	}
 	var body *requestBody
@@ -261,11 +277,11 @@ type contentRange struct {
 // ^[0-9]+-[0-9]+$, which is not HTTP's. Without one it returns nil. The form
 // has no way to say that there is nothing; some clients say so by an end before
 // the start (cuelabs' ociregistry closes its uploads so).
-func parseContentRange(s string) (*contentRange, error) {
-	if s == "" {
+func parseContentRange(fields []string) (*contentRange, error) {
+	if fields == nil {
 		return nil, nil
 	}
-	first, last, _ := strings.Cut(s, "-")
+	first, last, _ := strings.Cut(strings.Join(fields, ","), "-")
 	start, err1 := strconv.ParseUint(first, 10, 62)
 	end, err2 := strconv.ParseUint(last, 10, 62)
 	if err1 != nil || err2 != nil || end+1 < start {
@@ -278,8 +294,7 @@ func parseContentRange(s string) (*contentRange, error) {
 // blob. What r announces is checked before anything is read: a client that
 // sent "Expect: 100-continue" need not send it at all.
 func (h uploadHandlers) body(r *http.Request, size int64) (*requestBody, error) {
-	fields := r.Header.Values("Content-Range")
-	chunk, err := parseContentRange(strings.Join(fields, ","))
+	chunk, err := parseContentRange(r.Header.Values("Content-Range"))
 	if err != nil {
 		return nil, err
 	}

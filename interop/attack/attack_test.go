@@ -43,6 +43,10 @@ type attack struct {
 	// asks says which section asks for it.
 	asks string
 
+	// today has, for a finding, the statuses of what is answered in spite of
+	// that. The case is then skipped, with a word of it, until it holds.
+	today string
+
 	opts   []registry.Option
 	limits registry.Limits
 
@@ -74,12 +78,16 @@ var table = []struct {
 	{"queries", queries},
 	{"uploads", uploads},
 	{"limits", limits},
+	{"readings", readings},
+	{"signatures", signatures},
+	{"options", options},
 }
 
 var printTable = flag.Bool("table", false, "print the table of attacks: case, answer, section")
 
 func TestAttacks(t *testing.T) {
 	seen := make(map[string]bool)
+	findings := 0
 	lines := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(lines, "CASE\tANSWER\tSECTION")
 	for _, chapter := range table {
@@ -90,15 +98,34 @@ func TestAttacks(t *testing.T) {
 					t.Fatalf("%s: there are two of that name, or it does not say what is wanted", name)
 				}
 				seen[name] = true
-				fmt.Fprintf(lines, "%s\t%s %s\t%s\n", name, a.want, a.code, a.asks)
-				t.Run(a.name, a.carryOut)
+				fmt.Fprintf(lines, "%s\t%s\t%s\n", name, a.expected(), a.asks)
+				t.Run(a.name, func(t *testing.T) {
+					defer func() {
+						if t.Skipped() {
+							findings++
+						}
+					}()
+					a.carryOut(t)
+				})
 			}
 		})
 	}
 	if *printTable {
 		lines.Flush()
 	}
-	t.Logf("%d cases", len(seen))
+	t.Logf("%d cases, of which %d are findings", len(seen), findings)
+}
+
+// expected is what an attack wants, for the table.
+func (a attack) expected() string {
+	s := strings.TrimSpace(a.want + " " + a.code)
+	if n := strings.Count(a.want, " "); n > 9 {
+		s = fmt.Sprintf("%s, %d times", a.want[:strings.IndexByte(a.want, ' ')], n+1)
+	}
+	if a.today != "" {
+		s += " (today " + a.today + ")"
+	}
+	return s
 }
 
 func (a attack) carryOut(t *testing.T) {
@@ -115,6 +142,12 @@ func (a attack) carryOut(t *testing.T) {
 		}
 	})
 
+	if a.today != "" && !matches(answers, a.want) && matches(answers, a.today) {
+		for _, got := range answers {
+			w.checkAnswer(got)
+		}
+		t.Skipf("FINDING: %s asks for %s, and gets %s", a.asks, a.want, statuses(answers))
+	}
 	qt.Check(t, qt.IsTrue(matches(answers, a.want)), qt.Commentf("want %s, got %s", a.want, statuses(answers)))
 	changed := false
 	for _, got := range answers {

@@ -14,5 +14,8 @@
 //	go test -race .
 //	go test -v -run TestAttacks . -table
 //
+// A case that does not hold yet is a finding: it says what is answered today, and
+// is skipped with a word of it.
+//
 // The cases are in the chapters that attack_test.go lists.
 package attack

@@ -144,8 +144,6 @@ func framing() (list []attack) {
 		attack{name: "start_with_malformed_chunks", send: stream("POST", "/v2/a/blobs/uploads/", "x\r\n"), want: "202|400", asks: chunked},
 		attack{name: "start_with_a_body", send: push("POST", "/v2/a/blobs/uploads/", fresh) + ask("GET", "/v2/"), want: "202|400 200", asks: "spec, POST then PUT; RFC 9112 6.3"},
 		attack{name: "patch_cut_is_resumed", send: ask("PATCH", "/v2/a/blobs/uploads/{session}", "Content-Length: 25") + fresh, want: "400", partial: true, asks: "spec, Pushing a blob in chunks (GET for the current offset)"},
-		attack{name: "coding_and_length_close", send: stream("POST", "/v2/a/blobs/uploads/?digest="+sha(fresh), chunk(fresh)+lastChunk, "Content-Length: 5"), want: "201|400", asks: transferEncoding},
-		attack{name: "smuggled_behind_the_coding", send: stream("PUT", "/v2/A/manifests/new", lastChunk+ask("DELETE", "/v2/a/manifests/tag"), "Content-Length: 1000"), want: "400 closed", asks: transferEncoding + " (the server MUST close)"},
 	)
 }
 
