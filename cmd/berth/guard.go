@@ -119,6 +119,20 @@ func (w *progressWriter) ReadFrom(r io.Reader) (total int64, err error) {
 // Unwrap is for http.ResponseController.
 func (w *progressWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// giveBack gives memory back to the system when deletes have paused for a
+// while. Go's collector does so when it next runs, and in a server with nothing
+// to do that may take many minutes.
+func giveBack(h http.Handler, pause time.Duration) http.Handler {
+	timer := time.AfterFunc(pause, debug.FreeOSMemory)
+	timer.Stop()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r)
+		if r.Method == http.MethodDelete {
+			timer.Reset(pause)
+		}
+	})
+}
+
 // catchPanics answers 500 where h panics, and logs it once. An answer that has
 // begun is broken off.
 func catchPanics(h http.Handler, log *slog.Logger) http.Handler {

@@ -142,7 +142,8 @@ func (c *serveCmd) handler(stopping context.Context, log *slog.Logger) (http.Han
 		}
 		h = auth.Basic("berth", users.check, c.policy())(h)
 	}
-	return watchProgress(catchPanics(health(h, stopping), log), c.Progress), nil
+	h = giveBack(health(h, stopping), 3*time.Second)
+	return watchProgress(catchPanics(h, log), c.Progress), nil
 }
 
 // health answers /healthz and /readyz, and has h answer all else.

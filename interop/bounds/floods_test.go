@@ -274,6 +274,28 @@ func manyKeys(size int) string {
 	return b.String() + `"z":""`
 }
 
+// TestGivesBack deletes what it pushed: the memory goes back to the system.
+func TestGivesBack(t *testing.T) {
+	b := serve(t)
+	c := client(t)
+	idle := b.memory(t, "VmRSS")
+	const size = 100_000_000
+	data := make([]byte, size)
+	d := digest.FromBytes(data)
+	status, _ := b.send(t, c, "POST", "/v2/a/blobs/uploads/?digest="+d.String(), "application/octet-stream", data)
+	qt.Assert(t, qt.Equals(status, 201))
+	qt.Check(t, qt.IsTrue(b.memory(t, "VmRSS") > idle+size*9/10))
+	status, _ = b.send(t, c, "DELETE", "/v2/a/blobs/"+d.String(), "", nil)
+	qt.Assert(t, qt.Equals(status, 202))
+	for range 600 {
+		if b.memory(t, "VmRSS") < idle+size/5 {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Errorf("%d MiB are still there", b.memory(t, "VmRSS")>>20)
+}
+
 // TestConnections opens more connections than are allowed: the further ones
 // wait, and are served when others close.
 func TestConnections(t *testing.T) {
