@@ -64,13 +64,14 @@ func TestSoak(t *testing.T) {
 		t.Logf("memory %d MiB after %v: %.3f", first>>20, early, float64(mean(last))/float64(first))
 		qt.Check(t, qt.IsTrue(mean(last) <= first*11/10))
 	}
+	left := goroutines(t, debug)
 	for range 100 { // connections end
-		if goroutines(t, debug) <= atStart {
+		if left <= atStart {
 			break
 		}
 		time.Sleep(100 * time.Millisecond)
+		left = goroutines(t, debug)
 	}
-	left := goroutines(t, debug)
 	t.Logf("goroutines: %d at the start, %d at the end", atStart, left)
 	qt.Check(t, qt.IsTrue(left <= atStart))
 }
