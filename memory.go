@@ -60,8 +60,8 @@ type memLinks struct {
 // memRepo is what a repository holds. It is never changed: a change makes a
 // new one.
 type memRepo struct {
-	blobs     tree[*memBlob]    // by digest
-	manifests tree[memManifest] // by digest
+	blobs     tree[*memBlob]     // by digest
+	manifests tree[*memManifest] // by digest
 	tags      tree[digest.Digest]
 	referrers tree[tree[Referrer]] // by the subject's digest, then the referrer's
 }
@@ -844,7 +844,7 @@ func (m *MemStore) PutManifest(_ context.Context, repo string, mf Manifest, tags
 		}
 		// What is under a digest never changes, its type neither.
 		if _, ok := r.manifests.get(string(mf.Digest)); !ok {
-			r.manifests = r.manifests.with(string(mf.Digest), memManifest{Manifest: mf})
+			r.manifests = r.manifests.with(string(mf.Digest), &memManifest{Manifest: mf})
 			c.bytes += mf.memBytes()
 			r.refer(mf)
 		}
@@ -912,8 +912,7 @@ func (m *MemStore) DeleteTag(_ context.Context, repo, tag string, allow func(tag
 func (r *memRepo) tag(tag string, d digest.Digest) {
 	r.tags = r.tags.with(tag, d)
 	mf, _ := r.manifests.get(string(d))
-	mf.tags = mf.tags.with(tag, struct{}{})
-	r.manifests = r.manifests.with(string(d), mf)
+	r.manifests = r.manifests.with(string(d), &memManifest{mf.Manifest, mf.tags.with(tag, struct{}{})})
 }
 
 // untag takes a tag away, and reports whether it was there.
@@ -924,8 +923,7 @@ func (r *memRepo) untag(tag string) bool {
 	}
 	r.tags = r.tags.without(tag)
 	mf, _ := r.manifests.get(string(d))
-	mf.tags = mf.tags.without(tag)
-	r.manifests = r.manifests.with(string(d), mf)
+	r.manifests = r.manifests.with(string(d), &memManifest{mf.Manifest, mf.tags.without(tag)})
 	return true
 }
 

@@ -7,43 +7,64 @@
 package registry
 
 import (
-	"hash/maphash"
 	"iter"
+	"slices"
 )
 
-// A tree is a treap with strings as keys: a search tree by key, and a heap by
-// a keyed hash of the key, which keeps it balanced whatever keys a client
-// chooses. Its zero value is empty. Lookups and changes cost O(log n).
+// A tree is a B+ tree with strings as keys. Its zero value is empty. Lookups
+// and changes cost O(log n), whatever keys a client chooses, and a page of a
+// list lies in few nodes.
 type tree[V any] struct {
-	root *node[V]
+	root *node[V] // nil: empty
 	len  int
 }
 
+// A node is a leaf, with entries, or has children. All leaves are equally deep,
+// and none is empty.
 type node[V any] struct {
-	key         string
-	value       V
-	priority    uint64
-	left, right *node[V]
+	entries  []entry[V] // in order
+	children []child[V] // in order
 }
 
-var treeSeed = maphash.MakeSeed()
+type entry[V any] struct {
+	key   string
+	value V
+}
+
+// child is a node with a bound: no key in it is less, and none in the child
+// before it is not. That of a node's first child is not used.
+type child[V any] struct {
+	bound string
+	*node[V]
+}
+
+// width is the most that a node has. Each change copies one node a level: wider
+// ones cost more to copy, narrower ones more to find.
+const width = 24
 
 func (t tree[V]) get(key string) (value V, ok bool) {
-	for n := t.root; n != nil; {
-		switch {
-		case key < n.key:
-			n = n.left
-		case key > n.key:
-			n = n.right
-		default:
-			return n.value, true
-		}
+	n := t.root
+	if n == nil {
+		return value, false
 	}
-	return value, false
+	for n.children != nil {
+		n = n.children[n.child(key)].node
+	}
+	i, ok := n.entry(key)
+	if !ok {
+		return value, false
+	}
+	return n.entries[i].value, true
 }
 
 func (t tree[V]) with(key string, value V) tree[V] {
-	root, added := t.root.with(&node[V]{key: key, value: value, priority: maphash.String(treeSeed, key)})
+	if t.root == nil {
+		return tree[V]{&node[V]{entries: []entry[V]{{key, value}}}, 1}
+	}
+	root, right, added := t.root.with(key, value)
+	if right.node != nil {
+		root = &node[V]{children: []child[V]{{node: root}, right}}
+	}
 	return tree[V]{root, t.len + added}
 }
 
@@ -51,76 +72,152 @@ func (t tree[V]) without(key string) tree[V] {
 	if _, ok := t.get(key); !ok {
 		return t
 	}
-	return tree[V]{t.root.without(key), t.len - 1}
+	root := t.root.without(key)
+	for root != nil && len(root.children) == 1 {
+		root = root.children[0].node
+	}
+	return tree[V]{root, t.len - 1}
 }
 
 // after iterates in order over the entries with keys after key: with "", which
 // is no entry's key, over all.
 func (t tree[V]) after(key string) iter.Seq2[string, V] {
-	return func(yield func(string, V) bool) { t.root.after(key, yield) }
+	return func(yield func(string, V) bool) {
+		if t.root != nil {
+			t.root.after(key, yield)
+		}
+	}
 }
 
-func (n *node[V]) with(add *node[V]) (root *node[V], added int) {
-	if n == nil {
-		return add, 1
-	}
-	c := *n
-	switch {
-	case add.key < n.key:
-		c.left, added = n.left.with(add)
-		if l := c.left; l.priority > c.priority { // l is new: rotate in place
-			c.left, l.right = l.right, &c
-			return l, added
+// child returns the index of the child in which key is, if it is anywhere.
+func (n *node[V]) child(key string) int {
+	i, j := 0, len(n.children)-1
+	for i < j {
+		if m := (i + j + 1) / 2; key < n.children[m].bound {
+			j = m - 1
+		} else {
+			i = m
 		}
-	case add.key > n.key:
-		c.right, added = n.right.with(add)
-		if r := c.right; r.priority > c.priority {
-			c.right, r.left = r.left, &c
-			return r, added
-		}
-	default:
-		c.value = add.value
 	}
-	return &c, added
+	return i
 }
 
+// entry returns the index of the first entry whose key is not less, and whether
+// it is key.
+func (n *node[V]) entry(key string) (int, bool) {
+	i, j := 0, len(n.entries)
+	for i < j {
+		if m := (i + j) / 2; n.entries[m].key < key {
+			i = m + 1
+		} else {
+			j = m
+		}
+	}
+	return i, i < len(n.entries) && n.entries[i].key == key
+}
+
+// with returns n with an entry, or, where that is too wide, its two halves.
+func (n *node[V]) with(key string, value V) (left *node[V], right child[V], added int) {
+	if n.children == nil {
+		i, ok := n.entry(key)
+		e := entry[V]{key, value}
+		if ok {
+			return &node[V]{entries: replaced(n.entries, i, i+1, e)}, right, 0
+		}
+		entries, rest := halves(replaced(n.entries, i, i, e))
+		if rest != nil {
+			right = child[V]{rest[0].key, &node[V]{entries: rest}}
+		}
+		return &node[V]{entries: entries}, right, 1
+	}
+	i := n.child(key)
+	l, r, added := n.children[i].with(key, value)
+	c := child[V]{n.children[i].bound, l}
+	if r.node == nil {
+		return &node[V]{children: replaced(n.children, i, i+1, c)}, right, added
+	}
+	children, rest := halves(replaced(n.children, i, i+1, c, r))
+	if rest != nil {
+		right = child[V]{rest[0].bound, &node[V]{children: rest}}
+	}
+	return &node[V]{children: children}, right, added
+}
+
+// without returns n without an entry that it has, nil where that was the last.
 func (n *node[V]) without(key string) *node[V] {
-	c := *n
-	switch {
-	case key < n.key:
-		c.left = n.left.without(key)
-	case key > n.key:
-		c.right = n.right.without(key)
-	default:
-		return merge(n.left, n.right)
+	if n.children == nil {
+		if len(n.entries) == 1 {
+			return nil
+		}
+		i, _ := n.entry(key)
+		return &node[V]{entries: replaced(n.entries, i, i+1)}
 	}
-	return &c
+	i := n.child(key)
+	c := child[V]{n.children[i].bound, n.children[i].without(key)}
+	if c.node == nil {
+		if len(n.children) == 1 {
+			return nil
+		}
+		return &node[V]{children: replaced(n.children, i, i+1)}
+	}
+	// What has become small goes together with its neighbour.
+	first, last := max(0, i-1), min(len(n.children), i+2)
+	for j := first; j < last-1; j++ {
+		pair := [2]child[V]{n.children[j], n.children[j+1]}
+		pair[i-j] = c
+		if joined := pair[0].join(pair[1]); joined != nil {
+			return &node[V]{children: replaced(n.children, j, j+2, child[V]{pair[0].bound, joined})}
+		}
+	}
+	return &node[V]{children: replaced(n.children, i, i+1, c)}
 }
 
-// merge joins two trees, each key of a being less than each of b.
-func merge[V any](a, b *node[V]) *node[V] {
-	switch {
-	case a == nil:
-		return b
-	case b == nil:
-		return a
-	case a.priority > b.priority:
-		c := *a
-		c.right = merge(a.right, b)
-		return &c
-	default:
-		c := *b
-		c.left = merge(a, b.left)
-		return &c
+// join returns a node with all that n and its neighbour r have, or nil if that
+// is much.
+func (n *node[V]) join(r child[V]) *node[V] {
+	if len(n.entries)+len(n.children)+len(r.entries)+len(r.children) > width/2 {
+		return nil
 	}
+	if n.children == nil {
+		return &node[V]{entries: slices.Concat(n.entries, r.entries)}
+	}
+	children := slices.Concat(n.children, r.children)
+	children[len(n.children)].bound = r.bound
+	return &node[V]{children: children}
 }
 
 func (n *node[V]) after(key string, yield func(string, V) bool) bool {
-	if n == nil {
+	if n.children == nil {
+		i, found := n.entry(key)
+		if found {
+			i++
+		}
+		for _, e := range n.entries[i:] {
+			if !yield(e.key, e.value) {
+				return false
+			}
+		}
 		return true
 	}
-	if n.key > key && !(n.left.after(key, yield) && yield(n.key, n.value)) {
-		return false
+	for _, c := range n.children[n.child(key):] {
+		if !c.after(key, yield) {
+			return false
+		}
 	}
-	return n.right.after(key, yield)
+	return true
+}
+
+// replaced returns a copy of s with v in the place of s[i:j].
+func replaced[T any](s []T, i, j int, v ...T) []T {
+	c := make([]T, 0, len(s)-(j-i)+len(v))
+	return append(append(append(c, s[:i]...), v...), s[j:]...)
+}
+
+// halves returns s, or where it is too wide its halves, each in memory of its
+// own size.
+func halves[T any](s []T) (left, right []T) {
+	if len(s) <= width {
+		return s, nil
+	}
+	return slices.Clone(s[:len(s)/2]), slices.Clone(s[len(s)/2:])
 }

@@ -62,22 +62,51 @@ func TestTreeAgainstMap(t *testing.T) {
 	}
 }
 
-// TestTreeIsBalanced has keys come in order, which is the worst for a tree that
-// does nothing about it.
+// TestTreeIsBalanced has keys come, and go, in order, which is the worst for a
+// tree that does nothing about it.
 func TestTreeIsBalanced(t *testing.T) {
+	const keys = 100_000
+	key := func(i int) string { return fmt.Sprintf("%06d", i) }
 	var tr tree[struct{}]
-	for i := range 100_000 {
-		tr = tr.with(fmt.Sprintf("%06d", i), struct{}{})
+	for i := range keys {
+		tr = tr.with(key(i), struct{}{})
 	}
-	var depth func(n *node[struct{}]) int
-	depth = func(n *node[struct{}]) int {
-		if n == nil {
-			return 0
+	shape(t, tr, 6) // of half full nodes: 8^6 > 100,000
+	for i := range keys {
+		if i%100 > 0 {
+			tr = tr.without(key(i))
 		}
-		return 1 + max(depth(n.left), depth(n.right))
 	}
-	// About 2 log2(n) is usual; the chance of more than 80 is nil.
-	qt.Check(t, qt.IsTrue(depth(tr.root) < 80), qt.Commentf("%d", depth(tr.root)))
+	nodes := shape(t, tr, 5)
+	qt.Check(t, qt.IsTrue(nodes <= tr.len), qt.Commentf("%d nodes for %d keys", nodes, tr.len))
+	for i := range keys / 100 {
+		tr = tr.without(key(100 * i))
+	}
+	qt.Check(t, qt.Equals(tr, tree[struct{}]{}))
+}
+
+// shape checks what is said of nodes, and returns their number.
+func shape[V any](t *testing.T, tr tree[V], depth int) (nodes int) {
+	t.Helper()
+	leaves := -1 // their depth
+	var walk func(n *node[V], at int)
+	walk = func(n *node[V], at int) {
+		nodes++
+		qt.Assert(t, qt.IsTrue(at < depth), qt.Commentf("deeper than %d", depth))
+		qt.Assert(t, qt.Equals(n.children == nil, n.entries != nil))
+		qt.Assert(t, qt.IsTrue(len(n.entries)+len(n.children) <= width))
+		if n.children == nil {
+			if leaves < 0 {
+				leaves = at
+			}
+			qt.Assert(t, qt.Equals(at, leaves))
+		}
+		for _, c := range n.children {
+			walk(c.node, at+1)
+		}
+	}
+	walk(tr.root, 0)
+	return nodes
 }
 
 func TestTreeStopsEarly(t *testing.T) {

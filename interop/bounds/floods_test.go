@@ -16,6 +16,8 @@ import (
 
 	"github.com/go-quicktest/qt"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-oci/registry/interop/internal/berth"
 )
 
 // TestFloods sends each flood to a berth serve --memory 256MiB of its own, whose
@@ -25,7 +27,7 @@ func TestFloods(t *testing.T) {
 	const limit = 256 << 20
 	for _, flood := range []struct {
 		name string
-		send func(t *testing.T, b berth) string // what happened
+		send func(t *testing.T, b *berth.Server) string // what happened
 	}{
 		{"idle sessions", idleSessions},
 		{"stalled bodies", stalledBodies},
@@ -40,13 +42,13 @@ func TestFloods(t *testing.T) {
 		{"all at once", allAtOnce},
 	} {
 		t.Run(flood.name, func(t *testing.T) {
-			b := serve(t, "--memory=256MiB")
+			b := berth.Serve(t, "--memory=256MiB")
 			what := flood.send(t, b)
-			peak := b.memory(t, "VmHWM")
+			peak := b.Memory(t, "VmHWM")
 			t.Logf("%s: peak %d MiB, %.2f of the limit", what, peak>>20, float64(peak)/limit)
 			qt.Check(t, qt.IsTrue(peak < limit*3/2))
 			c := client(t)
-			status, _ := b.send(t, c, "GET", "/v2/", "", nil)
+			status, _ := send(t, b, c, "GET", "/v2/", "", nil)
 			qt.Check(t, qt.Equals(status, 200))
 		})
 	}
@@ -71,10 +73,10 @@ func parallel(n int, f func(i int) bool) (calls int) {
 	return int(done.Load())
 }
 
-func idleSessions(t *testing.T, b berth) string {
+func idleSessions(t *testing.T, b *berth.Server) string {
 	c := client(t)
 	n := parallel(scale(10_000), func(int) bool {
-		status, _ := b.send(t, c, "POST", "/v2/a/blobs/uploads/", "", nil)
+		status, _ := send(t, b, c, "POST", "/v2/a/blobs/uploads/", "", nil)
 		return qt.Check(t, qt.Equals(status, 202))
 	})
 	return fmt.Sprintf("%d idle sessions", n)
@@ -82,10 +84,10 @@ func idleSessions(t *testing.T, b berth) string {
 
 // stalled opens n connections that send the beginning of a request, and no
 // more.
-func stalled(t *testing.T, b berth, n int, begin func(i int) string) {
+func stalled(t *testing.T, b *berth.Server, n int, begin func(i int) string) {
 	conns := make([]net.Conn, n)
 	parallel(n, func(i int) bool {
-		conn, err := net.Dial("tcp", b.addr)
+		conn, err := net.Dial("tcp", b.Addr)
 		if !qt.Check(t, qt.IsNil(err)) {
 			return false
 		}
@@ -103,7 +105,7 @@ func stalled(t *testing.T, b berth, n int, begin func(i int) string) {
 	time.Sleep(time.Second) // all of it is read by then, most likely
 }
 
-func stalledBodies(t *testing.T, b berth) string {
+func stalledBodies(t *testing.T, b *berth.Server) string {
 	n := scale(1000)
 	stalled(t, b, n, func(i int) string {
 		return fmt.Sprintf("POST /v2/a/blobs/uploads/?digest=%s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n%s", digest.FromString("x"), strings.Repeat("x", 10_000))
@@ -111,7 +113,7 @@ func stalledBodies(t *testing.T, b berth) string {
 	return fmt.Sprintf("%d bodies stalled after 10,000 bytes", n)
 }
 
-func promises(t *testing.T, b berth) string {
+func promises(t *testing.T, b *berth.Server) string {
 	n := scale(2000)
 	stalled(t, b, n, func(i int) string {
 		if i%2 == 0 {
@@ -122,17 +124,17 @@ func promises(t *testing.T, b berth) string {
 	return fmt.Sprintf("%d bodies of a terabyte, or of a manifest's limit, of which one byte comes", n)
 }
 
-func unfinished(t *testing.T, b berth) string {
+func unfinished(t *testing.T, b *berth.Server) string {
 	c := client(t)
 	var full atomic.Int64
 	data := make([]byte, 300_000)
 	n := parallel(scale(2000), func(int) bool {
-		status, header := b.send(t, c, "POST", "/v2/a/blobs/uploads/", "", nil)
+		status, header := send(t, b, c, "POST", "/v2/a/blobs/uploads/", "", nil)
 		if status == http.StatusRequestEntityTooLarge {
 			full.Add(1)
 			return true
 		}
-		status, _ = b.send(t, c, "PATCH", header.Get("Location"), "application/octet-stream", data)
+		status, _ = send(t, b, c, "PATCH", header.Get("Location"), "application/octet-stream", data)
 		if status == http.StatusRequestEntityTooLarge {
 			full.Add(1)
 			return true
@@ -158,47 +160,47 @@ func (u *until) String() string {
 	return fmt.Sprintf("%d, and %d refused", u.done.Load(), u.full.Load())
 }
 
-func tags(t *testing.T, b berth) string {
+func tags(t *testing.T, b *berth.Server) string {
 	c := client(t)
 	var u until
 	parallel(scale(600_000), func(i int) bool {
-		status, _ := b.send(t, c, "PUT", fmt.Sprintf("/v2/a/manifests/%s%d", strings.Repeat("t", 120), i), "text/plain", []byte("m"))
+		status, _ := send(t, b, c, "PUT", fmt.Sprintf("/v2/a/manifests/%s%d", strings.Repeat("t", 120), i), "text/plain", []byte("m"))
 		return u.count(t, status, 201)
 	})
 	return "tags: " + u.String()
 }
 
-func repositories(t *testing.T, b berth) string {
+func repositories(t *testing.T, b *berth.Server) string {
 	c := client(t)
 	var u until
 	parallel(scale(300_000), func(i int) bool {
-		status, _ := b.send(t, c, "PUT", fmt.Sprintf("/v2/%s%d/manifests/t", strings.Repeat("r", 240), i), "text/plain", []byte("m"))
+		status, _ := send(t, b, c, "PUT", fmt.Sprintf("/v2/%s%d/manifests/t", strings.Repeat("r", 240), i), "text/plain", []byte("m"))
 		return u.count(t, status, 201)
 	})
 	return "repositories: " + u.String()
 }
 
-func pushBlobs(t *testing.T, b berth, n, size int) string {
+func pushBlobs(t *testing.T, b *berth.Server, n, size int) string {
 	c := client(t)
 	var u until
 	parallel(scale(n), func(i int) bool {
 		data := make([]byte, size)
 		rand.NewChaCha8([32]byte{byte(i), byte(i >> 8), byte(i >> 16), 1}).Read(data)
-		status, _ := b.send(t, c, "POST", "/v2/a/blobs/uploads/?digest="+digest.FromBytes(data).String(), "application/octet-stream", data)
+		status, _ := send(t, b, c, "POST", "/v2/a/blobs/uploads/?digest="+digest.FromBytes(data).String(), "application/octet-stream", data)
 		return u.count(t, status, 201)
 	})
 	return u.String()
 }
 
-func blobs(t *testing.T, b berth) string {
+func blobs(t *testing.T, b *berth.Server) string {
 	return "blobs of 5 MB: " + pushBlobs(t, b, 1500, 5_000_000)
 }
 
-func smallBlobs(t *testing.T, b berth) string {
+func smallBlobs(t *testing.T, b *berth.Server) string {
 	return "blobs of 10 bytes: " + pushBlobs(t, b, 500_000, 10)
 }
 
-func annotations(t *testing.T, b berth) string {
+func annotations(t *testing.T, b *berth.Server) string {
 	c := client(t)
 	var u until
 	subject := digest.FromString("subject")
@@ -209,7 +211,7 @@ func annotations(t *testing.T, b berth) string {
 			fmt.Fprintf(&m, `,"%d":""`, k)
 		}
 		m.WriteString("}}")
-		status, _ := b.send(t, c, "PUT", "/v2/a/manifests/t", "application/vnd.oci.image.index.v1+json", []byte(m.String()))
+		status, _ := send(t, b, c, "PUT", "/v2/a/manifests/t", "application/vnd.oci.image.index.v1+json", []byte(m.String()))
 		return u.count(t, status, 201)
 	})
 	return "manifests with 20,000 annotations: " + u.String()
@@ -217,7 +219,7 @@ func annotations(t *testing.T, b berth) string {
 
 // hostileManifests are as expensive to read as a manifest can be, from 16
 // clients at once.
-func hostileManifests(t *testing.T, b berth) string {
+func hostileManifests(t *testing.T, b *berth.Server) string {
 	c := client(t)
 	const size = 4<<20 - 100
 	const image = "application/vnd.oci.image.manifest.v1+json"
@@ -233,7 +235,7 @@ func hostileManifests(t *testing.T, b berth) string {
 		`{"x":[` + strings.Repeat("0,", size/2) + `0]}`,
 	}
 	n := parallel(max(scale(400), len(bodies)), func(i int) bool {
-		status, _ := b.send(t, c, "PUT", fmt.Sprintf("/v2/a/manifests/t%d", i%len(bodies)), image, []byte(bodies[i%len(bodies)]))
+		status, _ := send(t, b, c, "PUT", fmt.Sprintf("/v2/a/manifests/t%d", i%len(bodies)), image, []byte(bodies[i%len(bodies)]))
 		return qt.Check(t, qt.IsTrue(status == 201 || status >= 400 && status < 500))
 	})
 	return fmt.Sprintf("%d hostile manifests of 4 MiB", n)
@@ -241,17 +243,17 @@ func hostileManifests(t *testing.T, b berth) string {
 
 // allAtOnce has manifests that stall just before their end, lists that nobody
 // reads and hostile manifests, on a registry that is full.
-func allAtOnce(t *testing.T, b berth) string {
+func allAtOnce(t *testing.T, b *berth.Server) string {
 	c := client(t)
 	for i := range 3 {
 		var m strings.Builder
 		for m.Len() < 1<<20 {
 			fmt.Fprintf(&m, "%d ", m.Len()+i)
 		}
-		b.send(t, c, "PUT", "/v2/a/manifests/m", "text/plain", []byte(m.String()))
+		send(t, b, c, "PUT", "/v2/a/manifests/m", "text/plain", []byte(m.String()))
 	}
 	parallel(scale(50_000), func(i int) bool {
-		status, _ := b.send(t, c, "PUT", fmt.Sprintf("/v2/a/manifests/%s%d", strings.Repeat("t", 120), i), "text/plain", []byte("m"))
+		status, _ := send(t, b, c, "PUT", fmt.Sprintf("/v2/a/manifests/%s%d", strings.Repeat("t", 120), i), "text/plain", []byte("m"))
 		return qt.Check(t, qt.Equals(status, 201))
 	})
 	what := "blobs of 5 MB: " + pushBlobs(t, b, 1500, 5_000_000)
@@ -276,31 +278,31 @@ func manyKeys(size int) string {
 
 // TestGivesBack deletes what it pushed: the memory goes back to the system.
 func TestGivesBack(t *testing.T) {
-	b := serve(t)
+	b := berth.Serve(t)
 	c := client(t)
-	idle := b.memory(t, "VmRSS")
+	idle := b.Memory(t, "VmRSS")
 	const size = 100_000_000
 	data := make([]byte, size)
 	d := digest.FromBytes(data)
-	status, _ := b.send(t, c, "POST", "/v2/a/blobs/uploads/?digest="+d.String(), "application/octet-stream", data)
+	status, _ := send(t, b, c, "POST", "/v2/a/blobs/uploads/?digest="+d.String(), "application/octet-stream", data)
 	qt.Assert(t, qt.Equals(status, 201))
-	qt.Check(t, qt.IsTrue(b.memory(t, "VmRSS") > idle+size*9/10))
-	status, _ = b.send(t, c, "DELETE", "/v2/a/blobs/"+d.String(), "", nil)
+	qt.Check(t, qt.IsTrue(b.Memory(t, "VmRSS") > idle+size*9/10))
+	status, _ = send(t, b, c, "DELETE", "/v2/a/blobs/"+d.String(), "", nil)
 	qt.Assert(t, qt.Equals(status, 202))
 	for range 600 {
-		if b.memory(t, "VmRSS") < idle+size/5 {
+		if b.Memory(t, "VmRSS") < idle+size/5 {
 			return
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	t.Errorf("%d MiB are still there", b.memory(t, "VmRSS")>>20)
+	t.Errorf("%d MiB are still there", b.Memory(t, "VmRSS")>>20)
 }
 
 // TestConnections opens more connections than are allowed: the further ones
 // wait, and are served when others close.
 func TestConnections(t *testing.T) {
 	const most = 10
-	b := serve(t, fmt.Sprint("--connections=", most))
+	b := berth.Serve(t, fmt.Sprint("--connections=", most))
 	var conns []net.Conn
 	ask := func(conn net.Conn) error {
 		fmt.Fprint(conn, "GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -308,7 +310,7 @@ func TestConnections(t *testing.T) {
 		return err
 	}
 	for i := range 2 * most {
-		conn, err := net.Dial("tcp", b.addr)
+		conn, err := net.Dial("tcp", b.Addr)
 		qt.Assert(t, qt.IsNil(err))
 		defer conn.Close()
 		conns = append(conns, conn)

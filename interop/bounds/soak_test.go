@@ -19,6 +19,8 @@ import (
 
 	"github.com/go-quicktest/qt"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-oci/registry/interop/internal/berth"
 )
 
 // TestSoak pushes, pulls, tags and deletes at full speed. At the end no
@@ -26,7 +28,7 @@ import (
 // than five minutes, memory is within a tenth of what it was after those.
 func TestSoak(t *testing.T) {
 	debug := freeAddr(t)
-	b := serve(t, "--debug-addr="+debug)
+	b := berth.Serve(t, "--debug-addr="+debug)
 	atStart := goroutines(t, debug)
 
 	var wg sync.WaitGroup
@@ -50,7 +52,7 @@ func TestSoak(t *testing.T) {
 	var samples []int64 // a second apart
 	for time.Now().Before(end) && !t.Failed() {
 		time.Sleep(min(time.Second, time.Until(end)+time.Millisecond))
-		samples = append(samples, b.memory(t, "VmRSS"))
+		samples = append(samples, b.Memory(t, "VmRSS"))
 	}
 	last := samples[max(0, len(samples)-60):]
 	wg.Wait()
@@ -90,7 +92,7 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// goroutines asks a berth for the number of its goroutines.
+// goroutines asks a *berth.Server for the number of its goroutines.
 func goroutines(t *testing.T, debug string) int {
 	t.Helper()
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -109,7 +111,7 @@ func goroutines(t *testing.T, debug string) int {
 // soaker is a client with a repository of its own.
 type soaker struct {
 	t        *testing.T
-	b        berth
+	b        *berth.Server
 	c        *http.Client
 	repo     string
 	random   *rand.Rand
@@ -126,7 +128,7 @@ type soaked struct {
 
 func (s *soaker) do(method, path, contentType string, body []byte, want int) http.Header {
 	s.requests.Add(1)
-	status, header := s.b.send(s.t, s.c, method, "/v2/"+s.repo+path, contentType, body)
+	status, header := send(s.t, s.b, s.c, method, "/v2/"+s.repo+path, contentType, body)
 	if status != want {
 		s.t.Errorf("%s %s: %d, want %d", method, path, status, want)
 	}
@@ -178,8 +180,8 @@ func (s *soaker) push() {
 		location := s.do("POST", "/blobs/uploads/", "", nil, 202).Get("Location")
 		s.requests.Add(2)
 		half := len(data) / 2
-		_, header := s.b.send(s.t, s.c, "PATCH", location, octets, data[:half])
-		if status, _ := s.b.send(s.t, s.c, "PUT", header.Get("Location")+"?digest="+image.blob.String(), octets, data[half:]); status != 201 {
+		_, header := send(s.t, s.b, s.c, "PATCH", location, octets, data[:half])
+		if status, _ := send(s.t, s.b, s.c, "PUT", header.Get("Location")+"?digest="+image.blob.String(), octets, data[half:]); status != 201 {
 			s.t.Errorf("PUT: %d", status)
 		}
 	}
@@ -193,7 +195,7 @@ func (s *soaker) pull() {
 		s.t.Errorf("%s is %s, want %s", image.tag, d, image.manifest)
 	}
 	s.requests.Add(1)
-	resp, err := s.c.Get("http://" + s.b.addr + "/v2/" + s.repo + "/blobs/" + image.blob.String())
+	resp, err := s.c.Get("http://" + s.b.Addr + "/v2/" + s.repo + "/blobs/" + image.blob.String())
 	if err != nil {
 		s.t.Error(err)
 		return

@@ -20,6 +20,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/interop/internal/berth"
 	"github.com/berth-oci/registry/registrytest"
 )
 
@@ -35,8 +36,19 @@ func smaller(n int) int {
 func memory(t testing.TB) string {
 	var out strings.Builder
 	out.WriteString("## Memory\n\nResident, as a share of 1 GiB of content in four blobs.\n\n| pushed | most during the push | after it | 5 s after the deletes | 3 minutes after |\n|---|---|---|---|---|\n")
-	for name, patches := range map[string]int{"by PUT": 0, "by PATCH of 16 MiB": 16 * mib} {
-		s := startServer(t, "berth")
+	for _, c := range []struct {
+		name    string
+		patches int
+		start   func() *server
+	}{
+		{"by PUT", 0, func() *server { return startServer(t, "berth") }},
+		{"by PATCH of 16 MiB", 16 * mib, func() *server { return startServer(t, "berth") }},
+		{"by PUT, to `berth serve`", 0, func() *server {
+			s := berth.Serve(t)
+			return &server{"berth", s.Addr, s.Cmd}
+		}},
+	} {
+		name, patches, s := c.name, c.patches, c.start()
 		c, err := s.dial()
 		if err != nil {
 			t.Fatal(err)

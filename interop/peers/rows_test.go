@@ -274,33 +274,33 @@ var rows = []row{
 	{name: "manifest GET by tag, 8 connections", goal: 0.95, conns: 8, ops: 16_000, prepare: askManifest("GET", false)},
 	{name: "manifest GET by tag, 64 connections", goal: 0.95, conns: 64, ops: 16_000, prepare: askManifest("GET", false)},
 	{name: "manifest GET by digest, 8 connections", goal: 0.95, conns: 8, ops: 16_000, prepare: askManifest("GET", true)},
-	{name: "push 4 KiB blobs, POST and PUT", goal: 0.95, conns: 8, ops: 4000, bytes: 4 << 10, prepare: func(testing.TB, *conn) (func(*conn, int) error, func(*conn)) {
+	{name: "push 4 KiB blobs, POST and PUT", goal: 0.95, conns: 8, ops: 8000, bytes: 4 << 10, prepare: func(testing.TB, *conn) (func(*conn, int) error, func(*conn)) {
 		return func(c *conn, i int) error {
 			data := largeData[i*4096 : i*4096+4096]
 			return c.push(repo, data, digest.FromBytes(data), 0)
 		}, nil
 	}},
-	{name: "push 4 KiB blobs, single POST", goal: 0.95, conns: 8, ops: 4000, bytes: 4 << 10, kinds: []string{"raw", "berth", "ggcr", "cuelabs"}, prepare: func(testing.TB, *conn) (func(*conn, int) error, func(*conn)) {
+	{name: "push 4 KiB blobs, single POST", goal: 0.95, conns: 8, ops: 8000, bytes: 4 << 10, kinds: []string{"raw", "berth", "ggcr", "cuelabs"}, prepare: func(testing.TB, *conn) (func(*conn, int) error, func(*conn)) {
 		return func(c *conn, i int) error {
 			data := largeData[i*4096 : i*4096+4096]
 			_, err := c.want(201, "POST", "/v2/"+repo+"/blobs/uploads/?digest="+digest.FromBytes(data).String(), data, octets)
 			return err
 		}, nil
 	}},
-	{name: "push an image of five 64 KiB layers", goal: 0.95, conns: 4, ops: 400, bytes: 5 * 64 << 10, prepare: func(testing.TB, *conn) (func(*conn, int) error, func(*conn)) {
+	{name: "push an image of five 64 KiB layers", goal: 0.95, conns: 4, ops: 1000, bytes: 5 * 64 << 10, prepare: func(testing.TB, *conn) (func(*conn, int) error, func(*conn)) {
 		return func(c *conn, i int) error {
 			blobs, digests, manifest := image(i)
 			return pushImage(c, fmt.Sprint("bench/image", i), blobs, digests, manifest)
 		}, nil
 	}},
-	{name: "push it again", goal: 1.1, conns: 4, ops: 1000, prepare: func(t testing.TB, c *conn) (func(*conn, int) error, func(*conn)) {
+	{name: "push it again", goal: 1.1, conns: 4, ops: 2000, prepare: func(t testing.TB, c *conn) (func(*conn, int) error, func(*conn)) {
 		blobs, digests, manifest := image(0)
 		for _, data := range blobs {
 			c.seedBlob(t, repo, data)
 		}
 		return func(c *conn, _ int) error { return pushImage(c, repo, blobs, digests, manifest) }, nil
 	}},
-	{name: "mount it", goal: 0.9, conns: 4, ops: 400, kinds: []string{"raw", "berth", "cuelabs", "distribution"}, prepare: func(t testing.TB, c *conn) (func(*conn, int) error, func(*conn)) {
+	{name: "mount it", goal: 0.9, conns: 4, ops: 1500, kinds: []string{"raw", "berth", "cuelabs", "distribution"}, prepare: func(t testing.TB, c *conn) (func(*conn, int) error, func(*conn)) {
 		blobs, digests, manifest := image(0)
 		for _, data := range blobs {
 			c.seedBlob(t, repo, data)
@@ -316,11 +316,11 @@ var rows = []row{
 			return err
 		}, nil
 	}},
-	{name: "a page of 100 tags in 10,000", goal: 0.8, conns: 8, ops: 4000, prepare: tagPage(10_000)},
-	{name: "a page of 100 tags in 100,000", goal: 0.8, conns: 8, ops: 4000, kinds: []string{"raw", "berth"}, prepare: tagPage(100_000)},
+	{name: "a page of 100 tags in 10,000", goal: 0.8, conns: 8, ops: 8000, prepare: tagPage(10_000)},
+	{name: "a page of 100 tags in 100,000", goal: 0.8, conns: 8, ops: 8000, kinds: []string{"raw", "berth"}, prepare: tagPage(100_000)},
 	// go-containerregistry's catalog has no order, and so no pages.
-	{name: "a page of 100 of 10,000 repositories", goal: 0.8, conns: 8, ops: 2000, kinds: []string{"raw", "berth", "cuelabs"}, prepare: catalogPage(10_000)},
-	{name: "10 referrers among 10,000 manifests", goal: 0.8, conns: 8, ops: 4000, kinds: []string{"raw", "berth", "ggcr", "cuelabs"}, prepare: referrers(10, 10_000)},
+	{name: "a page of 100 of 10,000 repositories", goal: 0.8, conns: 8, ops: 8000, kinds: []string{"raw", "berth", "cuelabs"}, prepare: catalogPage(10_000)},
+	{name: "10 referrers among 10,000 manifests", goal: 0.8, conns: 8, ops: 8000, kinds: []string{"raw", "berth", "ggcr", "cuelabs"}, prepare: referrers(10, 10_000)},
 	{name: "1,000 referrers", goal: 0.5, conns: 8, ops: 800, kinds: []string{"raw", "berth", "ggcr", "cuelabs"}, prepare: referrers(1000, 0)},
 	{name: "4 KiB blobs beside a body that stalls", goal: 0.95, conns: 7, ops: 8000, bytes: 4 << 10, kinds: []string{"raw", "berth", "cuelabs", "distribution"}, prepare: beside(func(c *conn, _ digest.Digest) []byte {
 		a, err := c.want(202, "POST", "/v2/"+repo+"/blobs/uploads/", nil)

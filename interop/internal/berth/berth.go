@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package berth runs the berth command for tests.
+package berth
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Build builds the command, once for each process, and returns its path.
+var Build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "berth")
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(dir, "berth")
+	cmd := exec.Command("go", "build", "-o", binary, "github.com/berth-oci/registry/cmd/berth")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return binary, nil
+})
+
+// Server is a running berth serve.
+type Server struct {
+	Addr string // host:port
+	Cmd  *exec.Cmd
+	Log  *bytes.Buffer // to be read once the process has ended
+}
+
+// Serve starts berth serve with the given flags, until the test ends. What it
+// logs at level error fails the test.
+func Serve(t testing.TB, flags ...string) *Server {
+	t.Helper()
+	s := Start(t, append([]string{"--log-level=error"}, flags...)...)
+	t.Cleanup(func() {
+		s.Kill()
+		if log := s.Log.String(); log != "" {
+			t.Errorf("berth serve: %s", log)
+		}
+	})
+	return s
+}
+
+// Start starts berth serve with the given flags, until the test ends.
+func Start(t testing.TB, flags ...string) *Server {
+	t.Helper()
+	binary, err := Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	addrFile := filepath.Join(t.TempDir(), "addr")
+	s := &Server{
+		Cmd: exec.Command(binary, append([]string{"serve", "--addr=127.0.0.1:0", "--addr-file=" + addrFile}, flags...)...),
+		Log: new(bytes.Buffer),
+	}
+	s.Cmd.Stderr = s.Log
+	if err := s.Cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Kill)
+	for range 1000 {
+		if addr, err := os.ReadFile(addrFile); err == nil {
+			s.Addr = strings.TrimSpace(string(addr))
+			return s
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	s.Kill()
+	t.Fatalf("berth serve did not start: %s", s.Log)
+	panic("unreachable")
+}
+
+// Kill kills the process (SIGKILL), and waits until it has ended.
+func (s *Server) Kill() {
+	s.Cmd.Process.Kill()
+	s.Cmd.Wait()
+}
+
+// Memory returns a line of /proc/<pid>/status in bytes: VmRSS, or VmHWM, its
+// peak. The test is skipped where there is no such thing.
+func (s *Server) Memory(t testing.TB, line string) int64 {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("memory is read from /proc")
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(status), line+":")
+	if !ok {
+		t.Fatalf("no %s in %s", line, status)
+	}
+	kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kib << 10
+}
