@@ -86,6 +86,11 @@ var ErrUploadBusy = &Error{Status: http.StatusRequestedRangeNotSatisfiable, Code
 // 9110 section 15.5.14.
 var ErrTooLarge = &Error{Status: http.StatusRequestEntityTooLarge, Code: "SIZE_INVALID", Message: "content too large"}
 
+// ErrUnavailable is returned by a store whose backend can't be reached, or does
+// not answer in time. The client is to try again later: RFC 9110 section
+// 15.6.4.
+var ErrUnavailable = &Error{Status: http.StatusServiceUnavailable, Code: "UNAVAILABLE", Message: "the registry's storage is unavailable", Header: http.Header{"Retry-After": {"5"}}}
+
 // maxErrors bounds the errors in one answer.
 const maxErrors = 10
 

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Layouts in any file system, read-only.
+
+package ocidir
+
+import (
+	"context"
+	"io/fs"
+	"net/http"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berth-oci/registry"
+)
+
+// RootName is the name under which FS serves a layout that is the file system's
+// root.
+const RootName = "layout"
+
+// FS returns a store that serves the OCI image layouts in fsys, without copying
+// them: an embed.FS, a zip file's reader, [os.DirFS]. Each folder with an
+// index.json is a repository, named by its path; one in the root is [RootName].
+//
+// The store is read-only: each change gets ErrUnsupported, with the status 405.
+// Give the registry [registry.ReadOnly] too, so that it tells clients which
+// methods there are.
+func FS(fsys fs.FS) registry.Store {
+	s := &fsStore{reader: reader{fsys: fsys}}
+	if _, err := fs.Stat(fsys, ocispec.ImageIndexFile); err == nil {
+		s.root = RootName
+	}
+	return s
+}
+
+// fsStore refuses what changes something.
+type fsStore struct{ reader }
+
+var errReadOnly = &registry.Error{
+	Status:  http.StatusMethodNotAllowed,
+	Code:    registry.ErrUnsupported.Code,
+	Message: "the registry is read-only",
+	Header:  http.Header{"Allow": {"GET, HEAD"}},
+}
+
+func (*fsStore) MountBlob(context.Context, string, string, digest.Digest) error { return errReadOnly }
+
+func (*fsStore) DeleteBlob(context.Context, string, digest.Digest) error { return errReadOnly }
+
+func (*fsStore) CreateUpload(context.Context, string, registry.UploadOptions) (registry.Upload, error) {
+	return nil, errReadOnly
+}
+
+func (*fsStore) ResumeUpload(context.Context, string, string) (registry.Upload, error) {
+	return nil, registry.ErrBlobUploadUnknown
+}
+
+func (*fsStore) UploadSize(context.Context, string, string) (int64, error) {
+	return 0, registry.ErrBlobUploadUnknown
+}
+
+func (*fsStore) CancelUpload(context.Context, string, string) error {
+	return registry.ErrBlobUploadUnknown
+}
+
+func (*fsStore) PutManifest(context.Context, string, registry.Manifest, []string, func(string, digest.Digest) error) error {
+	return errReadOnly
+}
+
+func (*fsStore) DeleteManifest(context.Context, string, digest.Digest) error { return errReadOnly }
+
+func (*fsStore) DeleteTag(context.Context, string, string, func(string, digest.Digest) error) error {
+	return errReadOnly
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Names of repositories and tags, and where they are.
+
+package ocidir
+
+import (
+	"errors"
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Of the distribution-spec, section "Pulling manifests".
+var (
+	component = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*$`)
+	validTag  = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+)
+
+// ownNames are the names that a layout has in its folder. A component of a
+// repository's name that is one of them has an underscore before it, with
+// which no component begins.
+var ownNames = []string{ocispec.ImageBlobsDir, ocispec.ImageIndexFile, ocispec.ImageLayoutFile}
+
+// repoDir returns the folder of a repository, in slashes.
+func repoDir(name string) string {
+	parts := strings.Split(name, "/")
+	for i, part := range parts {
+		if slices.Contains(ownNames, part) {
+			parts[i] = "_" + part
+		}
+	}
+	return path.Join(parts...)
+}
+
+// componentOf returns the component of a name that a folder stands for.
+func componentOf(folder string) (name string, ok bool) {
+	if own, cut := strings.CutPrefix(folder, "_"); cut {
+		return own, slices.Contains(ownNames, own)
+	}
+	return folder, component.MatchString(folder) && !slices.Contains(ownNames, folder)
+}
+
+// contentPath returns where a layout in dir has content with the digest d.
+func contentPath(dir string, d digest.Digest) string {
+	return path.Join(dir, ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
+}
+
+// tagOf returns the tag in a layout's org.opencontainers.image.ref.name, which
+// some tools write as a whole reference; "" where there is none.
+func tagOf(name string) string {
+	if validTag.MatchString(name) {
+		return name
+	}
+	if tag := name[strings.LastIndexByte(name, ':')+1:]; validTag.MatchString(tag) {
+		return tag
+	}
+	return ""
+}
+
+// walkRepos yields the repositories below dir, of which the names begin with
+// prefix, in byte order after a name. It reports whether to go on.
+func walkRepos(fsys fs.FS, dir, prefix, after string, yield func(string, error) bool) bool {
+	entries, err := fs.ReadDir(fsys, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true // deleted since
+	}
+	if err != nil {
+		return yield("", err)
+	}
+	// A name's place and that of the names below it are two: a-b is between
+	// a and a/b.
+	var keys []string
+	folders := make(map[string]string)
+	for _, e := range entries {
+		if c, ok := componentOf(e.Name()); ok && e.IsDir() {
+			keys = append(keys, prefix+c, prefix+c+"/")
+			folders[prefix+c] = path.Join(dir, e.Name())
+		}
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		name, below := strings.CutSuffix(key, "/")
+		if below {
+			if key < after && !strings.HasPrefix(after, key) {
+				continue
+			}
+			if !walkRepos(fsys, folders[name], key, after, yield) {
+				return false
+			}
+			continue
+		}
+		if key <= after {
+			continue
+		}
+		if _, err := fs.Stat(fsys, path.Join(folders[name], ocispec.ImageIndexFile)); err == nil && !yield(name, nil) {
+			return false
+		}
+	}
+	return true
+}
