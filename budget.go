@@ -21,10 +21,14 @@ type budget struct {
 // newBudget returns the budget of a registry: an eighth of its content's, and
 // in any case enough for one manifest.
 func newBudget(l Limits) *budget {
-	if l.TotalBytes <= 0 {
+	memory := l.TotalBytes
+	if l.MemoryBytes > 0 && (memory <= 0 || l.MemoryBytes < memory) {
+		memory = l.MemoryBytes
+	}
+	if memory <= 0 {
 		return &budget{}
 	}
-	return &budget{limit: max(l.TotalBytes/8, manifestCost*min(l.manifestBytes(), l.TotalBytes)+hold{}.free())}
+	return &budget{limit: max(memory/8, manifestCost*min(l.manifestBytes(), memory)+hold{}.free())}
 }
 
 // hold is what one request has of a budget. It must be released.

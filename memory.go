@@ -15,6 +15,7 @@ import (
 	"hash"
 	"io"
 	"iter"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -39,7 +40,7 @@ type MemStore struct {
 	mu       sync.Mutex            // guards what follows, and writes to content
 	uploads  map[string]*memUpload // by ID
 	idle     list.List             // of the *memUpload that no one leases, the longest idle first
-	reserved int64                 // bytes of memory that uploads have
+	reserved memBytes              // that uploads have
 }
 
 var _ Store = (*MemStore)(nil)
@@ -48,7 +49,24 @@ var _ Store = (*MemStore)(nil)
 type memContent struct {
 	repos tree[*memRepo]
 	blobs tree[memLinks] // by digest
-	bytes int64          // what all this costs, roughly
+	bytes memBytes       // what all this costs, roughly
+}
+
+// memBytes counts bytes.
+type memBytes struct {
+	all   int64
+	filed int64 // of them in files
+}
+
+func (n memBytes) memory() int64 { return n.all - n.filed }
+
+// plus adds bytes that are in memory, or in a file.
+func (n memBytes) plus(more int64, filed bool) memBytes {
+	n.all += more
+	if filed {
+		n.filed += more
+	}
+	return n
 }
 
 // memLinks is a blob with the repositories that have it.
@@ -106,11 +124,11 @@ func (c *memContent) set(name string, r memRepo) {
 	case has:
 		c.repos = c.repos.with(name, &r)
 		if !had {
-			c.bytes += memEntry
+			c.bytes.all += memEntry
 		}
 	case had:
 		c.repos = c.repos.without(name)
-		c.bytes -= memEntry
+		c.bytes.all -= memEntry
 	}
 }
 
@@ -122,9 +140,9 @@ func (m *MemStore) update(change func(*memContent) error) error {
 	if err := change(&c); err != nil {
 		return err
 	}
-	if c.bytes > before.bytes {
+	if c.bytes.all > before.bytes.all {
 		m.expire()
-		if err := m.room(c.bytes + m.reserved); err != nil {
+		if err := m.room(c.bytes, 0, false); err != nil {
 			return err
 		}
 	}
@@ -132,10 +150,14 @@ func (m *MemStore) update(change func(*memContent) error) error {
 	return nil
 }
 
-// room returns an error if the store may not have that many bytes.
-func (m *MemStore) room(bytes int64) error {
-	if limit := m.Limits.TotalBytes; limit > 0 && bytes > limit {
+// room returns an error if the store may not have more bytes than those of its
+// content and of uploads. It must be called with mu held.
+func (m *MemStore) room(content memBytes, more int64, filed bool) error {
+	if limit := m.Limits.TotalBytes; limit > 0 && content.all+m.reserved.all+more > limit {
 		return fmt.Errorf("%w: the registry is full, its limit is %d bytes", ErrTooLarge, limit)
+	}
+	if limit := m.Limits.MemoryBytes; limit > 0 && !filed && content.memory()+m.reserved.memory()+more > limit {
+		return fmt.Errorf("%w: the registry's memory is full, its limit is %d bytes", ErrTooLarge, limit)
 	}
 	return nil
 }
@@ -204,7 +226,7 @@ func (m *MemStore) DeleteBlob(_ context.Context, repo string, d digest.Digest) e
 		}
 		r.blobs = r.blobs.without(string(d))
 		c.set(repo, r)
-		c.bytes -= memEntry
+		c.bytes.all -= memEntry
 
 		links, _ := c.blobs.get(string(d))
 		links.repos = links.repos.without(repo)
@@ -213,7 +235,7 @@ func (m *MemStore) DeleteBlob(_ context.Context, repo string, d digest.Digest) e
 			return nil
 		}
 		c.blobs = c.blobs.without(string(d))
-		c.bytes -= links.size
+		c.bytes = c.bytes.plus(-links.size, links.file != nil)
 		return nil
 	})
 }
@@ -232,18 +254,19 @@ func (c *memContent) link(repo string, d digest.Digest, b *memBlob) {
 	}
 	if !ok {
 		links.memBlob = b
-		c.bytes += b.size
+		c.bytes = c.bytes.plus(b.size, b.file != nil)
 	}
 	links.repos = links.repos.with(repo, struct{}{})
 	c.blobs = c.blobs.with(string(d), links)
 	c.set(repo, r)
-	c.bytes += memEntry
+	c.bytes.all += memEntry
 }
 
-// memBlob is content in segments, none of which is empty. That of a published
-// blob is never changed.
+// memBlob is content in segments, none of which is empty, or in a file. That of
+// a published blob is never changed.
 type memBlob struct {
 	segments [][]byte
+	file     *os.File // in its place; closed by its finalizer
 	size     int64
 }
 
@@ -282,6 +305,11 @@ func (r *memReader) Read(p []byte) (int, error) {
 	if r.offset >= r.size {
 		return 0, io.EOF
 	}
+	if r.file != nil {
+		n, err := r.file.ReadAt(p[:min(int64(len(p)), r.size-r.offset)], r.offset)
+		r.offset += int64(n)
+		return n, err
+	}
 	segment := r.segments[r.segment]
 	n := copy(p, segment[r.offset-r.start:])
 	r.offset += int64(n)
@@ -297,6 +325,11 @@ func (r *memReader) WriteTo(w io.Writer) (int64, error) { return r.writeTo(w, r.
 
 // writeTo writes what is before end.
 func (r *memReader) writeTo(w io.Writer, end int64) (written int64, err error) {
+	if r.file != nil {
+		written, err = io.Copy(w, io.NewSectionReader(r.file, r.offset, end-r.offset))
+		r.offset += written
+		return written, err
+	}
 	for r.offset < end {
 		segment := r.segments[r.segment]
 		n, err := w.Write(segment[r.offset-r.start : min(int64(len(segment)), end-r.start)])
@@ -346,7 +379,7 @@ type memUpload struct {
 	element  *list.Element // in idle, unless leased
 	since    time.Time     // idle
 	known    int64         // the size, as of the last look
-	reserved int64         // capacity of the segments
+	reserved memBytes      // of the segments' capacity, and of the file
 
 	// Whoever has the lease has these.
 	blob memBlob
@@ -385,7 +418,7 @@ func (m *MemStore) CreateUpload(_ context.Context, repo string, opts UploadOptio
 	if limit := m.Limits.Uploads; limit > 0 && len(m.uploads) >= limit {
 		return nil, errTooManyUpload
 	}
-	if err := m.room(m.load().bytes + m.reserved + memEntry); err != nil {
+	if err := m.room(m.load().bytes, memEntry, false); err != nil {
 		return nil, err
 	}
 	u := &memUpload{
@@ -393,10 +426,10 @@ func (m *MemStore) CreateUpload(_ context.Context, repo string, opts UploadOptio
 		id:        opts.ID,
 		algorithm: opts.Algorithm,
 		leased:    true,
-		reserved:  memEntry,
+		reserved:  memBytes{all: memEntry},
 		hash:      hashing{hash: opts.Algorithm.Hash()},
 	}
-	m.reserved += memEntry
+	m.reserved.all += memEntry
 	if m.uploads == nil {
 		m.uploads = make(map[string]*memUpload)
 	}
@@ -474,8 +507,15 @@ func (m *MemStore) end(u *memUpload) {
 	delete(m.uploads, u.id)
 	if !u.leased {
 		m.idle.Remove(u.element)
-		m.reserved -= u.reserved
+		m.release(u)
 	}
+}
+
+// release gives back what an upload has. It must be called with mu held.
+func (m *MemStore) release(u *memUpload) {
+	m.reserved.all -= u.reserved.all
+	m.reserved.filed -= u.reserved.filed
+	u.reserved = memBytes{}
 }
 
 func (l *memLease) ID() string { return l.id }
@@ -496,16 +536,25 @@ func (l *memLease) ReadFrom(r io.Reader) (total int64, err error) {
 		if l.ended() {
 			return total, ErrBlobUploadUnknown
 		}
+		if !l.saved && l.startSize > 0 {
+			l.hash.take(hashOp{save: &l.startHash}, false)
+		}
+		l.saved = true
+		if l.blob.file != nil {
+			n, err := l.readToFile(r)
+			return total + n, err
+		}
 		read := l.begin
 		if last := l.blob.last(); len(last) < cap(last) {
 			read = l.fill
+		} else if l.spills() {
+			if err := l.spill(); err != nil {
+				return total, err
+			}
+			continue
 		}
 		p, err := read(r)
 		if len(p) > 0 {
-			if !l.saved && l.startSize > 0 {
-				l.hash.take(hashOp{save: &l.startHash}, false)
-			}
-			l.saved = true
 			l.blob.extend(len(p))
 			l.hash.take(hashOp{piece: p}, total >= hashAside)
 		}
@@ -547,7 +596,7 @@ func (l *memLease) begin(r io.Reader) ([]byte, error) {
 	if err != io.EOF || b.size > 0 { // more may come
 		size = max(2*size, min(max(b.size, minSegment), maxSegment))
 	}
-	size, full := l.store.reserve(l.memUpload, int64(n), size)
+	size, full := l.store.reserve(l.memUpload, int64(n), size, false)
 	if full != nil {
 		return nil, full
 	}
@@ -666,22 +715,25 @@ func (h *hashing) wait() {
 	}
 }
 
-// reserve counts up to size further bytes of memory, and at least least, for an
-// upload whose lease the caller has. It returns how many.
-func (m *MemStore) reserve(u *memUpload, least, size int64) (int64, error) {
+// reserve counts up to size further bytes, in memory or in a file, and at least
+// least, for an upload whose lease the caller has. It returns how many.
+func (m *MemStore) reserve(u *memUpload, least, size int64, filed bool) (int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.expire()
-	used := m.load().bytes + m.reserved
-	if err := m.room(used + least); err != nil {
+	content := m.load().bytes
+	if err := m.room(content, least, filed); err != nil {
 		return 0, err
 	}
 	if limit := m.Limits.TotalBytes; limit > 0 {
-		size = min(size, limit-used)
+		size = min(size, limit-content.all-m.reserved.all)
+	}
+	if limit := m.Limits.MemoryBytes; limit > 0 && !filed {
+		size = min(size, limit-content.memory()-m.reserved.memory())
 	}
 	u.known = u.blob.size
-	u.reserved += size
-	m.reserved += size
+	u.reserved = u.reserved.plus(size, filed)
+	m.reserved = m.reserved.plus(size, filed)
 	return size, nil
 }
 
@@ -700,16 +752,18 @@ func (l *memLease) Commit(_ context.Context, d digest.Digest) error {
 		return ErrBlobUploadUnknown
 	}
 	// From here on the bytes are the blob's: they are not counted twice.
-	m.reserved -= l.reserved
+	had := l.reserved
+	m.release(l.memUpload)
 	err := m.update(func(c *memContent) error {
 		c.link(l.repo, d, b)
 		return nil
 	})
 	if err != nil {
-		m.reserved += l.reserved
+		l.reserved = had
+		m.reserved.all += had.all
+		m.reserved.filed += had.filed
 		return err
 	}
-	l.reserved = 0
 	m.end(l.memUpload)
 	return nil
 }
@@ -724,8 +778,8 @@ func (l *memLease) verify(d digest.Digest) error {
 		}
 		// The client chose another algorithm than it had announced, if any.
 		h = a.Hash()
-		for _, s := range l.blob.segments {
-			h.Write(s)
+		if _, err := (&memReader{memBlob: &l.blob}).WriteTo(h); err != nil {
+			return err
 		}
 	}
 	if digest.NewDigest(d.Algorithm(), h) != d {
@@ -748,6 +802,9 @@ func (l *memLease) Rollback() error {
 	}
 	var start, freed int64
 	n := 0
+	if b.file != nil {
+		start, freed = l.startSize, b.size-l.startSize
+	}
 	for ; start < l.startSize; n++ {
 		segment := &b.segments[n]
 		*segment = (*segment)[:min(int64(len(*segment)), l.startSize-start)]
@@ -763,8 +820,8 @@ func (l *memLease) Rollback() error {
 	l.store.mu.Lock()
 	defer l.store.mu.Unlock()
 	l.known = b.size
-	l.reserved -= freed
-	l.store.reserved -= freed
+	l.reserved = l.reserved.plus(-freed, b.file != nil)
+	l.store.reserved = l.store.reserved.plus(-freed, b.file != nil)
 	return nil
 }
 
@@ -777,7 +834,7 @@ func (l *memLease) Close() error {
 	}
 	l.closed, l.leased, l.size = true, false, l.blob.size
 	if l.gone.Load() {
-		m.reserved -= l.reserved
+		m.release(l.memUpload)
 		return nil
 	}
 	l.known = l.blob.size
@@ -845,15 +902,15 @@ func (m *MemStore) PutManifest(_ context.Context, repo string, mf Manifest, tags
 		// What is under a digest never changes, its type neither.
 		if _, ok := r.manifests.get(string(mf.Digest)); !ok {
 			r.manifests = r.manifests.with(string(mf.Digest), &memManifest{Manifest: mf})
-			c.bytes += mf.memBytes()
+			c.bytes.all += mf.memBytes()
 			r.refer(mf)
 		}
 		for _, tag := range tags {
 			if r.untag(tag) {
-				c.bytes -= memEntry
+				c.bytes.all -= memEntry
 			}
 			r.tag(tag, mf.Digest)
-			c.bytes += memEntry
+			c.bytes.all += memEntry
 		}
 		c.set(repo, r)
 		return nil
@@ -874,10 +931,10 @@ func (m *MemStore) DeleteManifest(_ context.Context, repo string, d digest.Diges
 		}
 		for tag := range mf.tags.after("") {
 			r.tags = r.tags.without(tag)
-			c.bytes -= memEntry
+			c.bytes.all -= memEntry
 		}
 		r.manifests = r.manifests.without(string(d))
-		c.bytes -= mf.memBytes()
+		c.bytes.all -= mf.memBytes()
 		r.unrefer(mf.Manifest)
 		c.set(repo, r)
 		return nil
@@ -902,7 +959,7 @@ func (m *MemStore) DeleteTag(_ context.Context, repo, tag string, allow func(tag
 			}
 		}
 		r.untag(tag)
-		c.bytes -= memEntry
+		c.bytes.all -= memEntry
 		c.set(repo, r)
 		return nil
 	})

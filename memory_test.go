@@ -21,10 +21,10 @@ import (
 func checkEmpty(t *testing.T, m *MemStore) {
 	t.Helper()
 	c := m.load()
-	qt.Check(t, qt.Equals(c.bytes, 0))
+	qt.Check(t, qt.Equals(c.bytes, memBytes{}))
 	qt.Check(t, qt.Equals(c.repos.len, 0))
 	qt.Check(t, qt.Equals(c.blobs.len, 0))
-	qt.Check(t, qt.Equals(m.reserved, 0))
+	qt.Check(t, qt.Equals(m.reserved, memBytes{}))
 	qt.Check(t, qt.Equals(len(m.uploads), 0))
 	qt.Check(t, qt.Equals(m.idle.Len(), 0))
 }
@@ -111,7 +111,7 @@ func TestMemStoreTotalBytes(t *testing.T) {
 	var blobs []digest.Digest
 	for i := 0; ; i++ {
 		d, err := push(i, 10_000)
-		qt.Assert(t, qt.IsTrue(m.load().bytes+m.reserved <= limit))
+		qt.Assert(t, qt.IsTrue(m.load().bytes.all+m.reserved.all <= limit))
 		if err != nil {
 			qt.Check(t, qt.ErrorIs(err, error(ErrTooLarge)))
 			qt.Check(t, qt.ErrorMatches(err, `.*the registry is full, its limit is 100000 bytes`))
@@ -126,7 +126,7 @@ func TestMemStoreTotalBytes(t *testing.T) {
 			break
 		}
 	}
-	qt.Check(t, qt.IsTrue(m.load().bytes <= limit))
+	qt.Check(t, qt.IsTrue(m.load().bytes.all <= limit))
 	_, err := m.CreateUpload(ctx, "a", UploadOptions{})
 	qt.Check(t, qt.ErrorIs(err, error(ErrTooLarge)))
 

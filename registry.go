@@ -105,6 +105,13 @@ type Limits struct {
 	// is answered with 429.
 	TotalBytes int64
 
+	// MemoryBytes is how much of TotalBytes may be in memory; all by default.
+	// Blobs of a MiB and more that come when half of it is taken are kept in
+	// temporary files, which have no name and are gone with the process. What
+	// must be in memory and would exceed it is answered with 413. It is for
+	// systems on which a file that is open can be removed.
+	MemoryBytes int64
+
 	// Uploads is the number of uploads in progress; unbounded by default. A
 	// further one is answered with 429.
 	Uploads int

@@ -13,6 +13,15 @@ func TestMemStore(t *testing.T) {
 	storetest.Run(t, func(*testing.T) registry.Store { return new(registry.MemStore) })
 }
 
+// TestSpill has the tests on a store whose memory is full of one large blob.
+func TestSpill(t *testing.T) {
+	open := func(*testing.T) registry.Store {
+		return &registry.MemStore{Limits: registry.Limits{MemoryBytes: 4 << 20}}
+	}
+	storetest.Run(t, open)
+	storetest.RunHTTP(t, open)
+}
+
 // TestMemStoreClone has the tests on the clone of a store, which must not
 // touch what it was cloned from.
 func TestMemStoreClone(t *testing.T) {
