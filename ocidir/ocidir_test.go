@@ -3,14 +3,34 @@
 package ocidir_test
 
 import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/go-quicktest/qt"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/internal/leak"
 	"github.com/berth-oci/registry/ocidir"
+	"github.com/berth-oci/registry/registrytest"
 	"github.com/berth-oci/registry/storetest"
 )
+
+func TestMain(m *testing.M) { leak.Main(m) }
 
 func open(t *testing.T, dir string) *ocidir.Store {
 	t.Helper()
@@ -26,4 +46,360 @@ func TestStore(t *testing.T) {
 
 func TestHTTP(t *testing.T) {
 	storetest.RunHTTP(t, func(t *testing.T) registry.Store { return open(t, t.TempDir()) })
+}
+
+var ctx = context.Background()
+
+// pushImage pushes an image, with an index of it and a signature.
+func pushImage(t *testing.T, s registry.Store, repo, tag string, seed uint64) (image, index, signature registry.Manifest) {
+	t.Helper()
+	image, err := registrytest.PushRandomImage(ctx, s, repo, tag, seed, 2, 10_000)
+	qt.Assert(t, qt.IsNil(err))
+	descriptor := fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, image.MediaType, image.Digest, len(image.Content))
+	index, err = registry.PushManifest(ctx, s, repo, registry.ManifestPush{
+		MediaType: ocispec.MediaTypeImageIndex,
+		Content:   []byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[` + descriptor + `]}`),
+		Tags:      []string{tag + "-index"},
+	})
+	qt.Assert(t, qt.IsNil(err))
+	signature, err = registry.PushManifest(ctx, s, repo, registry.ManifestPush{
+		MediaType: ocispec.MediaTypeImageIndex,
+		Content:   []byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","artifactType":"application/vnd.example.signature","manifests":[],"subject":` + descriptor + `}`),
+	})
+	qt.Assert(t, qt.IsNil(err))
+	return image, index, signature
+}
+
+// wantImage checks that a store has what pushImage pushed.
+func wantImage(t *testing.T, s registry.Store, repo, tag string, seed uint64) {
+	t.Helper()
+	image, index, signature := pushImage(t, new(registry.MemStore), repo, tag, seed)
+	for _, c := range []struct {
+		tag  string
+		want registry.Manifest
+	}{{tag, image}, {tag + "-index", index}} {
+		got, err := s.GetTag(ctx, repo, c.tag)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(got.MediaType, c.want.MediaType))
+		qt.Check(t, qt.Equals(string(got.Content), string(c.want.Content)))
+	}
+	_, err := s.GetManifest(ctx, repo, signature.Digest)
+	qt.Assert(t, qt.IsNil(err))
+	var list []registry.Referrer
+	for r, err := range s.Referrers(ctx, repo, image.Digest, "") {
+		qt.Assert(t, qt.IsNil(err))
+		list = append(list, r)
+	}
+	qt.Assert(t, qt.HasLen(list, 1))
+	qt.Check(t, qt.Equals(list[0].Digest, signature.Digest))
+	qt.Check(t, qt.Equals(list[0].ArtifactType, "application/vnd.example.signature"))
+
+	var doc ocispec.Manifest
+	qt.Assert(t, qt.IsNil(json.Unmarshal(image.Content, &doc)))
+	for _, d := range append(doc.Layers, doc.Config) {
+		r, err := s.OpenBlob(ctx, repo, d.Digest)
+		qt.Assert(t, qt.IsNil(err))
+		data, err := io.ReadAll(r)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(digest.FromBytes(data), d.Digest))
+		_, err = r.Seek(-100, io.SeekEnd)
+		qt.Assert(t, qt.IsNil(err))
+		end, err := io.ReadAll(r)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.IsTrue(bytes.HasSuffix(data, end)))
+		qt.Check(t, qt.IsNil(r.Close()))
+	}
+}
+
+// TestReopen closes a store and opens its directory again.
+func TestReopen(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	// The second of a list's entries, and a manifest that is a blob too.
+	image, _, signature := pushImage(t, s, "a/b", "tag", 1)
+	other, err := registry.PushManifest(ctx, s, "a/b", registry.ManifestPush{Content: []byte("other"), Tags: []string{"x", "y"}})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(registry.PushBlob(ctx, s, "a/b", other.Digest, strings.NewReader("other"))))
+	u, err := s.CreateUpload(ctx, "a/b", registry.UploadOptions{Algorithm: digest.SHA512})
+	qt.Assert(t, qt.IsNil(err))
+	_, err = u.ReadFrom(strings.NewReader("half, "))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(u.Close()))
+
+	_, err = ocidir.Open(dir, nil)
+	qt.Assert(t, qt.ErrorIs(err, ocidir.ErrInUse))
+	qt.Assert(t, qt.IsNil(s.Close()))
+	s = open(t, dir)
+	wantImage(t, s, "a/b", "tag", 1)
+	for _, tag := range []string{"x", "y"} {
+		m, err := s.GetTag(ctx, "a/b", tag)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(string(m.Content), "other"))
+	}
+	_, err = s.OpenBlob(ctx, "a/b", image.Digest)
+	qt.Check(t, qt.ErrorIs(err, error(registry.ErrBlobUnknown)))
+	r, err := s.OpenBlob(ctx, "a/b", other.Digest)
+	qt.Assert(t, qt.IsNil(err))
+	r.Close()
+	qt.Assert(t, qt.IsNil(s.DeleteManifest(ctx, "a/b", other.Digest)))
+	r, err = s.OpenBlob(ctx, "a/b", other.Digest)
+	qt.Assert(t, qt.IsNil(err))
+	r.Close()
+
+	size, err := s.UploadSize(ctx, "a/b", u.ID())
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(size, 6))
+	u, err = s.ResumeUpload(ctx, "a/b", u.ID())
+	qt.Assert(t, qt.IsNil(err))
+	_, err = u.ReadFrom(strings.NewReader("whole"))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(u.Commit(ctx, digest.SHA512.FromString("half, whole"))))
+	qt.Assert(t, qt.IsNil(u.Close()))
+
+	// A list of referrers that is empty is gone.
+	qt.Assert(t, qt.IsNil(s.DeleteManifest(ctx, "a/b", signature.Digest)))
+	qt.Assert(t, qt.IsNil(s.Close()))
+	s = open(t, dir)
+	for range s.Referrers(ctx, "a/b", image.Digest, "") {
+		t.Error("there is a referrer")
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "a/b/index.json"))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.IsFalse(bytes.Contains(data, []byte("sha256-"))))
+}
+
+// TestReferrersTag checks that tools which read the layout find referrers by
+// the referrers tag schema.
+func TestReferrersTag(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	image, _, signature := pushImage(t, s, "a", "tag", 1)
+	var index ocispec.Index
+	find := func(tag string) (found []ocispec.Descriptor) {
+		data, err := os.ReadFile(filepath.Join(dir, "a/index.json"))
+		qt.Assert(t, qt.IsNil(err))
+		index = ocispec.Index{}
+		qt.Assert(t, qt.IsNil(json.Unmarshal(data, &index)))
+		for _, d := range index.Manifests {
+			if d.Annotations[ocispec.AnnotationRefName] == tag {
+				found = append(found, d)
+			}
+		}
+		return found
+	}
+	tag := "sha256-" + image.Digest.Encoded()
+	lists := find(tag)
+	qt.Assert(t, qt.HasLen(lists, 1))
+	data, err := os.ReadFile(filepath.Join(dir, "a/blobs/sha256", lists[0].Digest.Encoded()))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(digest.FromBytes(data), lists[0].Digest))
+	var list ocispec.Index
+	qt.Assert(t, qt.IsNil(json.Unmarshal(data, &list)))
+	qt.Assert(t, qt.HasLen(list.Manifests, 1))
+	qt.Check(t, qt.Equals(list.Manifests[0].Digest, signature.Digest))
+
+	// To clients it is neither a tag, nor a manifest, nor a blob.
+	for tag, err := range s.Tags(ctx, "a", "") {
+		qt.Check(t, qt.IsNil(err))
+		qt.Check(t, qt.IsFalse(strings.HasPrefix(tag, "sha256-")))
+	}
+	_, err = s.GetManifest(ctx, "a", lists[0].Digest)
+	qt.Check(t, qt.ErrorIs(err, error(registry.ErrManifestUnknown)))
+	_, err = s.OpenBlob(ctx, "a", lists[0].Digest)
+	qt.Check(t, qt.ErrorIs(err, error(registry.ErrBlobUnknown)))
+
+	// One that a client pushes is the client's, even if it is the same.
+	_, err = registry.PushManifest(ctx, s, "a", registry.ManifestPush{MediaType: ocispec.MediaTypeImageIndex, Content: data, Tags: []string{tag}})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.HasLen(find(tag), 1))
+	qt.Assert(t, qt.IsNil(s.DeleteManifest(ctx, "a", signature.Digest)))
+	m, err := s.GetTag(ctx, "a", tag)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(string(m.Content), string(data)))
+}
+
+// TestLayoutOfOthers puts layouts in place while the store is open.
+func TestLayoutOfOthers(t *testing.T) {
+	from := t.TempDir()
+	pushImage(t, open(t, from), "image", "tag", 1)
+	dir := t.TempDir()
+	s := open(t, dir)
+	_, err := s.GetTag(ctx, "dropped/here", "tag")
+	qt.Assert(t, qt.ErrorIs(err, error(registry.ErrNameUnknown)))
+
+	place := filepath.Join(dir, "dropped", "here")
+	qt.Assert(t, qt.IsNil(os.CopyFS(place, os.DirFS(filepath.Join(from, "image")))))
+	// As others write it: without the children of an index, and with names and
+	// members of their own.
+	index := filepath.Join(place, "index.json")
+	var doc map[string]any
+	data, err := os.ReadFile(index)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(json.Unmarshal(data, &doc)))
+	doc["annotations"] = map[string]string{"of": "others"}
+	doc["manifests"] = slices.DeleteFunc(doc["manifests"].([]any), func(m any) bool {
+		annotations, _ := m.(map[string]any)["annotations"].(map[string]any)
+		switch annotations[ocispec.AnnotationRefName] {
+		case nil, "tag-index":
+			return false
+		case "tag":
+			annotations[ocispec.AnnotationRefName] = "docker.io/library/image:tag"
+			annotations["io.containerd.image.name"] = "docker.io/library/image:tag"
+			return false
+		}
+		return true // the list of referrers
+	})
+	data, err = json.Marshal(doc)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(os.WriteFile(index, data, 0o666)))
+
+	wantImage(t, s, "dropped/here", "tag", 1)
+	// Their members stay when something is pushed.
+	pushImage(t, s, "dropped/here", "second", 2)
+	wantImage(t, s, "dropped/here", "tag", 1)
+	wantImage(t, s, "dropped/here", "second", 2)
+	data, err = os.ReadFile(index)
+	qt.Assert(t, qt.IsNil(err))
+	for _, want := range []string{`"of":"others"`, `"io.containerd.image.name"`, `"docker.io/library/image:tag"`} {
+		qt.Check(t, qt.StringContains(string(data), want))
+	}
+	names := collect(t, s)
+	qt.Check(t, qt.DeepEquals(names, []string{"dropped/here"}))
+}
+
+func collect(t *testing.T, s registry.Store) (names []string) {
+	t.Helper()
+	for name, err := range s.Repositories(ctx, "") {
+		qt.Assert(t, qt.IsNil(err))
+		names = append(names, name)
+	}
+	return names
+}
+
+// TestFS serves layouts from other file systems.
+func TestFS(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	pushImage(t, s, "a/b", "tag", 1)
+	pushImage(t, s, "z", "tag", 2)
+	layouts := os.DirFS(dir)
+	one, err := fs.Sub(layouts, "a/b")
+	qt.Assert(t, qt.IsNil(err))
+
+	var archive bytes.Buffer
+	w := zip.NewWriter(&archive)
+	qt.Assert(t, qt.IsNil(w.AddFS(layouts)))
+	qt.Assert(t, qt.IsNil(w.Close()))
+	zipped, err := zip.NewReader(bytes.NewReader(archive.Bytes()), int64(archive.Len()))
+	qt.Assert(t, qt.IsNil(err))
+
+	memory := make(fstest.MapFS)
+	err = fs.WalkDir(one, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := fs.ReadFile(one, name)
+		memory[name] = &fstest.MapFile{Data: data}
+		memory[path.Join("sub", name)] = &fstest.MapFile{Data: data}
+		return err
+	})
+	qt.Assert(t, qt.IsNil(err))
+
+	for _, c := range []struct {
+		name  string
+		fsys  fs.FS
+		repos map[string]uint64
+	}{
+		{"folder", layouts, map[string]uint64{"a/b": 1, "z": 2}},
+		{"zip", zipped, map[string]uint64{"a/b": 1, "z": 2}},
+		{"root", one, map[string]uint64{ocidir.RootName: 1}},
+		{"memory", memory, map[string]uint64{ocidir.RootName: 1, "sub": 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := ocidir.FS(c.fsys)
+			for repo, seed := range c.repos {
+				wantImage(t, s, repo, "tag", seed)
+			}
+			qt.Check(t, qt.HasLen(collect(t, s), len(c.repos)))
+			d := digest.FromString("x")
+			err := registry.PushBlob(ctx, s, "z", d, strings.NewReader("x"))
+			var e *registry.Error
+			qt.Assert(t, qt.IsTrue(errors.As(err, &e)))
+			qt.Check(t, qt.Equals(e.Status, 405))
+			_, err = registry.PushManifest(ctx, s, "z", registry.ManifestPush{Content: []byte("x")})
+			qt.Check(t, qt.ErrorIs(err, error(registry.ErrUnsupported)))
+		})
+	}
+}
+
+// TestNames has repositories with the names of what is in a layout.
+func TestNames(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	names := []string{"a", "a-b", "a.b/c", "a/blobs", "a/blobs/sha256", "a/index.json", "a/oci-layout", "a0", "blobs", "index.json/blobs"}
+	for i, name := range names {
+		pushImage(t, s, name, "tag", uint64(i))
+	}
+	qt.Check(t, qt.DeepEquals(collect(t, s), names))
+	for i, name := range names {
+		wantImage(t, s, name, "tag", uint64(i))
+	}
+	// What is in place of a folder is no repository, and no failure.
+	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "file"), nil, 0o666)))
+	for _, name := range []string{"file", "file/a", "lib"} {
+		_, err := s.GetTag(ctx, name, "tag")
+		qt.Check(t, qt.ErrorIs(err, error(registry.ErrNameUnknown)))
+	}
+	for _, name := range names {
+		for tag, err := range s.Tags(ctx, name, "") {
+			qt.Assert(t, qt.IsNil(err))
+			m, err := s.GetTag(ctx, name, tag)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.IsNil(s.DeleteManifest(ctx, name, m.Digest)))
+		}
+	}
+}
+
+// TestSharing checks that bytes are there once, and go with the last name.
+func TestSharing(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	data := strings.Repeat("x", 100_000)
+	d := digest.FromString(data)
+	qt.Assert(t, qt.IsNil(registry.PushBlob(ctx, s, "a", d, strings.NewReader(data))))
+	qt.Assert(t, qt.IsNil(registry.PushBlob(ctx, s, "b", d, strings.NewReader(data))))
+	qt.Assert(t, qt.IsNil(s.MountBlob(ctx, "c", "a", d)))
+	stat := func(repo string) fs.FileInfo {
+		info, err := os.Stat(filepath.Join(dir, repo, "blobs/sha256", d.Encoded()))
+		qt.Assert(t, qt.IsNil(err))
+		return info
+	}
+	qt.Check(t, qt.IsTrue(os.SameFile(stat("a"), stat("b"))))
+	qt.Check(t, qt.IsTrue(os.SameFile(stat("a"), stat("c"))))
+
+	// One that other tools remove, and GC.
+	qt.Assert(t, qt.IsNil(os.RemoveAll(filepath.Join(dir, "a"))))
+	qt.Assert(t, qt.IsNil(os.RemoveAll(filepath.Join(dir, "b"))))
+	blobs, _, err := s.GC(ctx)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(blobs, 0))
+	qt.Assert(t, qt.IsNil(os.RemoveAll(filepath.Join(dir, "c"))))
+	blobs, size, err := s.GC(ctx)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(blobs, 1))
+	qt.Check(t, qt.Equals(size, 100_000))
+
+	// And without its help.
+	qt.Assert(t, qt.IsNil(registry.PushBlob(ctx, s, "a", d, strings.NewReader(data))))
+	qt.Assert(t, qt.IsNil(s.DeleteBlob(ctx, "a", d)))
+	var left []string
+	err = filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			left = append(left, e.Name())
+		}
+		return err
+	})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.DeepEquals(left, []string{"lock"}))
+	qt.Check(t, qt.HasLen(collect(t, s), 0))
 }
