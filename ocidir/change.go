@@ -358,7 +358,7 @@ func writeSynced(name string, data []byte) error {
 // bytes that are there already, or of tmp. tmp stays where it is.
 // Errors: fs.ErrExist where the name is taken, by the same bytes then.
 func (s *Store) share(d digest.Digest, tmp, name string) error {
-	pool := s.path(path.Join(poolDir, d.Algorithm().String(), d.Encoded()))
+	pool := s.path(poolPath(d))
 	if canCountLinks {
 		err := os.Link(pool, name)
 		if err == nil || errors.Is(err, fs.ErrExist) {
@@ -376,10 +376,15 @@ func (s *Store) share(d digest.Digest, tmp, name string) error {
 	return linkOrCopy(tmp, name)
 }
 
+// poolPath returns where the bytes of content are once more.
+func poolPath(d digest.Digest) string {
+	return path.Join(poolDir, d.Algorithm().String(), d.Encoded())
+}
+
 // unshare takes the bytes out of the common folder when no layout has them any
 // more. One that takes them meanwhile has its own name for them.
 func (s *Store) unshare(d digest.Digest) {
-	if pool := s.path(path.Join(poolDir, d.Algorithm().String(), d.Encoded())); canCountLinks && links(pool) == 1 {
+	if pool := s.path(poolPath(d)); canCountLinks && links(pool) == 1 {
 		os.Remove(pool)
 	}
 }

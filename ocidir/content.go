@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,6 +29,16 @@ func (s *Store) linkBlob(repo string, d digest.Digest, file string) error {
 		e.write = true
 		return nil
 	})
+}
+
+// FindBlob asks the repositories only for what was ever pushed.
+func (s *Store) FindBlob(ctx context.Context, d digest.Digest) iter.Seq2[string, error] {
+	if canCountLinks {
+		if _, err := os.Stat(s.path(poolPath(d))); err != nil {
+			return func(func(string, error) bool) {}
+		}
+	}
+	return s.reader.FindBlob(ctx, d)
 }
 
 func (s *Store) MountBlob(ctx context.Context, repo, from string, d digest.Digest) error {

@@ -116,9 +116,23 @@ func (r *reader) OpenBlob(_ context.Context, repo string, d digest.Digest) (io.R
 	return content, err
 }
 
-// FindBlob can't tell: blobs are found by repository.
-func (r *reader) FindBlob(context.Context, digest.Digest) iter.Seq2[string, error] {
-	return func(func(string, error) bool) {}
+// FindBlob asks each repository, a question to the file system each.
+func (r *reader) FindBlob(ctx context.Context, d digest.Digest) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for repo, err := range r.Repositories(ctx, "") {
+			if err == nil {
+				if _, err := fs.Stat(r.fsys, contentPath(r.folder(repo), d)); err != nil {
+					continue
+				}
+				if l, err := r.layout(repo); err != nil || !l.isBlob(d) {
+					continue
+				}
+			}
+			if !yield(repo, err) {
+				return
+			}
+		}
+	}
 }
 
 func (r *reader) GetManifest(ctx context.Context, repo string, d digest.Digest) (registry.Manifest, error) {

@@ -20,6 +20,8 @@ func main() {
 // cli is the command line.
 type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Serve a registry."`
+	Copy    copyCmd    `cmd:"" help:"Copy content from one store to another."`
+	GC      gcCmd      `cmd:"" name:"gc" help:"Remove from a store what no repository has."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
@@ -62,6 +64,9 @@ func run(args []string, stdout, stderr io.Writer) (status int) {
 
 // logOutput is where logs go.
 type logOutput struct{ io.Writer }
+
+// warn says what is to be known at the start.
+func (o logOutput) warn(text string) { fmt.Fprintf(o, "berth: warning: %s\n", text) }
 
 // size is a number of bytes, written as 4MiB or 1.5g.
 type size int64

@@ -43,6 +43,7 @@ func TestMain(m *testing.M) {
 //	serve [flags]          starts berth serve, on a free port
 //	http METHOD PATH CODE  asks it; the answer's body is in the file "body"
 //	certificate            writes cert.pem and key.pem
+//	stop                   ends the berth serve that was started last
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -50,6 +51,7 @@ func TestScripts(t *testing.T) {
 			"serve":       serveScript,
 			"http":        httpScript,
 			"certificate": certificateScript,
+			"stop":        stopScript,
 		},
 	})
 }
@@ -65,12 +67,14 @@ func serveScript(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	ts.Check(cmd.Start())
-	ts.Defer(func() {
+	stop := sync.OnceFunc(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
 		stdout.Close()
 		stderr.Close()
 	})
+	stops.Store(ts, stop)
+	ts.Defer(stop)
 	addr, err := waitForFile(ts.MkAbs("addr"))
 	ts.Check(err)
 	scheme := "http://"
@@ -78,6 +82,14 @@ func serveScript(ts *testscript.TestScript, _ bool, args []string) {
 		scheme = "https://"
 	}
 	ts.Setenv("URL", scheme+addr)
+}
+
+// stops end what serve started last, by script.
+var stops sync.Map
+
+func stopScript(ts *testscript.TestScript, _ bool, _ []string) {
+	stop, _ := stops.Load(ts)
+	stop.(func())()
 }
 
 func httpScript(ts *testscript.TestScript, _ bool, args []string) {
@@ -125,7 +137,7 @@ func waitForFile(name string) (string, error) {
 	return "", fmt.Errorf("no %s after 10 s", name)
 }
 
-var stops = flag.Int("stops", 5, "how often TestStopUnderLoad stops the registry")
+var stopCount = flag.Int("stops", 5, "how often TestStopUnderLoad stops the registry")
 
 // TestStopUnderLoad sends SIGTERM in the middle of 50 pushes: each that was
 // acknowledged is in the store.
@@ -139,7 +151,7 @@ func TestStopUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	acknowledged, refused := 0, 0
-	for range *stops {
+	for range *stopCount {
 		addrFile := filepath.Join(t.TempDir(), "addr")
 		store := new(registry.MemStore)
 		c := serveCmd{Addr: "127.0.0.1:0", AddrFile: addrFile, Grace: time.Minute, Progress: time.Minute, store: store}
@@ -214,7 +226,7 @@ func TestStopUnderLoad(t *testing.T) {
 		acknowledged += len(done)
 		refused += pushers
 	}
-	t.Logf("%d stops, %d requests acknowledged, %d not", *stops, acknowledged, refused)
+	t.Logf("%d stops, %d requests acknowledged, %d not", *stopCount, acknowledged, refused)
 }
 
 // TestGracefulStop sends SIGTERM in the middle of a push: it is finished, and

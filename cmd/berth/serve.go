@@ -21,6 +21,7 @@ import (
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/auth"
+	"github.com/berth-oci/registry/bucket"
 )
 
 // serveCmd is berth serve.
@@ -29,6 +30,9 @@ type serveCmd struct {
 	AddrFile string `help:"Write the address that is listened on to this file." type:"path" placeholder:"FILE"`
 	TLSCert  string `help:"Serve HTTPS with this certificate chain, in PEM." name:"tls-cert" type:"existingfile" and:"tls" placeholder:"FILE" group:"TLS:"`
 	TLSKey   string `help:"The certificate's private key, in PEM." name:"tls-key" type:"existingfile" and:"tls" placeholder:"FILE" group:"TLS:"`
+
+	Store    string `help:"Where content is kept (${default}); see below." default:"mem:" placeholder:"STORE" group:"Content:"`
+	Redirect bool   `help:"Send clients to the bucket itself for blobs, by signed URLs that they must be able to reach." group:"Content:"`
 
 	Htpasswd      string `help:"Ask for the users and passwords of this file, as htpasswd -B writes it." type:"existingfile" placeholder:"FILE" group:"Users:"`
 	AnonymousPull bool   `help:"Let those pull who are not in the file." group:"Users:"`
@@ -41,6 +45,7 @@ type serveCmd struct {
 	Warning         []string `help:"Send this text to clients as a Warning, with each answer." sep:"none" placeholder:"TEXT" group:"Registry:"`
 
 	Memory        size          `help:"Most memory for content and uploads (unlimited). Unless it is set, GOMEMLIMIT is a quarter more." placeholder:"SIZE" group:"Limits (SIZE is like 64MiB or 2g):"`
+	Disk          size          `help:"Most bytes in temporary files, for large blobs when memory is short (none). Needs --memory." placeholder:"SIZE" group:"Limits (SIZE is like 64MiB or 2g):"`
 	MaxBlob       size          `help:"Largest blob (unlimited)." placeholder:"SIZE" group:"Limits (SIZE is like 64MiB or 2g):"`
 	MaxManifest   size          `help:"Largest manifest (${default})." default:"4MiB" placeholder:"SIZE" group:"Limits (SIZE is like 64MiB or 2g):"`
 	MaxUploads    int           `help:"Most uploads in progress (unlimited)." placeholder:"N" group:"Limits (SIZE is like 64MiB or 2g):"`
@@ -60,7 +65,7 @@ type serveCmd struct {
 
 // Help is shown by berth serve --help.
 func (serveCmd) Help() string {
-	return "Content is kept in memory and is gone when the command stops."
+	return storeHelp + " In memory it is gone when the command stops; a directory belongs to one registry at a time; a bucket may have as many as you like, behind a load balancer."
 }
 
 // Run serves until SIGTERM or SIGINT, and then until the requests in flight are
@@ -72,6 +77,21 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	log := slog.New(c.logHandler(logs))
 	if c.Memory > 0 && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(int64(c.Memory) + int64(c.Memory)/4)
+	}
+	if c.Disk > 0 && (c.Memory <= 0 || c.Store != "mem:") {
+		return errors.New("--disk is for what --memory has no room for")
+	}
+	if c.store == nil {
+		s, closer, err := openStore(ctx, c.Store, storeOptions{
+			limits:  c.limits(),
+			onError: func(err error) { log.Error("bucket", "error", err) },
+			warn:    func(text string) { log.Warn(text) },
+		})
+		if err != nil {
+			return err
+		}
+		defer closer.Close()
+		c.store = s
 	}
 	handler, err := c.handler(ctx, log)
 	if err != nil {
@@ -135,6 +155,13 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 // handler returns all that is served, until stopping is done.
 func (c *serveCmd) handler(stopping context.Context, log *slog.Logger) (http.Handler, error) {
 	h := registry.New(c.options(log)...)
+	if c.Redirect {
+		b, ok := c.store.(*bucket.Store)
+		if !ok {
+			return nil, errors.New("--redirect is for buckets")
+		}
+		h = b.Redirect(h)
+	}
 	if c.Htpasswd != "" {
 		users, err := readUsers(c.Htpasswd)
 		if err != nil {
@@ -203,16 +230,8 @@ func (c *serveCmd) options(log *slog.Logger) []registry.Option {
 	opts := []registry.Option{
 		registry.WithSlog(log),
 		registry.WithReferrersSupport(!c.NoReferrers),
-		registry.WithLimits(registry.Limits{
-			ManifestBytes: int64(c.MaxManifest),
-			BlobBytes:     int64(c.MaxBlob),
-			TotalBytes:    int64(c.Memory),
-			Uploads:       c.MaxUploads,
-			UploadIdle:    c.UploadIdle,
-		}),
-	}
-	if c.store != nil {
-		opts = append(opts, registry.WithStore(c.store))
+		registry.WithLimits(c.limits()),
+		registry.WithStore(c.store),
 	}
 	if c.AllowSparse {
 		opts = append(opts, registry.AllowSparse())
@@ -230,6 +249,20 @@ func (c *serveCmd) options(log *slog.Logger) []registry.Option {
 		opts = append(opts, registry.WithWarning(1, text))
 	}
 	return opts
+}
+
+func (c *serveCmd) limits() registry.Limits {
+	l := registry.Limits{
+		ManifestBytes: int64(c.MaxManifest),
+		BlobBytes:     int64(c.MaxBlob),
+		TotalBytes:    int64(c.Memory),
+		Uploads:       c.MaxUploads,
+		UploadIdle:    c.UploadIdle,
+	}
+	if c.Memory > 0 && c.Disk > 0 {
+		l.TotalBytes, l.MemoryBytes = int64(c.Memory+c.Disk), int64(c.Memory)
+	}
+	return l
 }
 
 func (c *serveCmd) logHandler(w io.Writer) slog.Handler {

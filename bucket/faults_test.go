@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bucket_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-quicktest/qt"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/bucket"
+	"github.com/berth-oci/registry/bucket/internal/minio"
+)
+
+// wantUnavailable checks that each operation says that the bucket is not to be
+// reached, and nothing of the bucket. lease was taken while it was.
+func wantUnavailable(t *testing.T, s *bucket.Store, lease registry.Upload, content io.Reader) {
+	t.Helper()
+	ctx := t.Context()
+	d := digest.FromString("data")
+	m := manifest("m")
+	for _, op := range []struct {
+		name string
+		do   func() error
+	}{
+		{"OpenBlob", func() error { _, err := s.OpenBlob(ctx, "a", d); return err }},
+		{"Read", func() error { _, err := content.Read(make([]byte, 10)); return err }},
+		{"MountBlob", func() error { return s.MountBlob(ctx, "b", "a", d) }},
+		{"FindBlob", func() error { _, err := collect(s.FindBlob(ctx, d)); return err }},
+		{"DeleteBlob", func() error { return s.DeleteBlob(ctx, "a", d) }},
+		{"PushBlob", func() error { return registry.PushBlob(ctx, s, "a", d, strings.NewReader("data")) }},
+		{"PushBlob_large", func() error {
+			large := strings.Repeat("x", 40<<20)
+			return registry.PushBlob(ctx, s, "a", digest.FromString(large), strings.NewReader(large))
+		}},
+		{"ResumeUpload", func() error { _, err := s.ResumeUpload(ctx, "a", "id"); return err }},
+		{"UploadSize", func() error { _, err := s.UploadSize(ctx, "a", "id"); return err }},
+		{"CancelUpload", func() error { return s.CancelUpload(ctx, "a", "id") }},
+		{"Commit", func() error { return lease.Commit(ctx, d) }},
+		{"Close", func() error { return lease.Close() }},
+		{"GetManifest", func() error { _, err := s.GetManifest(ctx, "a", m.Digest); return err }},
+		{"GetTag", func() error { _, err := s.GetTag(ctx, "a", "tag"); return err }},
+		{"PutManifest", func() error { return s.PutManifest(ctx, "a", m, []string{"tag"}, nil) }},
+		{"DeleteManifest", func() error { return s.DeleteManifest(ctx, "a", m.Digest) }},
+		{"DeleteTag", func() error { return s.DeleteTag(ctx, "a", "tag", nil) }},
+		{"Tags", func() error { _, err := collect(s.Tags(ctx, "a", "")); return err }},
+		{"Referrers", func() error { _, err := collect(s.Referrers(ctx, "a", d, "")); return err }},
+		{"Repositories", func() error { _, err := collect(s.Repositories(ctx, "")); return err }},
+		{"GC", func() error { _, err := s.GC(ctx, bucket.GCOptions{}); return err }},
+	} {
+		began := time.Now()
+		err := op.do()
+		t.Logf("%s: %v", op.name, time.Since(began).Round(time.Millisecond))
+		if e := (*registry.Error)(nil); !errors.As(err, &e) || e.Status != http.StatusServiceUnavailable {
+			t.Errorf("%s: %v", op.name, err)
+			continue
+		}
+		if strings.Contains(err.Error(), "127.0.0.1") || strings.Contains(err.Error(), "blobs/") {
+			t.Errorf("%s tells of the bucket: %v", op.name, err)
+		}
+	}
+}
+
+// prepare returns a lease and a reader of a blob of s.
+func prepare(t *testing.T, s *bucket.Store) (registry.Upload, io.Reader) {
+	t.Helper()
+	d := push(t, s, "a", "data")
+	content, err := s.OpenBlob(t.Context(), "a", d)
+	qt.Assert(t, qt.IsNil(err))
+	t.Cleanup(func() { content.Close() })
+	lease, err := s.CreateUpload(t.Context(), "a", registry.UploadOptions{})
+	qt.Assert(t, qt.IsNil(err))
+	_, err = lease.ReadFrom(strings.NewReader("data"))
+	qt.Assert(t, qt.IsNil(err))
+	return lease, content
+}
+
+// TestDeadBucket kills the bucket.
+func TestDeadBucket(t *testing.T) {
+	server := minio.Start(t)
+	var told atomic.Int64
+	s := open(t, server.URL(t), &bucket.Options{OnError: func(error) { told.Add(1) }})
+	lease, content := prepare(t, s)
+	server.Kill(0)
+	wantUnavailable(t, s, lease, content)
+	qt.Assert(t, qt.IsTrue(told.Load() > 0))
+}
+
+// TestHangingBucket has a bucket that takes connections and never answers.
+func TestHangingBucket(t *testing.T) {
+	s, p := withProxy(t, &bucket.Options{Timeout: 300 * time.Millisecond})
+	lease, content := prepare(t, s)
+	hang := make(chan struct{})
+	defer close(hang)
+	p.to.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+		select {
+		case <-hang:
+		case <-r.Context().Done():
+		}
+		return nil, errors.New("it hung")
+	})
+	wantUnavailable(t, s, lease, content)
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// TestPortsOfS3 has a port with 301 in it refuse connections, which the Go CDK
+// takes for "not found".
+func TestPortsOfS3(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:30199")
+	if err != nil {
+		t.Skip("the port is in use")
+	}
+	l.Close()
+	t.Setenv("AWS_ACCESS_KEY_ID", "x")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "x")
+	s := open(t, "s3://name?region=us-east-1&use_path_style=true&endpoint=http://127.0.0.1:30199", nil)
+	_, err = s.GetManifest(t.Context(), "a", digest.FromString("m"))
+	qt.Assert(t, qt.ErrorIs(err, error(registry.ErrUnavailable)))
+}
+
+// TestNoBucket has a bucket that does not exist: that is no empty registry.
+func TestNoBucket(t *testing.T) {
+	server := minio.Start(t)
+	s := open(t, server.URLAt("no-such-bucket", server.Address(0)), nil)
+	_, err := s.GetManifest(t.Context(), "a", digest.FromString("m"))
+	qt.Assert(t, qt.ErrorIs(err, error(registry.ErrUnavailable)))
+	_, err = collect(s.Repositories(t.Context(), ""))
+	qt.Assert(t, qt.ErrorIs(err, error(registry.ErrUnavailable)))
+	err = s.PutManifest(t.Context(), "a", manifest("m"), []string{"tag"}, nil)
+	qt.Assert(t, qt.ErrorIs(err, error(registry.ErrUnavailable)))
+}
+
+// TestLostAnswers loses the answer to each write once: the SDK writes again, and
+// its condition does not hold any more.
+func TestLostAnswers(t *testing.T) {
+	s, p := withProxy(t, nil)
+	seen := make(map[string]bool)
+	p.spoiled(func(r *http.Request) fault {
+		if r.Method != http.MethodPut || seen[r.URL.Path] {
+			return none
+		}
+		seen[r.URL.Path] = true
+		return lostAnswer
+	})
+	create := func(tag string, current digest.Digest) error {
+		if current != "" {
+			return registry.ErrDenied
+		}
+		return nil
+	}
+	qt.Assert(t, qt.IsNil(s.PutManifest(t.Context(), "a", manifest("m"), []string{"one", "two"}, create)))
+	clear(seen)
+	qt.Assert(t, qt.IsNil(s.PutManifest(t.Context(), "a", manifest("n"), []string{"one", "two"}, func(string, digest.Digest) error { return nil })))
+	m, err := s.GetTag(t.Context(), "a", "two")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.Equals(m.Digest, manifest("n").Digest))
+
+	clear(seen)
+	u, err := s.CreateUpload(t.Context(), "a", registry.UploadOptions{ID: "mine"})
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(u.Close()))
+	for _, chunk := range []string{"one ", "two "} {
+		clear(seen)
+		u, err = s.ResumeUpload(t.Context(), "a", "mine")
+		qt.Assert(t, qt.IsNil(err))
+		_, err = u.ReadFrom(strings.NewReader(chunk))
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.IsNil(u.Close()))
+	}
+	clear(seen)
+	u, err = s.ResumeUpload(t.Context(), "a", "mine")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(u.Commit(t.Context(), digest.FromString("one two "))))
+	qt.Assert(t, qt.IsNil(u.Close()))
+	wantBlob(t, s, "a", digest.FromString("one two "))
+}
+
+// TestReadingResumes breaks the connection of a download again and again.
+func TestReadingResumes(t *testing.T) {
+	s, p := withProxy(t, nil)
+	d := push(t, s, "a", strings.Repeat("0123456789abcde", 200_000))
+	cuts := 0
+	p.spoiled(func(r *http.Request) fault {
+		if !strings.Contains(r.URL.Path, "/data/") || cuts == 5 {
+			return none
+		}
+		cuts++
+		return cutAnswer
+	})
+	wantBlob(t, s, "a", d)
+	qt.Assert(t, qt.Equals(cuts, 5))
+}
+
+// TestUploadSurvives has the bucket fail while chunks come in, and when the
+// upload is published: the session stands where it was, and goes on.
+func TestUploadSurvives(t *testing.T) {
+	s, p := withProxy(t, nil)
+	u, err := s.CreateUpload(t.Context(), "a", registry.UploadOptions{})
+	qt.Assert(t, qt.IsNil(err))
+	_, err = u.ReadFrom(strings.NewReader("one "))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(u.Close()))
+
+	fails := func(in string) {
+		p.spoiled(func(r *http.Request) fault {
+			if r.Method == http.MethodPut && strings.Contains(r.URL.Path, in) {
+				return overloaded
+			}
+			return none
+		})
+	}
+	for _, in := range []string{"/part-", "/state"} {
+		u, err = s.ResumeUpload(t.Context(), "a", u.ID())
+		qt.Assert(t, qt.IsNil(err))
+		_, err = u.ReadFrom(strings.NewReader("two"))
+		qt.Assert(t, qt.IsNil(err))
+		fails(in)
+		qt.Assert(t, qt.ErrorIs(u.Close(), error(registry.ErrUnavailable)))
+		p.spoiled(nil)
+		size, err := s.UploadSize(t.Context(), "a", u.ID())
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.Equals(size, 4))
+	}
+	d := digest.FromString("one two")
+	for _, in := range []string{"/state", "/data/", "/links/", "/_blobs/", "/names/"} {
+		u, err = s.ResumeUpload(t.Context(), "a", u.ID())
+		qt.Assert(t, qt.IsNil(err))
+		_, err = u.ReadFrom(strings.NewReader("two"))
+		qt.Assert(t, qt.IsNil(err))
+		fails(in)
+		qt.Assert(t, qt.ErrorIs(u.Commit(t.Context(), d), error(registry.ErrUnavailable)), qt.Commentf("%s", in))
+		p.spoiled(nil)
+		qt.Assert(t, qt.IsNil(u.Rollback()))
+		qt.Assert(t, qt.IsNil(u.Close()))
+		size, err := s.UploadSize(t.Context(), "a", u.ID())
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.Equals(size, 4))
+	}
+	u, err = s.ResumeUpload(t.Context(), "a", u.ID())
+	qt.Assert(t, qt.IsNil(err))
+	_, err = u.ReadFrom(strings.NewReader("two"))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(u.Commit(t.Context(), d)))
+	qt.Assert(t, qt.IsNil(u.Close()))
+	wantBlob(t, s, "a", d)
+}
+
+// TestCluster has replicas at several nodes of an erasure-coded cluster, and
+// kills one of them.
+func TestCluster(t *testing.T) {
+	server := minio.StartCluster(t, 4)
+	first := server.URL(t)
+	name := strings.TrimPrefix(first[:strings.Index(first, "?")], "s3://")
+	s, other := open(t, first, nil), open(t, server.URLAt(name, server.Address(1)), nil)
+	one := push(t, s, "a", "one")
+	wantBlob(t, other, "a", one)
+	qt.Assert(t, qt.IsNil(other.PutManifest(t.Context(), "a", manifest("m"), []string{"tag"}, nil)))
+	server.Kill(3)
+	two := push(t, other, "a", strings.Repeat("two", 1<<20))
+	for _, s := range []*bucket.Store{s, other} {
+		wantBlob(t, s, "a", one)
+		wantBlob(t, s, "a", two)
+		m, err := s.GetTag(t.Context(), "a", "tag")
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.Equals(m.Digest, manifest("m").Digest))
+	}
+}
+
+// TestCancelledRequest has the client go away: what it does not wait for is no
+// failure of the bucket.
+func TestCancelledRequest(t *testing.T) {
+	var told atomic.Int64
+	s := open(t, minio.Start(t).URL(t), &bucket.Options{OnError: func(error) { told.Add(1) }})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := s.GetManifest(ctx, "a", digest.FromString("m"))
+	qt.Assert(t, qt.ErrorIs(err, context.Canceled))
+	qt.Assert(t, qt.Equals(told.Load(), 0))
+}
