@@ -290,7 +290,7 @@ func (c *content) checkLayout(t *testing.T, dir string) {
 // newServer starts a registry for a test, and returns its host and port.
 func newServer(t *testing.T, opts ...registry.Option) string {
 	t.Helper()
-	h := registry.New(opts...)
+	h := newRegistry(t, opts...)
 	if *lint {
 		j, unwatched := new(registrytest.Journal), h
 		watched := j.Handler(h)

@@ -385,7 +385,7 @@ func testRegclientBlobs(t *testing.T) {
 	})
 
 	t.Run("get_over_a_connection_that_breaks", func(t *testing.T) {
-		handler, log := newRecorder(registry.New())
+		handler, log := newRecorder(newRegistry(t))
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == "GET" && strings.Contains(r.URL.Path, "/blobs/") && r.Header.Get("Range") == "" {
 				w = &breakingWriter{w, len(want) / 2}
@@ -597,7 +597,7 @@ type recorder struct {
 // host and port what keeps the requests to it.
 func newRecordingServer(t *testing.T, opts ...registry.Option) (string, *recorder) {
 	t.Helper()
-	handler, log := newRecorder(registry.New(opts...))
+	handler, log := newRecorder(newRegistry(t, opts...))
 	s := httptest.NewServer(handler)
 	t.Cleanup(s.Close)
 	return strings.TrimPrefix(s.URL, "http://"), log

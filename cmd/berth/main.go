@@ -68,6 +68,9 @@ type logOutput struct{ io.Writer }
 // warn says what is to be known at the start.
 func (o logOutput) warn(text string) { fmt.Fprintf(o, "berth: warning: %s\n", text) }
 
+// failed says why a bucket could not be used.
+func (o logOutput) failed(err error) { fmt.Fprintf(o, "berth: %v\n", err) }
+
 // size is a number of bytes, written as 4MiB or 1.5g.
 type size int64
 

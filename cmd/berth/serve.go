@@ -86,6 +86,8 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 			limits:  c.limits(),
 			onError: func(err error) { log.Error("bucket", "error", err) },
 			warn:    func(text string) { log.Warn(text) },
+
+			readOnly: c.ReadOnly,
 		})
 		if err != nil {
 			return err

@@ -26,6 +26,8 @@ type storeOptions struct {
 	limits  registry.Limits
 	onError func(error) // is told of a bucket's failures
 	warn    func(string)
+
+	readOnly bool // a bucket need not be writable
 }
 
 // openStore opens the store that a command line names. It is to be closed.
@@ -50,6 +52,12 @@ func openStore(ctx context.Context, name string, opts storeOptions) (registry.St
 	for _, text := range s.Warnings() {
 		opts.warn(text)
 	}
+	if !opts.readOnly {
+		if err := s.Check(ctx); err != nil {
+			s.Close()
+			return nil, nil, err
+		}
+	}
 	return s, s, nil
 }
 
@@ -66,7 +74,7 @@ func (gcCmd) Help() string {
 
 func (c *gcCmd) Run(stdout io.Writer, logs logOutput) error {
 	ctx := context.Background()
-	s, closer, err := openStore(ctx, c.Store, storeOptions{warn: logs.warn})
+	s, closer, err := openStore(ctx, c.Store, storeOptions{warn: logs.warn, onError: logs.failed})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package replicas
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/distribution/distribution/v3/configuration"
+	"github.com/distribution/distribution/v3/registry/handlers"
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/s3-aws"
+	"github.com/go-quicktest/qt"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
+
+	"github.com/berth-oci/registry/bucket/miniotest"
+	"github.com/berth-oci/registry/interop/internal/berth"
+)
+
+var figures = flag.Bool("figures", false, "measure Berth and distribution on the same MinIO, in full")
+
+// distributionVariable has the storage configuration of distribution, where
+// this process is to be one.
+const distributionVariable = "BERTH_TEST_DISTRIBUTION"
+
+func TestMain(m *testing.M) {
+	if storage := os.Getenv(distributionVariable); storage != "" {
+		runDistribution(storage)
+	}
+	os.Exit(m.Run())
+}
+
+func runDistribution(storage string) {
+	logrus.SetOutput(io.Discard)
+	var config configuration.Configuration
+	var parameters configuration.Parameters
+	if err := json.Unmarshal([]byte(storage), &parameters); err != nil {
+		log.Fatal(err)
+	}
+	config.Storage = configuration.Storage{"s3": parameters, "delete": {"enabled": true}}
+	config.Catalog.MaxEntries = 1000
+	config.HTTP.RelativeURLs = true
+	config.Log.AccessLog.Disabled = true
+	config.Log.Level = "panic"
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(l.Addr())
+	log.Fatal(http.Serve(l, handlers.NewApp(context.Background(), &config)))
+}
+
+// startDistribution starts distribution in a process of its own, and returns
+// its address.
+func startDistribution(t *testing.T, storage map[string]any) string {
+	t.Helper()
+	parameters, err := json.Marshal(storage)
+	qt.Assert(t, qt.IsNil(err))
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), distributionVariable+"="+string(parameters))
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(cmd.Start()))
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	addr, err := bufio.NewReader(stdout).ReadString('\n')
+	qt.Assert(t, qt.IsNil(err))
+	return strings.TrimSpace(addr)
+}
+
+// TestFigures has Berth and distribution v3 do the same work, each on a bucket
+// of the same MinIO, one after the other in each round.
+func TestFigures(t *testing.T) {
+	rounds, large, images, tags := 1, 4<<20, 20, 200
+	if *figures {
+		rounds, large, images, tags = 3, 256<<20, 1000, 10_000
+	}
+	m := miniotest.Start(t)
+	url := m.URL(t)
+	bucket, _, _ := strings.Cut(strings.TrimPrefix(m.URL(t), "s3://"), "?")
+	all := []*figure{
+		{name: "berth", addr: berth.Start(t, "--log-level=error", "--store="+url).Addr},
+		{name: "distribution", addr: startDistribution(t, map[string]any{
+			"bucket": bucket, "region": "us-east-1", "regionendpoint": "http://" + m.Address(0), "forcepathstyle": true, "secure": false,
+			"accesskey": os.Getenv("AWS_ACCESS_KEY_ID"), "secretkey": os.Getenv("AWS_SECRET_ACCESS_KEY"),
+		})},
+	}
+	blob := make([]byte, large)
+	rand.NewChaCha8([32]byte{}).Read(blob)
+	for round := range rounds {
+		copy(blob, fmt.Sprint("round ", round))
+		for i := range all {
+			f := all[(i+round)%len(all)]
+			f.t = t
+			f.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+			repo := fmt.Sprint("round", round)
+			d := digest.FromBytes(blob)
+			f.measure(fmt.Sprintf("push a blob of %d MiB", large>>20), func() { f.push(repo, blob) })
+			f.measure(fmt.Sprintf("pull a blob of %d MiB", large>>20), func() {
+				f.send("GET", "/v2/"+repo+"/blobs/"+d.String(), nil, 200, d)
+			})
+			f.measure(fmt.Sprintf("push %d small images", images), func() {
+				f.parallel(images, func(i int) { f.pushImage(repo, fmt.Sprintf("%s-%d", repo, i)) })
+			})
+			f.measure(fmt.Sprintf("pull %d small images", images), func() {
+				f.parallel(images, func(i int) { f.pullImage(repo, fmt.Sprintf("%s-%d", repo, i)) })
+			})
+			f.client.CloseIdleConnections()
+		}
+	}
+	for _, f := range all {
+		config := []byte("{}")
+		f.push("tags", config)
+		content := imageOf(config)
+		f.parallel(tags, func(i int) { f.manifest("tags", fmt.Sprintf("t%06d", i), content) })
+	}
+	for round := range max(rounds, 2) {
+		for i := range all {
+			f := all[(i+round)%len(all)]
+			f.measure(fmt.Sprintf("50 pages of 100 tags in %d", tags), func() {
+				for range 50 {
+					f.send("GET", fmt.Sprintf("/v2/tags/tags/list?n=100&last=t%06d", tags/2), nil, 200, "")
+				}
+			})
+		}
+	}
+	for i, name := range all[0].names {
+		ours, theirs := all[0].median(i), all[1].median(i)
+		t.Logf("| %s | %v | %v | %.2f |", name, ours.Round(time.Millisecond), theirs.Round(time.Millisecond), float64(theirs)/float64(ours))
+	}
+}
+
+// figure is a registry that is measured.
+type figure struct {
+	t          *testing.T
+	client     *http.Client
+	name, addr string
+	names      []string
+	times      map[string][]time.Duration
+}
+
+func (f *figure) measure(name string, work func()) {
+	start := time.Now()
+	work()
+	if f.times == nil {
+		f.times = make(map[string][]time.Duration)
+	}
+	if f.times[name] == nil {
+		f.names = append(f.names, name)
+	}
+	f.times[name] = append(f.times[name], time.Since(start))
+}
+
+// median returns the median of a work's times.
+func (f *figure) median(i int) time.Duration {
+	times := slices.Sorted(slices.Values(f.times[f.names[i]]))
+	return times[len(times)/2]
+}
+
+// send sends a request, and checks the answer: its status, and its body unless
+// d is empty.
+func (f *figure) send(method, path string, body []byte, want int, d digest.Digest, fields ...string) http.Header {
+	if strings.HasPrefix(path, "/") {
+		path = "http://" + f.addr + path
+	}
+	req, err := http.NewRequest(method, path, bytes.NewReader(body))
+	if err != nil {
+		f.t.Error(err)
+		return nil
+	}
+	for i := 0; i < len(fields); i += 2 {
+		req.Header.Set(fields[i], fields[i+1])
+	}
+	resp, err := f.client.Do(req)
+	if err != nil {
+		f.t.Error(err)
+		return nil
+	}
+	defer resp.Body.Close()
+	h := sha256.New()
+	var text bytes.Buffer
+	if _, err := io.Copy(io.MultiWriter(h, limited{&text}), resp.Body); err != nil {
+		f.t.Error(err)
+	}
+	if resp.StatusCode != want || d != "" && digest.NewDigest(digest.SHA256, h) != d {
+		f.t.Errorf("%s: %s %s: %s %s", f.name, method, path, resp.Status, text.String())
+	}
+	return resp.Header
+}
+
+// limited keeps the beginning of what is written.
+type limited struct{ b *bytes.Buffer }
+
+func (l limited) Write(p []byte) (int, error) {
+	if l.b.Len() < 1000 {
+		l.b.Write(p[:min(len(p), 1000)])
+	}
+	return len(p), nil
+}
+
+func (f *figure) push(repo string, data []byte) digest.Digest {
+	d := digest.FromBytes(data)
+	location := f.send("POST", "/v2/"+repo+"/blobs/uploads/", nil, 202, "").Get("Location")
+	separator := "?"
+	if strings.Contains(location, "?") {
+		separator = "&"
+	}
+	f.send("PUT", location+separator+"digest="+d.String(), data, 201, "", "Content-Type", octets)
+	return d
+}
+
+func imageOf(config []byte, layers ...[]byte) []byte {
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: digest.FromBytes(config), Size: int64(len(config))}, Layers: []ocispec.Descriptor{}}
+	m.SchemaVersion = 2
+	for _, layer := range layers {
+		m.Layers = append(m.Layers, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: digest.FromBytes(layer), Size: int64(len(layer))})
+	}
+	content, _ := json.Marshal(m) // cannot fail
+	return content
+}
+
+// imageBlobs are the config and the layer of an image.
+func imageBlobs(tag string) (config, layer []byte) {
+	return fmt.Appendf(nil, `{"architecture":"amd64","os":"linux","author":%q,"rootfs":{"type":"layers","diff_ids":[]}}`, tag), bytes.Repeat([]byte(tag+"\n"), 500)
+}
+
+func (f *figure) pushImage(repo, tag string) {
+	config, layer := imageBlobs(tag)
+	f.push(repo, config)
+	f.push(repo, layer)
+	f.manifest(repo, tag, imageOf(config, layer))
+}
+
+func (f *figure) manifest(repo, tag string, content []byte) {
+	f.send("PUT", "/v2/"+repo+"/manifests/"+tag, content, 201, "", "Content-Type", ocispec.MediaTypeImageManifest)
+}
+
+func (f *figure) pullImage(repo, tag string) {
+	config, layer := imageBlobs(tag)
+	f.send("GET", "/v2/"+repo+"/manifests/"+tag, nil, 200, digest.FromBytes(imageOf(config, layer)), "Accept", ocispec.MediaTypeImageManifest)
+	for _, data := range [][]byte{config, layer} {
+		d := digest.FromBytes(data)
+		f.send("GET", "/v2/"+repo+"/blobs/"+d.String(), nil, 200, d)
+	}
+}
+
+// parallel does n things, 8 at once.
+func (f *figure) parallel(n int, do func(i int)) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n && !f.t.Failed(); i = int(next.Add(1)) - 1 {
+				do(i)
+			}
+		})
+	}
+	wg.Wait()
+}

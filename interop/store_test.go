@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package interop
+
+import (
+	"flag"
+	"net/http"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+
+	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/bucket"
+	"github.com/berth-oci/registry/bucket/miniotest"
+	"github.com/berth-oci/registry/ocidir"
+)
+
+var storeFlag = flag.String("store", "mem", "the store that clients are tested against: mem, spill, dir, file or minio")
+
+// newRegistry returns a registry on an empty store of the kind that -store
+// says.
+func newRegistry(t *testing.T, opts ...registry.Option) http.Handler {
+	t.Helper()
+	return registry.New(append([]registry.Option{registry.WithStore(newStore(t))}, opts...)...)
+}
+
+func newStore(t *testing.T) registry.Store {
+	t.Helper()
+	switch *storeFlag {
+	case "mem":
+		return new(registry.MemStore)
+	case "spill":
+		return &registry.MemStore{Limits: registry.Limits{MemoryBytes: 16 << 20}}
+	case "dir":
+		s, err := ocidir.Open(t.TempDir(), nil)
+		qt.Assert(t, qt.IsNil(err))
+		t.Cleanup(func() { s.Close() })
+		return s
+	case "file":
+		return openBucket(t, "file://"+t.TempDir())
+	case "minio":
+		return openBucket(t, miniotest.Start(t).URL(t))
+	}
+	t.Fatalf("there is no store %q", *storeFlag)
+	panic("unreachable")
+}
+
+func openBucket(t *testing.T, url string) registry.Store {
+	t.Helper()
+	s, err := bucket.Open(t.Context(), url, nil)
+	qt.Assert(t, qt.IsNil(err))
+	t.Cleanup(func() { s.Close() })
+	return s
+}
