@@ -54,6 +54,7 @@ type edit struct {
 	subjects map[digest.Digest]bool // of which the referrers have changed
 	files    []digest.Digest        // that were linked, to be taken back if the rest fails
 	after    []func() error         // to be done when index.json says so
+	ends     bool                   // something is deleted, and it may have been the last
 }
 
 // change makes a change of a repository. When it returns nil, the change
@@ -143,7 +144,7 @@ func (r *repo) commit(batch []*change) {
 // commit writes what has changed: files first, then their names, and then
 // index.json, which makes them seen.
 func (e *edit) commit() error {
-	if !e.write && len(e.synced) == 0 && len(e.after) == 0 {
+	if !e.write && !e.ends && len(e.synced) == 0 {
 		return nil
 	}
 	err := e.publish()
@@ -155,6 +156,9 @@ func (e *edit) commit() error {
 	}
 	for _, f := range e.after {
 		err = errors.Join(err, f())
+	}
+	if e.ends {
+		err = errors.Join(err, e.removeEmpty())
 	}
 	return err
 }

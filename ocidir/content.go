@@ -66,7 +66,8 @@ func (s *Store) DeleteBlob(_ context.Context, repo string, d digest.Digest) erro
 			e.write = true
 			return nil
 		}
-		e.after = append(e.after, func() error { return e.remove(d) }, e.removeEmpty)
+		e.after = append(e.after, func() error { return e.remove(d) })
+		e.ends = true
 		return nil
 	})
 }
@@ -144,7 +145,7 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest
 		if _, used := e.content[d]; !blob && !used {
 			e.after = append(e.after, func() error { return e.remove(d) })
 		}
-		e.after = append(e.after, e.removeEmpty)
+		e.ends = true
 		return nil
 	})
 }

@@ -25,6 +25,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/bucket"
+	"github.com/berth-oci/registry/ocidir"
 	"github.com/berth-oci/registry/registrytest"
 )
 
@@ -37,6 +39,25 @@ var (
 // stores are the backends under test. A further one is a line here.
 var stores = map[string]func(testing.TB) registry.Store{
 	"memory": func(testing.TB) registry.Store { return new(registry.MemStore) },
+	"spill": func(testing.TB) registry.Store {
+		return &registry.MemStore{Limits: registry.Limits{MemoryBytes: 64 << 20}}
+	},
+	"directory": func(t testing.TB) registry.Store {
+		s, err := ocidir.Open(t.TempDir(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	},
+	"bucket": func(t testing.TB) registry.Store {
+		s, err := bucket.Open(t.Context(), "mem://", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	},
 }
 
 // transports are the ways to a registry. In process, the handler meets only
