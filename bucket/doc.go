@@ -25,6 +25,7 @@
 //	  condemned/<data>                            no link is to be made to this data any more
 //	  data/<data>                                 content
 //	  links/<data>/<link>/<repository>            which links there are to this data
+//	check/<uuid>                                  for a moment, by Store.Check
 //	uploads/<id>/
 //	  part-<uuid>                                 what came through one lease
 //	  state                                       JSON: what the session has
@@ -48,9 +49,12 @@
 // # Caveats
 //
 //   - Directories (file://) and memory (mem://) have no conditional writes:
-//     one process only may use them. [Store.Warnings] says so.
+//     one process only may use them. [Store.Warnings] says so. Files are moved
+//     into a directory from TMPDIR, which must be on the same file system.
 //   - What is called S3 must have conditional writes (If-Match and
 //     If-None-Match on PutObject) and lists that are consistent.
+//     [Store.Check] tries it. Where it refuses the checksums that the SDK sends,
+//     request_checksum_calculation=when_required in the URL helps.
 //   - The clocks of processes that use a bucket must agree to some minutes.
 //   - A deleted tag leaves an empty object behind, since object stores don't
 //     delete conditionally. A list of tags passes over them.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ import (
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/bucket"
-	"github.com/berth-oci/registry/bucket/internal/minio"
+	"github.com/berth-oci/registry/bucket/miniotest"
 )
 
 // wantUnavailable checks that each operation says that the bucket is not to be
@@ -28,7 +29,7 @@ func wantUnavailable(t *testing.T, s *bucket.Store, lease registry.Upload, conte
 	ctx := t.Context()
 	d := digest.FromString("data")
 	m := manifest("m")
-	for _, op := range []struct {
+	ops := []struct {
 		name string
 		do   func() error
 	}{
@@ -46,7 +47,6 @@ func wantUnavailable(t *testing.T, s *bucket.Store, lease registry.Upload, conte
 		{"UploadSize", func() error { _, err := s.UploadSize(ctx, "a", "id"); return err }},
 		{"CancelUpload", func() error { return s.CancelUpload(ctx, "a", "id") }},
 		{"Commit", func() error { return lease.Commit(ctx, d) }},
-		{"Close", func() error { return lease.Close() }},
 		{"GetManifest", func() error { _, err := s.GetManifest(ctx, "a", m.Digest); return err }},
 		{"GetTag", func() error { _, err := s.GetTag(ctx, "a", "tag"); return err }},
 		{"PutManifest", func() error { return s.PutManifest(ctx, "a", m, []string{"tag"}, nil) }},
@@ -56,17 +56,23 @@ func wantUnavailable(t *testing.T, s *bucket.Store, lease registry.Upload, conte
 		{"Referrers", func() error { _, err := collect(s.Referrers(ctx, "a", d, "")); return err }},
 		{"Repositories", func() error { _, err := collect(s.Repositories(ctx, "")); return err }},
 		{"GC", func() error { _, err := s.GC(ctx, bucket.GCOptions{}); return err }},
-	} {
+	}
+	concurrently(len(ops), func(i int) {
+		op := ops[i]
 		began := time.Now()
 		err := op.do()
 		t.Logf("%s: %v", op.name, time.Since(began).Round(time.Millisecond))
 		if e := (*registry.Error)(nil); !errors.As(err, &e) || e.Status != http.StatusServiceUnavailable {
 			t.Errorf("%s: %v", op.name, err)
-			continue
+			return
 		}
 		if strings.Contains(err.Error(), "127.0.0.1") || strings.Contains(err.Error(), "blobs/") {
 			t.Errorf("%s tells of the bucket: %v", op.name, err)
 		}
+	})
+	err := lease.Close()
+	if !errors.Is(err, registry.ErrUnavailable) {
+		t.Errorf("Close: %v", err)
 	}
 }
 
@@ -86,7 +92,8 @@ func prepare(t *testing.T, s *bucket.Store) (registry.Upload, io.Reader) {
 
 // TestDeadBucket kills the bucket.
 func TestDeadBucket(t *testing.T) {
-	server := minio.Start(t)
+	t.Parallel()
+	server := miniotest.Start(t)
 	var told atomic.Int64
 	s := open(t, server.URL(t), &bucket.Options{OnError: func(error) { told.Add(1) }})
 	lease, content := prepare(t, s)
@@ -132,7 +139,7 @@ func TestPortsOfS3(t *testing.T) {
 
 // TestNoBucket has a bucket that does not exist: that is no empty registry.
 func TestNoBucket(t *testing.T) {
-	server := minio.Start(t)
+	server := miniotest.Start(t)
 	s := open(t, server.URLAt("no-such-bucket", server.Address(0)), nil)
 	_, err := s.GetManifest(t.Context(), "a", digest.FromString("m"))
 	qt.Assert(t, qt.ErrorIs(err, error(registry.ErrUnavailable)))
@@ -145,13 +152,16 @@ func TestNoBucket(t *testing.T) {
 // TestLostAnswers loses the answer to each write once: the SDK writes again, and
 // its condition does not hold any more.
 func TestLostAnswers(t *testing.T) {
+	t.Parallel()
 	s, p := withProxy(t, nil)
-	seen := make(map[string]bool)
+	var seen sync.Map
 	p.spoiled(func(r *http.Request) fault {
-		if r.Method != http.MethodPut || seen[r.URL.Path] {
+		if r.Method != http.MethodPut {
 			return none
 		}
-		seen[r.URL.Path] = true
+		if _, again := seen.LoadOrStore(r.URL.Path, true); again {
+			return none
+		}
 		return lostAnswer
 	})
 	create := func(tag string, current digest.Digest) error {
@@ -161,25 +171,25 @@ func TestLostAnswers(t *testing.T) {
 		return nil
 	}
 	qt.Assert(t, qt.IsNil(s.PutManifest(t.Context(), "a", manifest("m"), []string{"one", "two"}, create)))
-	clear(seen)
+	seen.Clear()
 	qt.Assert(t, qt.IsNil(s.PutManifest(t.Context(), "a", manifest("n"), []string{"one", "two"}, func(string, digest.Digest) error { return nil })))
 	m, err := s.GetTag(t.Context(), "a", "two")
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.Equals(m.Digest, manifest("n").Digest))
 
-	clear(seen)
+	seen.Clear()
 	u, err := s.CreateUpload(t.Context(), "a", registry.UploadOptions{ID: "mine"})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(u.Close()))
 	for _, chunk := range []string{"one ", "two "} {
-		clear(seen)
+		seen.Clear()
 		u, err = s.ResumeUpload(t.Context(), "a", "mine")
 		qt.Assert(t, qt.IsNil(err))
 		_, err = u.ReadFrom(strings.NewReader(chunk))
 		qt.Assert(t, qt.IsNil(err))
 		qt.Assert(t, qt.IsNil(u.Close()))
 	}
-	clear(seen)
+	seen.Clear()
 	u, err = s.ResumeUpload(t.Context(), "a", "mine")
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(u.Commit(t.Context(), digest.FromString("one two "))))
@@ -191,21 +201,21 @@ func TestLostAnswers(t *testing.T) {
 func TestReadingResumes(t *testing.T) {
 	s, p := withProxy(t, nil)
 	d := push(t, s, "a", strings.Repeat("0123456789abcde", 200_000))
-	cuts := 0
+	var cuts atomic.Int64
 	p.spoiled(func(r *http.Request) fault {
-		if !strings.Contains(r.URL.Path, "/data/") || cuts == 5 {
+		if !strings.Contains(r.URL.Path, "/data/") || cuts.Add(1) > 5 {
 			return none
 		}
-		cuts++
 		return cutAnswer
 	})
 	wantBlob(t, s, "a", d)
-	qt.Assert(t, qt.Equals(cuts, 5))
+	qt.Assert(t, qt.Equals(cuts.Load(), 6))
 }
 
 // TestUploadSurvives has the bucket fail while chunks come in, and when the
 // upload is published: the session stands where it was, and goes on.
 func TestUploadSurvives(t *testing.T) {
+	t.Parallel()
 	s, p := withProxy(t, nil)
 	u, err := s.CreateUpload(t.Context(), "a", registry.UploadOptions{})
 	qt.Assert(t, qt.IsNil(err))
@@ -260,7 +270,8 @@ func TestUploadSurvives(t *testing.T) {
 // TestCluster has replicas at several nodes of an erasure-coded cluster, and
 // kills one of them.
 func TestCluster(t *testing.T) {
-	server := minio.StartCluster(t, 4)
+	t.Parallel()
+	server := miniotest.StartCluster(t, 4)
 	first := server.URL(t)
 	name := strings.TrimPrefix(first[:strings.Index(first, "?")], "s3://")
 	s, other := open(t, first, nil), open(t, server.URLAt(name, server.Address(1)), nil)
@@ -282,7 +293,7 @@ func TestCluster(t *testing.T) {
 // failure of the bucket.
 func TestCancelledRequest(t *testing.T) {
 	var told atomic.Int64
-	s := open(t, minio.Start(t).URL(t), &bucket.Options{OnError: func(error) { told.Add(1) }})
+	s := open(t, miniotest.Start(t).URL(t), &bucket.Options{OnError: func(error) { told.Add(1) }})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := s.GetManifest(ctx, "a", digest.FromString("m"))

@@ -74,10 +74,24 @@ func parseInverse(name string) (l link, repo string, ok bool) {
 	return l, repo, ok
 }
 
+// word is what names are made of, but for the slashes of repositories.
+const word = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz._-="
+
+// plain returns the part of a name to start a list after that may be a part of a
+// key: it comes as a request has it. Who lists skips what is left.
+func plain(after string) string {
+	after = after[:min(len(after), 255)]
+	for i := range len(after) {
+		if strings.IndexByte(word+"/", after[i]) < 0 {
+			return after[:i]
+		}
+	}
+	return after
+}
+
 // validID reports whether an upload session may have this ID. What a request
 // names comes here unchecked, and would be a part of a key.
 func validID(id string) bool {
-	const word = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz._-="
 	return id != "" && id != "." && id != ".." && len(id) <= 128 && strings.Trim(id, word) == ""
 }
 

@@ -72,14 +72,9 @@ func (s *Store) PutManifest(ctx context.Context, repo string, m registry.Manifes
 		if allow == nil {
 			continue
 		}
-		var err error
-		if moves[i].old, err = s.tag(ctx, repo, name); err != nil {
+		if err := s.ask(ctx, repo, &moves[i], allow); err != nil {
 			return err
 		}
-		if err := allow(name, moves[i].old.digest); err != nil {
-			return err
-		}
-		moves[i].seen = true
 	}
 	ctx = context.WithoutCancel(ctx) // all or nothing
 	for range attempts {
@@ -244,12 +239,14 @@ func (s *Store) Referrers(ctx context.Context, repo string, subject, after diges
 			digests = digests[:0]
 			return true
 		}
-		for o, err := range s.list(ctx, prefix, digestPath(after), firstPage) {
+		for o, err := range s.list(ctx, prefix, plain(digestPath(after)), firstPage) {
 			if err != nil {
 				yield(registry.Referrer{}, err)
 				return
 			}
-			digests = append(digests, parseDigestPath(o.name))
+			if d := parseDigestPath(o.name); d > after {
+				digests = append(digests, d)
+			}
 			if len(digests) == together && !flush() {
 				return
 			}

@@ -207,7 +207,7 @@ type object struct {
 }
 
 // list yields the objects whose keys begin with prefix, in byte order, after a
-// name, "" for all. It asks for first of them to begin with.
+// plain name, "" for all. It asks for first of them to begin with.
 func (s *Store) list(ctx context.Context, prefix, after string, first int) iter.Seq2[object, error] {
 	return func(yield func(object, error) bool) {
 		opts := &blob.ListOptions{Prefix: s.opts.Prefix + prefix}

@@ -6,6 +6,7 @@ package bucket_test
 
 import (
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -15,13 +16,14 @@ import (
 	"testing"
 
 	"github.com/berth-oci/registry/bucket"
-	"github.com/berth-oci/registry/bucket/internal/minio"
+	"github.com/berth-oci/registry/bucket/miniotest"
 )
 
 // proxy is between a store and MinIO.
 type proxy struct {
 	*httptest.Server
-	to *httputil.ReverseProxy
+	to     *httputil.ReverseProxy
+	direct string // the bucket's URL without the proxy
 
 	mu     sync.Mutex // guards what follows
 	counts map[string]int
@@ -41,22 +43,32 @@ const (
 // withProxy returns a store whose bucket is behind a proxy.
 func withProxy(t *testing.T, opts *bucket.Options) (*bucket.Store, *proxy) {
 	t.Helper()
-	server := minio.Start(t)
-	direct, err := url.Parse(server.URL(t))
+	server := miniotest.Start(t)
+	return behindProxy(t, server, server.URL(t), opts)
+}
+
+// behindProxy returns a store in the bucket of a URL, behind a proxy.
+func behindProxy(t *testing.T, server *miniotest.Server, direct string, opts *bucket.Options) (*bucket.Store, *proxy) {
+	t.Helper()
+	u, err := url.Parse(direct)
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &proxy{
+		direct: direct,
 		counts: make(map[string]int),
 		// The Host stays the client's, which it has signed.
-		to: &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(&url.URL{Scheme: "http", Host: server.Address(0)})
-			r.Out.Host = r.In.Host
-		}},
+		to: &httputil.ReverseProxy{
+			Rewrite: func(r *httputil.ProxyRequest) {
+				r.SetURL(&url.URL{Scheme: "http", Host: u.Query().Get("endpoint")[len("http://"):]})
+				r.Out.Host = r.In.Host
+			},
+			ErrorLog: log.New(io.Discard, "", 0),
+		},
 	}
 	p.Server = httptest.NewServer(p)
 	t.Cleanup(p.Server.Close)
-	return open(t, server.URLAt(direct.Host, strings.TrimPrefix(p.URL, "http://")), opts), p
+	return open(t, server.URLAt(u.Host, strings.TrimPrefix(p.URL, "http://")), opts), p
 }
 
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -66,11 +78,12 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	p.mu.Lock()
 	p.counts[kind]++
-	f := none
-	if p.spoil != nil {
-		f = p.spoil(r)
-	}
+	spoil := p.spoil
 	p.mu.Unlock()
+	f := none
+	if spoil != nil {
+		f = spoil(r)
+	}
 	switch f {
 	case lostAnswer:
 		p.to.ServeHTTP(httptest.NewRecorder(), r)
@@ -92,7 +105,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// spoiled has faults happen as f says, until the test ends.
+// spoiled has faults happen as f says.
 func (p *proxy) spoiled(f func(r *http.Request) fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

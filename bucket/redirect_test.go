@@ -13,11 +13,11 @@ import (
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/bucket"
-	"github.com/berth-oci/registry/bucket/internal/minio"
+	"github.com/berth-oci/registry/bucket/miniotest"
 )
 
 func TestRedirect(t *testing.T) {
-	s := open(t, minio.Start(t).URL(t), &bucket.Options{Prefix: "some/where/"})
+	s := open(t, miniotest.Start(t).URL(t), &bucket.Options{Prefix: "some/where/"})
 	d := push(t, s, "a", "data")
 	push(t, s, "b", "other")
 	server := httptest.NewServer(s.Redirect(registry.New(registry.WithStore(s))))

@@ -19,7 +19,7 @@ import (
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/bucket"
-	"github.com/berth-oci/registry/bucket/internal/minio"
+	"github.com/berth-oci/registry/bucket/miniotest"
 )
 
 // onReplicas runs a test on three stores that share a bucket: of memory, and of
@@ -31,7 +31,7 @@ func onReplicas(t *testing.T, opts *bucket.Options, test func(t *testing.T, stor
 		test(t, []*bucket.Store{bucket.New(b, opts), bucket.New(b, opts), bucket.New(b, opts)})
 	})
 	t.Run("minio", func(t *testing.T) {
-		url := minio.Start(t).URL(t)
+		url := miniotest.Start(t).URL(t)
 		test(t, []*bucket.Store{open(t, url, opts), open(t, url, opts), open(t, url, opts)})
 	})
 }

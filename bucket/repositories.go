@@ -15,8 +15,12 @@ import (
 // Repositories yields the repositories' names after a name.
 func (s *Store) Repositories(ctx context.Context, after string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		for o, err := range s.list(ctx, namesPrefix, flatten.Replace(after), firstPage) {
-			if !yield(unflatten.Replace(o.name), err) || err != nil {
+		for o, err := range s.list(ctx, namesPrefix, flatten.Replace(plain(after)), firstPage) {
+			name := unflatten.Replace(o.name)
+			if err == nil && name <= after {
+				continue
+			}
+			if !yield(name, err) || err != nil {
 				return
 			}
 		}

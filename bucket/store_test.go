@@ -4,11 +4,16 @@ package bucket_test
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
+
+	"github.com/go-quicktest/qt"
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/bucket"
-	"github.com/berth-oci/registry/bucket/internal/minio"
+	"github.com/berth-oci/registry/bucket/miniotest"
 	"github.com/berth-oci/registry/storetest"
 )
 
@@ -33,6 +38,106 @@ func TestDirectory(t *testing.T) {
 }
 
 func TestMinIO(t *testing.T) {
-	server := minio.Start(t)
+	server := miniotest.Start(t)
 	storetest.Run(t, func(t *testing.T) registry.Store { return open(t, server.URL(t), nil) })
+}
+
+// TestPrefix has two stores in a bucket, each with all of a store.
+func TestPrefix(t *testing.T) {
+	dir := t.TempDir()
+	one := open(t, "file://"+dir+"?prefix=one/", nil)
+	two := open(t, "file://"+dir+"?prefix=t", &bucket.Options{Prefix: "wo/"})
+	for i, s := range []*bucket.Store{one, two} {
+		push(t, s, "a/b", "data")
+		for _, tag := range []string{"a", "b", "c"}[i:] {
+			qt.Assert(t, qt.IsNil(s.PutManifest(t.Context(), "a/b", manifest("m"), []string{tag}, nil)))
+		}
+	}
+	tags, err := collect(one.Tags(t.Context(), "a/b", "a"))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.DeepEquals(tags, []string{"b", "c"}))
+	names, err := collect(two.Repositories(t.Context(), ""))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.DeepEquals(names, []string{"a/b"}))
+	tags, err = collect(open(t, "file://"+dir, &bucket.Options{Prefix: "two/"}).Tags(t.Context(), "a/b", ""))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.DeepEquals(tags, []string{"b", "c"}))
+}
+
+// TestListsAfterAnything starts lists after what is no name.
+func TestListsAfterAnything(t *testing.T) {
+	for _, url := range []string{"mem://", miniotest.Start(t).URL(t)} {
+		s := open(t, url, nil)
+		for _, repo := range []string{"a-b", "a.b", "a/b", "a0"} {
+			qt.Assert(t, qt.IsNil(s.PutManifest(t.Context(), repo, manifest("m"), []string{"A", "a-b"}, nil)))
+		}
+		for _, test := range []struct {
+			after       string
+			repos, tags int
+		}{
+			{"", 4, 2},
+			{"a!", 4, 1},
+			{"a+", 4, 1},
+			{"a,", 4, 1},
+			{"a-b\x00", 3, 0},
+			{"a\xff", 0, 0},
+			{"\n", 4, 2},
+			{"B", 4, 1},
+			{"é", 0, 0},
+			{strings.Repeat("a", 5000), 0, 0},
+			{strings.Repeat("A", 5000), 4, 1},
+		} {
+			repos, err := collect(s.Repositories(t.Context(), test.after))
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.HasLen(repos, test.repos), qt.Commentf("%q", test.after))
+			tags, err := collect(s.Tags(t.Context(), "a/b", test.after))
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.HasLen(tags, test.tags), qt.Commentf("%q", test.after))
+		}
+	}
+}
+
+func TestUploadLimit(t *testing.T) {
+	s := open(t, "mem://", &bucket.Options{Uploads: 1})
+	u, err := s.CreateUpload(t.Context(), "a", registry.UploadOptions{})
+	qt.Assert(t, qt.IsNil(err))
+	_, err = s.CreateUpload(t.Context(), "a", registry.UploadOptions{})
+	qt.Assert(t, qt.ErrorIs(err, error(registry.ErrTooManyRequests)))
+	qt.Assert(t, qt.IsNil(u.Close()))
+	push(t, s, "a", "data")
+}
+
+// TestSessionIDs has requests name sessions that would be other keys.
+func TestSessionIDs(t *testing.T) {
+	s := open(t, "file://"+t.TempDir(), nil)
+	for _, id := range []string{"", ".", "..", "a/b", "\xff", "../x", "a b"} {
+		_, err := s.ResumeUpload(t.Context(), "a", id)
+		qt.Check(t, qt.ErrorIs(err, error(registry.ErrBlobUploadUnknown)))
+		_, err = s.UploadSize(t.Context(), "a", id)
+		qt.Check(t, qt.ErrorIs(err, error(registry.ErrBlobUploadUnknown)))
+		qt.Check(t, qt.ErrorIs(s.CancelUpload(t.Context(), "a", id), error(registry.ErrBlobUploadUnknown)))
+		if id != "" {
+			_, err = s.CreateUpload(t.Context(), "a", registry.UploadOptions{ID: id})
+			qt.Check(t, qt.ErrorIs(err, error(registry.ErrBlobUploadInvalid)))
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	for _, url := range []string{"mem://", "file://" + t.TempDir()} {
+		s := open(t, url, nil)
+		qt.Assert(t, qt.IsNil(s.Check(t.Context())))
+		qt.Assert(t, qt.HasLen(s.Warnings(), 1))
+	}
+	s := open(t, miniotest.Start(t).URL(t), nil)
+	qt.Assert(t, qt.IsNil(s.Check(t.Context())))
+	qt.Assert(t, qt.HasLen(s.Warnings(), 0))
+
+	// What takes every write, whatever its conditions.
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"x"`)
+	}))
+	defer server.Close()
+	s = open(t, "s3://name?region=us-east-1&anonymous=true&use_path_style=true&endpoint="+server.URL, nil)
+	qt.Assert(t, qt.ErrorMatches(s.Check(t.Context()), ".*conditions.*"))
 }

@@ -47,10 +47,28 @@ func (s *Store) tag(ctx context.Context, repo, name string) (tag, error) {
 // move is a tag's way to another digest.
 type move struct {
 	name string
-	old  tag    // what it was when it was last looked at
-	seen bool   // old is known
-	id   string // of what was written, or may have been
-	from digest.Digest
+	old  tag           // what it is, if asked is set
+	from digest.Digest // what it was before we moved it
+	id   string        // of what we have written last, or may have
+	// asked: allow was asked about old.
+	asked bool
+}
+
+// ask looks what the tag is, and asks allow for it, unless it is what we have
+// written ourselves: in a round before, or in a write whose answer was lost.
+func (s *Store) ask(ctx context.Context, repo string, m *move, allow allowFunc) error {
+	old, err := s.tag(ctx, repo, m.name)
+	if err != nil {
+		return err
+	}
+	if old.id == "" || old.id != m.id {
+		if err := allow(m.name, old.digest); err != nil {
+			return err
+		}
+		m.from = old.digest
+	}
+	m.old, m.asked = old, true
+	return nil
 }
 
 // moveTag points a tag at d, if allow allows it. Without allow, nothing is asked
@@ -59,29 +77,14 @@ func (s *Store) moveTag(ctx context.Context, repo string, m *move, d digest.Dige
 	if allow == nil {
 		return s.put(ctx, tagsPrefix(repo)+m.name, tag{digest: d, id: newUUID()}.bytes())
 	}
-	written := false
 	for attempt := range attempts {
 		backOff(attempt)
-		if !m.seen {
-			var err error
-			if m.old, err = s.tag(ctx, repo, m.name); err != nil {
+		if !m.asked {
+			if err := s.ask(ctx, repo, m, allow); err != nil {
 				return err
 			}
-			switch {
-			case m.id != "" && m.old.id == m.id && written:
-				return nil // it was ours: the answer was lost
-			case m.id != "" && m.old.id == m.id: // of a round before
-			default:
-				if err := allow(m.name, m.old.digest); err != nil {
-					return err
-				}
-			}
 		}
-		m.seen = false
-		if m.old.id != m.id || m.id == "" {
-			m.from = m.old.digest
-		}
-		m.id, written = newUUID(), true
+		m.id, m.asked = newUUID(), false
 		ok, err := s.swap(ctx, tagsPrefix(repo)+m.name, tag{digest: d, id: m.id}.bytes(), m.old.version)
 		if ok || err != nil {
 			return err
@@ -155,9 +158,9 @@ func (s *Store) DeleteTag(ctx context.Context, repo, name string, allow func(tag
 func (s *Store) Tags(ctx context.Context, repo, after string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		none := true
-		for o, err := range s.list(ctx, tagsPrefix(repo), after, firstPage) {
-			if err == nil && o.size == 0 {
-				continue // deleted
+		for o, err := range s.list(ctx, tagsPrefix(repo), plain(after), firstPage) {
+			if err == nil && (o.size == 0 || o.name <= after) {
+				continue // deleted, or not asked for
 			}
 			if !yield(o.name, err) || err != nil {
 				return

@@ -244,16 +244,15 @@ func (l *lease) free() []byte {
 func (l *lease) append(p []byte) error {
 	l.hash.Write(p)
 	l.size += int64(len(p))
-	if l.out == nil {
-		l.buf = l.buf[:len(l.buf)+len(p)]
-		if len(l.buf) < maxBuffer {
-			return nil
+	if l.out != nil {
+		l.part.Size += int64(len(p))
+		if _, err := l.out.Write(p); err != nil {
+			return err
 		}
-		return l.spill()
-	}
-	l.part.Size += int64(len(p))
-	if _, err := l.out.Write(p); err != nil {
-		return err
+	} else if l.buf = l.buf[:len(l.buf)+len(p)]; len(l.buf) == maxBuffer {
+		if err := l.spill(); err != nil {
+			return err
+		}
 	}
 	return l.stay()
 }

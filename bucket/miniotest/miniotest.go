@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package minio runs MinIO servers for tests.
-package minio
+// Package miniotest runs MinIO servers, for tests of what keeps its content in a
+// bucket.
+package miniotest
 
 import (
 	"bytes"
@@ -91,6 +92,9 @@ func start(t testing.TB, n int, drives func(addresses []string) []string) *Serve
 			// Drives of a cluster may not be on the system's own disk, but for
 			// tests.
 			"MINIO_CI_CD=1",
+			// In a container a node waits for a name of its own that is not
+			// loopback's, unless it is told which one it is.
+			"_MINIO_SERVER_LOCAL="+address,
 		)
 		nd := &node{address: address, cmd: cmd, log: new(logBuffer), done: make(chan struct{})}
 		cmd.Stdout, cmd.Stderr = nd.log, nd.log
