@@ -136,7 +136,9 @@ type ManifestStore interface {
 	// Unless allow is nil, it is asked for each tag what the tag points at
 	// now, "" for a new one, and its error refuses the whole. Nothing moves
 	// the tag between that answer and the move. allow must return at once and
-	// must not call the store; it may be asked more than once.
+	// must not call the store; it may be asked more than once. Where a tag is
+	// refused because another process has moved it meanwhile, the manifest may
+	// stay, without tags: others may have pushed it too.
 	PutManifest(ctx context.Context, repo string, m Manifest, tags []string, allow func(tag string, current digest.Digest) error) error
 
 	// DeleteManifest deletes a manifest with each tag that points at it, and

@@ -56,6 +56,10 @@
 //     [Store.Check] tries it. Where it refuses the checksums that the SDK sends,
 //     request_checksum_calculation=when_required in the URL helps.
 //   - The clocks of processes that use a bucket must agree to some minutes.
+//   - Where processes race, two things are looser than in memory. A push that
+//     a condition refuses after another has moved the tag leaves its manifest,
+//     without a tag. And a push that a delete of the same manifest overlaps
+//     may take effect after it, though others saw it before.
 //   - A deleted tag leaves an empty object behind, since object stores don't
 //     delete conditionally. A list of tags passes over them.
 //   - Azure can't list from a name on: a page deep in a long list costs the

@@ -42,6 +42,19 @@ func TestMinIO(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) registry.Store { return open(t, server.URL(t), nil) })
 }
 
+func TestHTTP(t *testing.T) {
+	server := miniotest.Start(t)
+	for name, url := range map[string]func() string{
+		"memory":    func() string { return "mem://" },
+		"directory": func() string { return "file://" + t.TempDir() },
+		"minio":     func() string { return server.URL(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			storetest.RunHTTP(t, func(t *testing.T) registry.Store { return open(t, url(), nil) })
+		})
+	}
+}
+
 // TestPrefix has two stores in a bucket, each with all of a store.
 func TestPrefix(t *testing.T) {
 	dir := t.TempDir()

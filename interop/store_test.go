@@ -4,7 +4,9 @@ package interop
 
 import (
 	"flag"
+	"fmt"
 	"net/http"
+	"os"
 	"testing"
 
 	"github.com/go-quicktest/qt"
@@ -16,6 +18,29 @@ import (
 )
 
 var storeFlag = flag.String("store", "mem", "the store that clients are tested against: mem, spill, dir, file or minio")
+
+var minio *miniotest.Server // with -store minio
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	if *storeFlag == "minio" {
+		dir, err := os.MkdirTemp("", "minio")
+		if err == nil {
+			defer os.RemoveAll(dir)
+			minio, err = miniotest.Run(dir, 1)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer minio.Close()
+	}
+	return m.Run()
+}
 
 // newRegistry returns a registry on an empty store of the kind that -store
 // says.
@@ -39,7 +64,7 @@ func newStore(t *testing.T) registry.Store {
 	case "file":
 		return openBucket(t, "file://"+t.TempDir())
 	case "minio":
-		return openBucket(t, miniotest.Start(t).URL(t))
+		return openBucket(t, minio.URL(t))
 	}
 	t.Fatalf("there is no store %q", *storeFlag)
 	panic("unreachable")

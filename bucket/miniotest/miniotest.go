@@ -7,6 +7,7 @@ package miniotest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -33,8 +34,8 @@ const (
 	region   = "us-east-1"
 )
 
-// missing tells how to get the program.
-const missing = "minio is not installed: go install github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
+// errMissing tells how to get the program.
+var errMissing = errors.New("minio is not installed: go install github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c")
 
 // Server is a MinIO server of one node or several, on loopback.
 type Server struct {
@@ -53,36 +54,54 @@ type node struct {
 // not installed the test is skipped, or fails if the environment has CI.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	dir := t.TempDir()
-	return start(t, 1, func([]string) []string { return []string{dir} })
+	return StartCluster(t, 1)
 }
 
 // StartCluster starts n nodes, each with a drive, that keep each object on
-// several of them. n is at least 4: with one less it goes on.
+// several of them. n is 1, or at least 4: with one less it goes on.
 func StartCluster(t testing.TB, n int) *Server {
 	t.Helper()
-	dir := t.TempDir()
-	return start(t, n, func(addresses []string) (drives []string) {
-		for i, address := range addresses {
-			drives = append(drives, "http://"+address+filepath.Join(dir, strconv.Itoa(i)))
+	s, err := Run(t.TempDir(), n)
+	if errors.Is(err, errMissing) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.Close()
+		if t.Failed() {
+			t.Log(s.logs())
 		}
-		return drives
 	})
+	return s
 }
 
-// start starts n nodes with the drives that are for their addresses.
-func start(t testing.TB, n int, drives func(addresses []string) []string) *Server {
-	t.Helper()
-	program := find(t)
+// Run starts n nodes with their drives in dir. They are to be closed.
+func Run(dir string, n int) (*Server, error) {
+	program, err := find()
+	if err != nil {
+		return nil, err
+	}
 	// For the stores of the test. A test that is parallel can't set variables,
 	// and needs none: they are the same for all.
 	os.Setenv("AWS_ACCESS_KEY_ID", user)
 	os.Setenv("AWS_SECRET_ACCESS_KEY", password)
 
-	addresses := freeAddresses(t, n)
+	addresses, err := freeAddresses(n)
+	if err != nil {
+		return nil, err
+	}
+	drives := []string{dir}
+	if n > 1 {
+		drives = nil
+		for i, address := range addresses {
+			drives = append(drives, "http://"+address+filepath.Join(dir, strconv.Itoa(i)))
+		}
+	}
 	s := new(Server)
 	for _, address := range addresses {
-		args := append([]string{"server", "--quiet", "--address", address}, drives(addresses)...)
+		args := append([]string{"server", "--quiet", "--address", address}, drives...)
 		cmd := exec.Command(program, args...)
 		cmd.Env = append(os.Environ(),
 			"MINIO_ROOT_USER="+user,
@@ -99,7 +118,8 @@ func start(t testing.TB, n int, drives func(addresses []string) []string) *Serve
 		nd := &node{address: address, cmd: cmd, log: new(logBuffer), done: make(chan struct{})}
 		cmd.Stdout, cmd.Stderr = nd.log, nd.log
 		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
+			s.Close()
+			return nil, err
 		}
 		go func() {
 			cmd.Wait()
@@ -107,58 +127,60 @@ func start(t testing.TB, n int, drives func(addresses []string) []string) *Serve
 		}()
 		s.nodes = append(s.nodes, nd)
 	}
-	t.Cleanup(func() {
-		for i := range s.nodes {
-			s.Kill(i)
-		}
-		if t.Failed() {
-			for _, nd := range s.nodes {
-				t.Logf("minio at %s:\n%s", nd.address, nd.log)
-			}
-		}
-	})
 	for _, nd := range s.nodes {
-		nd.wait(t)
+		if err := nd.wait(); err != nil {
+			s.Close()
+			return nil, err
+		}
 	}
-	return s
+	return s, nil
+}
+
+// Close kills all nodes.
+func (s *Server) Close() {
+	for i := range s.nodes {
+		s.Kill(i)
+	}
+}
+
+// logs returns what the nodes have printed.
+func (s *Server) logs() string {
+	var all strings.Builder
+	for _, nd := range s.nodes {
+		fmt.Fprintf(&all, "minio at %s:\n%s\n", nd.address, nd.log)
+	}
+	return all.String()
 }
 
 // find returns the path of the program.
-func find(t testing.TB) string {
-	t.Helper()
+func find() (string, error) {
 	if path, err := exec.LookPath("minio"); err == nil {
-		return path
+		return path, nil
 	}
 	// Where go install puts it, which need not be in PATH.
 	if gopath, err := exec.Command("go", "env", "GOPATH").Output(); err == nil {
 		if path, err := exec.LookPath(filepath.Join(strings.TrimSpace(string(gopath)), "bin", "minio")); err == nil {
-			return path
+			return path, nil
 		}
 	}
-	if os.Getenv("CI") != "" {
-		t.Fatal(missing)
-	}
-	t.Skip(missing)
-	return ""
+	return "", errMissing
 }
 
 // freeAddresses returns addresses on loopback at which nothing listens.
-func freeAddresses(t testing.TB, n int) (addresses []string) {
-	t.Helper()
+func freeAddresses(n int) (addresses []string, err error) {
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		defer l.Close()
 		addresses = append(addresses, l.Addr().String())
 	}
-	return addresses
+	return addresses, nil
 }
 
 // wait waits until a node serves.
-func (nd *node) wait(t testing.TB) {
-	t.Helper()
+func (nd *node) wait() error {
 	client := &http.Client{Timeout: 5 * time.Second}
 	defer client.CloseIdleConnections()
 	for range 600 {
@@ -167,16 +189,16 @@ func (nd *node) wait(t testing.TB) {
 			io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
-				return
+				return nil
 			}
 		}
 		select {
 		case <-nd.done:
-			t.Fatalf("minio has ended:\n%s", nd.log)
+			return fmt.Errorf("minio has ended:\n%s", nd.log)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	t.Fatalf("minio does not serve:\n%s", nd.log)
+	return fmt.Errorf("minio does not serve:\n%s", nd.log)
 }
 
 // Kill kills a node as a power cut would.
