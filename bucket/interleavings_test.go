@@ -32,6 +32,7 @@ func (p *proxy) before(method, part string, f func()) {
 }
 
 func TestInterleavings(t *testing.T) {
+	t.Parallel()
 	server := miniotest.Start(t)
 	m := manifest("m")
 	m.Subject = digest.FromString("subject")

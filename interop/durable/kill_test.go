@@ -83,8 +83,8 @@ func TestKill(t *testing.T) {
 	}
 	read := 0
 	for _, c := range clients {
-		for tag := range c.tags {
-			if read++; read%(1+len(c.tags)/5) > 0 {
+		for tag, s := range c.tags {
+			if read++; s.acknowledged == "" || read%(1+len(c.tags)/5) > 0 {
 				continue
 			}
 			out, err := exec.Command(skopeo, "copy", "--insecure-policy", "oci:"+filepath.Join(dir, c.repo)+":"+tag, "dir:"+t.TempDir()).CombinedOutput()

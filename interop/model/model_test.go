@@ -1029,7 +1029,7 @@ func TestModel(t *testing.T) {
 		end := time.Now().Add(share)
 		var w *world
 		phase := 0
-		for ; !t.Failed() && (share == 0 && phase < 100 || share > 0 && time.Now().Before(end)); phase++ {
+		for ; !t.Failed() && (share == 0 && phase*len(stores) < 100 || share > 0 && time.Now().Before(end)); phase++ {
 			if phase%perRegistry == 0 {
 				c.renew()
 				w = &world{t: t, c: c, known: make(map[key]states)}

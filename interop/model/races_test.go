@@ -54,7 +54,7 @@ func TestRaces(t *testing.T) {
 			eachRegistry(t, func(t *testing.T, c *client) {
 				end := time.Now().Add(share)
 				round := 0
-				for ; !t.Failed() && (share == 0 && round < race.rounds || share > 0 && time.Now().Before(end)); round++ {
+				for ; !t.Failed() && (share == 0 && round*len(stores) < race.rounds || share > 0 && time.Now().Before(end)); round++ {
 					if round%20 == 0 {
 						c.renew()
 					}

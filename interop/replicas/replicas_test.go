@@ -27,7 +27,7 @@ import (
 	"github.com/berth-oci/registry/interop/internal/berth"
 )
 
-var duration = flag.Duration("duration", 6*time.Second, "how long TestReplicas writes")
+var duration = flag.Duration("duration", 3*time.Second, "how long TestReplicas writes")
 
 // TestReplicas has 16 writers push images to 100 tags of three replicas on a
 // cluster of four nodes of MinIO, each request to the next replica: also those
