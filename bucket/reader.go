@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 
 	"gocloud.dev/blob"
 )
@@ -69,6 +70,17 @@ func (r *reader) Read(p []byte) (int, error) {
 		return 0, r.store.failed(r.ctx, err)
 	}
 }
+
+// WriteTo writes what is left, in larger pieces than io.Copy.
+func (r *reader) WriteTo(w io.Writer) (int64, error) {
+	buffer := copyBuffers.Get().(*[copyBuffer]byte)
+	defer copyBuffers.Put(buffer)
+	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, buffer[:])
+}
+
+const copyBuffer = 256 << 10
+
+var copyBuffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
 
 // open opens the object at the offset.
 func (r *reader) open() error {

@@ -524,7 +524,7 @@ func (l *lease) copyTo(w io.Writer) error {
 	}
 	for _, p := range l.all() {
 		r := l.store.newReader(l.ctx, partKey(l.id, p.Name), p.Size)
-		_, err := io.CopyBuffer(struct{ io.Writer }{w}, r, make([]byte, 256<<10))
+		_, err := r.WriteTo(w)
 		r.Close()
 		if err != nil {
 			return err

@@ -28,21 +28,27 @@ func TestFloods(t *testing.T) {
 	for _, flood := range []struct {
 		name string
 		send func(t *testing.T, b *berth.Server) string // what happened
+		flag string
 	}{
-		{"idle sessions", idleSessions},
-		{"stalled bodies", stalledBodies},
-		{"promises", promises},
-		{"unfinished uploads", unfinished},
-		{"tags", tags},
-		{"repositories", repositories},
-		{"blobs", blobs},
-		{"small blobs", smallBlobs},
-		{"manifests with annotations", annotations},
-		{"hostile manifests", hostileManifests},
-		{"all at once", allAtOnce},
+		{"idle sessions", idleSessions, ""},
+		{"stalled bodies", stalledBodies, ""},
+		{"promises", promises, ""},
+		{"unfinished uploads", unfinished, ""},
+		{"tags", tags, ""},
+		{"repositories", repositories, ""},
+		{"blobs", blobs, ""},
+		{"small blobs", smallBlobs, ""},
+		{"manifests with annotations", annotations, ""},
+		{"hostile manifests", hostileManifests, ""},
+		{"all at once", allAtOnce, ""},
+		{"blobs for temporary files", spilled, "--disk=2GiB"},
 	} {
 		t.Run(flood.name, func(t *testing.T) {
-			b := berth.Serve(t, "--memory=256MiB")
+			flags := []string{"--memory=256MiB"}
+			if flood.flag != "" {
+				flags = append(flags, flood.flag)
+			}
+			b := berth.Serve(t, flags...)
 			what := flood.send(t, b)
 			peak := b.Memory(t, "VmHWM")
 			t.Logf("%s: peak %d MiB, %.2f of the limit", what, peak>>20, float64(peak)/limit)
@@ -194,6 +200,10 @@ func pushBlobs(t *testing.T, b *berth.Server, n, size int) string {
 
 func blobs(t *testing.T, b *berth.Server) string {
 	return "blobs of 5 MB: " + pushBlobs(t, b, 1500, 5_000_000)
+}
+
+func spilled(t *testing.T, b *berth.Server) string {
+	return "blobs of 5 MB, more than fit in memory: " + pushBlobs(t, b, 1500, 5_000_000)
 }
 
 func smallBlobs(t *testing.T, b *berth.Server) string {
