@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What stands between the connections and the registry: clients that stall, and
-// handlers that panic.
+// What stands between the connections and the registry: clients that stall,
+// handlers that panic, and what is answered without the registry.
 
 package main
 
@@ -156,6 +156,34 @@ func catchPanics(h http.Handler, log *slog.Logger) http.Handler {
 		h.ServeHTTP(begun, r)
 	})
 }
+
+// logRedirects logs what h redirects, which the registry does not see.
+func logRedirects(h http.Handler, log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		rw := &redirectWriter{ResponseWriter: w}
+		h.ServeHTTP(rw, r)
+		if rw.redirected {
+			log.Info("request", "op", string(registry.OpBlobGet), "method", r.Method, "url", r.URL.String(),
+				"status", http.StatusTemporaryRedirect, "duration", time.Since(start), "remote", r.RemoteAddr)
+		}
+	})
+}
+
+type redirectWriter struct {
+	http.ResponseWriter
+	redirected bool
+}
+
+func (w *redirectWriter) WriteHeader(status int) {
+	w.redirected = status == http.StatusTemporaryRedirect
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *redirectWriter) ReadFrom(r io.Reader) (int64, error) { return io.Copy(w.ResponseWriter, r) }
+
+// Unwrap is for http.ResponseController.
+func (w *redirectWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // begunWriter knows whether there is an answer yet.
 type begunWriter struct {

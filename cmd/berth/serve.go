@@ -162,7 +162,7 @@ func (c *serveCmd) handler(stopping context.Context, log *slog.Logger) (http.Han
 		if !ok {
 			return nil, errors.New("--redirect is for buckets")
 		}
-		h = b.Redirect(h)
+		h = logRedirects(b.Redirect(h), log)
 	}
 	if c.Htpasswd != "" {
 		users, err := readUsers(c.Htpasswd)
