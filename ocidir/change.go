@@ -92,6 +92,9 @@ func (s *Store) run(name string, c *change) error {
 		r.commit(batch[:n])
 		batch = batch[n:]
 	}
+	if !c.done {
+		return errors.New("ocidir: whoever was to make the change has panicked")
+	}
 	return failed(c.err)
 }
 
@@ -151,6 +154,7 @@ func (e *edit) commit() error {
 	if err != nil {
 		for _, d := range e.files {
 			os.Remove(e.file(d))
+			os.Remove(e.r.s.path(poolPath(d))) // it may be an upload's file, which is written to
 		}
 		return err
 	}
@@ -363,21 +367,24 @@ func writeSynced(name string, data []byte) error {
 // Errors: fs.ErrExist where the name is taken, by the same bytes then.
 func (s *Store) share(d digest.Digest, tmp, name string) error {
 	pool := s.path(poolPath(d))
-	if canCountLinks {
-		err := os.Link(pool, name)
-		if err == nil || errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			if err := os.MkdirAll(filepath.Dir(pool), 0o777); err != nil {
-				return err
-			}
-		} else {
-			os.Remove(pool) // it has as many names as a file can have
-		}
-		os.Link(tmp, pool) // without it the bytes are there twice: nothing worse
+	if !canCountLinks {
+		return linkOrCopy(tmp, name)
 	}
-	return linkOrCopy(tmp, name)
+	found := os.Link(pool, name)
+	if found == nil || errors.Is(found, fs.ErrExist) {
+		return found
+	}
+	if err := linkOrCopy(tmp, name); err != nil {
+		return err
+	}
+	// Without a name in the common folder the bytes may be there twice later:
+	// nothing worse.
+	if !errors.Is(found, fs.ErrNotExist) {
+		os.Remove(pool) // it has as many names as a file can have
+	}
+	os.MkdirAll(filepath.Dir(pool), 0o777)
+	os.Link(name, pool)
+	return nil
 }
 
 // poolPath returns where the bytes of content are once more.

@@ -26,8 +26,8 @@
 //	  .berth/
 //	    lock                   held by the process that has DIR open
 //	    blobs/sha256/<hex>     each blob that was pushed, once more
-//	    uploads/<hex>.json     an upload session: whose it is, how far it is, and its hash's state
-//	    uploads/<hex>.data     its bytes
+//	    uploads/<name>.json    an upload session: whose it is, how far it is, and its hash's state
+//	    uploads/<name>.data    its bytes
 //
 // The same blob in two repositories is one file with two names (hard links),
 // not a file in a common folder: so each layout is whole, can be copied, moved

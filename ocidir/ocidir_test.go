@@ -403,3 +403,68 @@ func TestSharing(t *testing.T) {
 	qt.Check(t, qt.DeepEquals(left, []string{"lock"}))
 	qt.Check(t, qt.HasLen(collect(t, s), 0))
 }
+
+// TestCrashWhilePublishing opens a directory in which a session is still there
+// though its file is a blob already: it must not be written to.
+func TestCrashWhilePublishing(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	u, err := s.CreateUpload(ctx, "a", registry.UploadOptions{})
+	qt.Assert(t, qt.IsNil(err))
+	_, err = u.ReadFrom(strings.NewReader("data"))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(u.Close()))
+	books, err := filepath.Glob(filepath.Join(dir, ".berth/uploads/*.json"))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.HasLen(books, 1))
+	book, err := os.ReadFile(books[0])
+	qt.Assert(t, qt.IsNil(err))
+
+	u, err = s.ResumeUpload(ctx, "a", u.ID())
+	qt.Assert(t, qt.IsNil(err))
+	d := digest.FromString("data")
+	qt.Assert(t, qt.IsNil(u.Commit(ctx, d)))
+	_, err = os.Stat(books[0])
+	qt.Check(t, qt.ErrorIs(err, fs.ErrNotExist))
+	qt.Assert(t, qt.IsNil(u.Close()))
+	qt.Assert(t, qt.IsNil(s.Close()))
+
+	blob := filepath.Join(dir, "a/blobs/sha256", d.Encoded())
+	qt.Assert(t, qt.IsNil(os.Link(blob, strings.TrimSuffix(books[0], ".json")+".data")))
+	qt.Assert(t, qt.IsNil(os.WriteFile(books[0], book, 0o666)))
+	s = open(t, dir)
+	_, err = s.ResumeUpload(ctx, "a", u.ID())
+	qt.Check(t, qt.ErrorIs(err, error(registry.ErrBlobUploadUnknown)))
+	left, err := os.ReadDir(filepath.Join(dir, ".berth/uploads"))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.HasLen(left, 0))
+	data, err := os.ReadFile(blob)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(string(data), "data"))
+}
+
+// TestIDUsedAgain begins a session under an ID while what it named before is
+// about to be published.
+func TestIDUsedAgain(t *testing.T) {
+	s := open(t, t.TempDir())
+	opts := registry.UploadOptions{ID: "id"}
+	first, err := s.CreateUpload(ctx, "a", opts)
+	qt.Assert(t, qt.IsNil(err))
+	_, err = first.ReadFrom(strings.NewReader("first"))
+	qt.Assert(t, qt.IsNil(err))
+	d := digest.FromString("first")
+	qt.Assert(t, qt.IsNil(first.Commit(ctx, d))) // and not closed yet
+	second, err := s.CreateUpload(ctx, "a", opts)
+	qt.Assert(t, qt.IsNil(err))
+	_, err = second.ReadFrom(strings.NewReader("second"))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.IsNil(first.Close()))
+	qt.Assert(t, qt.IsNil(second.Commit(ctx, digest.FromString("second"))))
+	qt.Assert(t, qt.IsNil(second.Close()))
+	r, err := s.OpenBlob(ctx, "a", d)
+	qt.Assert(t, qt.IsNil(err))
+	defer r.Close()
+	data, err := io.ReadAll(r)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(string(data), "first"))
+}

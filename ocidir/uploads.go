@@ -8,9 +8,7 @@ import (
 	"container/list"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -90,16 +88,17 @@ func (s *Store) CreateUpload(_ context.Context, repo string, opts registry.Uploa
 	if limit := s.opts.Uploads; limit > 0 && len(b.byID) >= limit {
 		return nil, fmt.Errorf("%w: too many uploads in progress", registry.ErrTooManyRequests)
 	}
-	u := s.newUpload(session{ID: opts.ID, Repo: repo, Algorithm: opts.Algorithm})
+	u := s.newUpload(session{ID: opts.ID, Repo: repo, Algorithm: opts.Algorithm}, rand.Text())
 	u.leased = true
 	b.add(u)
 	return s.lease(u)
 }
 
-func (s *Store) newUpload(session session) *upload {
-	// An ID may be as long as a file's name, and differ in case alone.
-	id := sha256.Sum256([]byte(session.ID))
-	base := filepath.Join(s.path(uploadsDir), hex.EncodeToString(id[:]))
+// newUpload makes an upload whose files have a name of their own: an ID may be
+// as long as a file's name, differ from another in case alone, or come again
+// while what it named is being published.
+func (s *Store) newUpload(session session, base string) *upload {
+	base = filepath.Join(s.path(uploadsDir), base)
 	return &upload{session: session, data: base + ".data", book: base + ".json", known: session.Size, hash: session.Algorithm.Hash()}
 }
 
@@ -315,6 +314,9 @@ func (l *lease) Commit(_ context.Context, d digest.Digest) error {
 	l.gone = true
 	b.mu.Unlock()
 
+	// The bytes are the blob's from here on, so no later process may find a
+	// session that has them.
+	os.Remove(l.book)
 	err := l.s.linkBlob(l.Repo, d, l.data)
 	if err != nil {
 		b.mu.Lock()
@@ -442,9 +444,12 @@ func (s *Store) recoverUploads() error {
 		if json.Unmarshal(data, &found) != nil || !found.Algorithm.Available() {
 			continue
 		}
-		u := s.newUpload(found)
-		if u.book != name || u.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(found.Hash) != nil {
+		u := s.newUpload(found, strings.TrimSuffix(e.Name(), ".json"))
+		if u.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(found.Hash) != nil {
 			continue
+		}
+		if links(u.data) > 1 {
+			continue // it was published, and the machine went down
 		}
 		if size, err := os.Stat(u.data); found.Size > 0 && (err != nil || size.Size() < found.Size) {
 			continue // the machine went down
