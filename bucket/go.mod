@@ -11,7 +11,7 @@ require (
 	github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager v0.2.3
 	github.com/aws/aws-sdk-go-v2/service/s3 v1.102.2
 	github.com/aws/smithy-go v1.26.0
-	github.com/berth-oci/registry v0.0.0
+	github.com/berth-oci/registry v0.1.0
 	github.com/go-quicktest/qt v1.102.0
 	github.com/opencontainers/go-digest v1.0.0
 	gocloud.dev v0.46.0
@@ -92,5 +92,3 @@ require (
 	google.golang.org/grpc v1.79.3 // indirect
 	google.golang.org/protobuf v1.36.11 // indirect
 )
-
-replace github.com/berth-oci/registry => ..

@@ -2,15 +2,10 @@ module github.com/berth-oci/registry/interop
 
 go 1.25.0
 
-replace (
-	github.com/berth-oci/registry => ..
-	github.com/berth-oci/registry/bucket => ../bucket
-)
-
 require (
 	cuelabs.dev/go/oci/ociregistry v0.0.0-20251212221603-3adeb8663819
-	github.com/berth-oci/registry v0.0.0
-	github.com/berth-oci/registry/bucket v0.0.0-00010101000000-000000000000
+	github.com/berth-oci/registry v0.1.0
+	github.com/berth-oci/registry/bucket v0.1.0
 	github.com/containerd/containerd/v2 v2.2.9
 	github.com/containerd/errdefs v1.0.0
 	github.com/containerd/platforms v1.0.0-rc.2

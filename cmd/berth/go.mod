@@ -4,8 +4,8 @@ go 1.25.0
 
 require (
 	github.com/alecthomas/kong v1.17.0
-	github.com/berth-oci/registry v0.0.0
-	github.com/berth-oci/registry/bucket v0.0.0
+	github.com/berth-oci/registry v0.1.0
+	github.com/berth-oci/registry/bucket v0.1.0
 	github.com/docker/go-units v0.5.0
 	github.com/opencontainers/go-digest v1.0.0
 	github.com/rogpeppe/go-internal v1.16.0
@@ -91,9 +91,4 @@ require (
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260316180232-0b37fe3546d5 // indirect
 	google.golang.org/grpc v1.79.3 // indirect
 	google.golang.org/protobuf v1.36.11 // indirect
-)
-
-replace (
-	github.com/berth-oci/registry => ../..
-	github.com/berth-oci/registry/bucket => ../../bucket
 )
