@@ -8,11 +8,24 @@ import (
 	"bytes"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/go-quicktest/qt"
 	"github.com/opencontainers/go-digest"
 )
+
+// allocations returns the budget on this Go release of a request whose budget on
+// Go 1.25 and newer is n. Go 1.24, which the root module still supports, does not
+// keep on the stack a slice that append grows, nor the iterator of a loop over
+// strings.SplitSeq, so there a request may cost half as many allocations again.
+func allocations(n float64) float64 {
+	if strings.HasPrefix(runtime.Version(), "go1.24") {
+		return n + n/2
+	}
+	return n
+}
 
 // TestAllocations keeps the number of allocations that requests cost: beside
 // the ResponseWriter's own and net/http's.
@@ -32,8 +45,9 @@ func TestAllocations(t *testing.T) {
 	}
 	h, small, large, image := benchContent(t)
 	for _, q := range benchRequests(small, large, image) {
+		limit := allocations(budget[q.name])
 		got := testing.AllocsPerRun(100, q.do(t, h))
-		qt.Check(t, qt.IsTrue(got <= budget[q.name]), qt.Commentf("%s: %v allocations, the budget is %v", q.name, got, budget[q.name]))
+		qt.Check(t, qt.IsTrue(got <= limit), qt.Commentf("%s: %v allocations, the budget is %v", q.name, got, limit))
 	}
 }
 
