@@ -55,6 +55,15 @@ func writeProxy(repo, dir string) (version string, err error) {
 	if err != nil {
 		return "", err
 	}
+	// Package zip rejects a worktree of git, such as repo may be.
+	tmp, err := os.MkdirTemp("", "berth-clone-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	if _, err := git(tmp, "clone", "--quiet", "--shared", "--no-checkout", repo, "."); err != nil {
+		return "", err
+	}
 	for _, folder := range published {
 		versions := filepath.Join(dir, filepath.FromSlash(path.Join(rootModule, folder)), "@v")
 		if err := os.MkdirAll(versions, 0o755); err != nil {
@@ -69,7 +78,7 @@ func writeProxy(repo, dir string) (version string, err error) {
 				return "", err
 			}
 		}
-		if err := writeZip(repo, folder, version, filepath.Join(versions, version+".zip")); err != nil {
+		if err := writeZip(tmp, folder, version, filepath.Join(versions, version+".zip")); err != nil {
 			return "", fmt.Errorf("%s: %w", path.Join(rootModule, folder), err)
 		}
 	}
