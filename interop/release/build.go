@@ -99,10 +99,13 @@ type goCommand struct {
 	env    []string
 }
 
-// newGoCommand returns a go command that keeps what it needs in the folder dir.
-// It takes Berth's modules from proxy, and all others from where the user's go
-// command takes them. With reuse, it also takes modules from the user's module
-// cache. Berth's own must never get there, as they change with each commit.
+// newGoCommand returns a go command that keeps its module cache in the folder dir,
+// since Berth's modules, which change with each commit, must never get into the
+// user's. It takes them from proxy, and all others from the user's own proxy. With
+// reuse, it also takes modules from the user's module cache.
+//
+// It uses no cgo, as the binaries of a release don't, so that little is compiled
+// twice.
 func newGoCommand(dir, proxy string, reuse bool) (*goCommand, error) {
 	out, err := output(exec.Command("go", "env", "GOPROXY", "GOCACHE", "GOMODCACHE", "GOSUMDB"))
 	if err != nil {
