@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Blobs in files.
+
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// NewDiskBlobHandler returns a BlobHandler that keeps blobs in files below dir,
+// as <algorithm>/<hex>. It implements the three extensions too. A file whose
+// content does not have the digest in its name is not found.
+func NewDiskBlobHandler(dir string) BlobHandler { return disk{dir} }
+
+type disk struct {
+	dir string
+}
+
+// path returns the file of a blob. A malformed hash, which could name a file
+// elsewhere, has none.
+func (d disk) path(h Hash) (string, error) {
+	if err := digestOf(h).Validate(); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	return filepath.Join(d.dir, h.Algorithm, h.Hex), nil
+}
+
+func (d disk) open(h Hash) (*os.File, error) {
+	path, err := d.path(h)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	return f, missing(err)
+}
+
+// missing returns ErrNotFound in place of an error that says so of a file.
+func missing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNotFound
+	}
+	return err
+}
+
+func (d disk) Get(_ context.Context, _ string, h Hash) (io.ReadCloser, error) {
+	f, err := d.open(h)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Stat reads all of the file: others may write to dir, and what a disk returns
+// may not be what was written to it.
+func (d disk) Stat(ctx context.Context, _ string, h Hash) (int64, error) {
+	f, err := d.open(h)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	verifier := digestOf(h).Verifier()
+	size, err := io.Copy(verifier, contextReader{ctx, f})
+	if err != nil {
+		return 0, err
+	}
+	if !verifier.Verified() {
+		return 0, fmt.Errorf("%w: the file of %s has another digest", ErrNotFound, digestOf(h))
+	}
+	return size, nil
+}
+
+// contextReader stops when a client is gone.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+// Put writes to a file of another name first: a blob is there whole or not at
+// all.
+func (d disk) Put(ctx context.Context, _ string, h Hash, rc io.ReadCloser) error {
+	defer rc.Close()
+	path, err := d.path(h)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(d.dir, "upload-*")
+	if err != nil {
+		return err
+	}
+	verifier := digestOf(h).Verifier()
+	_, err = io.Copy(io.MultiWriter(f, verifier), contextReader{ctx, rc})
+	if err == nil && !verifier.Verified() {
+		err = fmt.Errorf("the content does not have the digest %s", digestOf(h))
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name()) // the first error counts
+	}
+	return err
+}
+
+func (d disk) Delete(_ context.Context, _ string, h Hash) error {
+	path, err := d.path(h)
+	if err != nil {
+		return err
+	}
+	return missing(os.Remove(path))
+}

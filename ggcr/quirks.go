@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The middleware: statuses, error codes and the log of go-containerregistry.
+
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+
+	berth "github.com/berth-oci/registry"
+)
+
+// exchange is what the middleware and the store tell each other of a request,
+// by its context.
+type exchange struct {
+	req     berth.Request
+	invalid error // why there is none
+
+	chunk    *chunk // in Content-Range
+	rangeEnd int64  // the last byte in Range; -1: none is given
+
+	redirect *RedirectError // of the handler
+	internal error          // for the log
+}
+
+// chunk is a Content-Range, which is replaced: go-containerregistry's own tests
+// have the end of it one byte past the chunk's.
+type chunk struct {
+	start, length int64
+}
+
+type exchangeKey struct{}
+
+// exchangeOf returns the exchange of a request. In any other context, it
+// returns one that nobody looks at.
+func exchangeOf(ctx context.Context) *exchange {
+	if e, ok := ctx.Value(exchangeKey{}).(*exchange); ok {
+		return e
+	}
+	return &exchange{rangeEnd: -1}
+}
+
+// quirks is the handler that New returns.
+type quirks struct {
+	registry http.Handler
+	log      *log.Logger
+}
+
+func (q *quirks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	e := &exchange{rangeEnd: -1}
+	e.req, e.invalid = berth.ParseRequest(r)
+	inner := r.WithContext(context.WithValue(r.Context(), exchangeKey{}, e))
+	a := &answer{ResponseWriter: w, exchange: e}
+	err := e.headers(inner)
+	if err == nil {
+		q.registry.ServeHTTP(a, inner)
+		err = a.err(r)
+	}
+	switch {
+	case e.redirect != nil:
+		w.Header().Del("Content-Type") // for the body that goes with a redirect
+		code := e.redirect.Code
+		if code < 300 || code > 308 || code == http.StatusNotModified {
+			code = http.StatusTemporaryRedirect
+		}
+		http.Redirect(w, r, e.redirect.Location, code)
+	case err != nil:
+		berth.WriteError(w, r, err)
+		q.failed(r, e, err)
+		return
+	}
+	q.log.Printf("%s %s", r.Method, r.URL)
+}
+
+func (q *quirks) failed(r *http.Request, e *exchange, err error) {
+	var first *berth.Error
+	errors.As(err, &first) // it always is one, or some that are joined
+	message := err.Error()
+	if e.internal != nil {
+		message = e.internal.Error()
+	}
+	q.log.Printf("%s %s %d %s %s", r.Method, r.URL, first.Status, first.Code, strings.ReplaceAll(message, "\n", "; "))
+}
+
+var (
+	errRange        = &berth.Error{Status: http.StatusRequestedRangeNotSatisfiable, Code: "BLOB_UNKNOWN", Message: "requested range not satisfiable"}
+	errContentRange = &berth.Error{Status: http.StatusRequestedRangeNotSatisfiable, Code: "BLOB_UPLOAD_UNKNOWN", Message: "badly formed Content-Range"}
+
+	contentRange = regexp.MustCompile(`^([0-9]+)-([0-9]+)$`)
+	byteRange    = regexp.MustCompile(`^[0-9]+-([0-9]+)$`)
+)
+
+// headers takes the headers that mean something else than in the spec out of r,
+// which is a copy.
+func (e *exchange) headers(r *http.Request) error {
+	switch e.req.Op {
+	case berth.OpUploadPatch, berth.OpUploadPut:
+		if e.invalid != nil || r.Header.Values("Content-Range") == nil {
+			return nil
+		}
+		var err error
+		if e.chunk, err = parseChunk(strings.Join(r.Header.Values("Content-Range"), ",")); err != nil {
+			return err
+		}
+		r.Header = r.Header.Clone()
+		r.Header.Del("Content-Range")
+	case berth.OpBlobGet:
+		unit, set, ok := strings.Cut(r.Header.Get("Range"), "=")
+		if ok && !strings.EqualFold(unit, "bytes") {
+			return fmt.Errorf("%w: its unit is not bytes", errRange)
+		}
+		if m := byteRange.FindStringSubmatch(set); m != nil && r.Header.Get("If-Range") == "" {
+			if end, err := strconv.ParseInt(m[1], 10, 64); err == nil {
+				e.rangeEnd = end
+			}
+		}
+	}
+	return nil
+}
+
+func parseChunk(s string) (*chunk, error) {
+	m := contentRange.FindStringSubmatch(s)
+	if m == nil {
+		return nil, errContentRange
+	}
+	start, err1 := strconv.ParseUint(m[1], 10, 62)
+	end, err2 := strconv.ParseUint(m[2], 10, 62)
+	if err1 != nil || err2 != nil || end+1 < start {
+		return nil, errContentRange
+	}
+	return &chunk{int64(start), int64(end+1) - int64(start)}, nil
+}
+
+// answer holds back a response that is an error, or that a redirect replaces.
+type answer struct {
+	http.ResponseWriter
+	*exchange
+	status int // of what is held back
+	body   bytes.Buffer
+}
+
+func (a *answer) WriteHeader(status int) {
+	if status < 400 {
+		a.ResponseWriter.WriteHeader(status)
+		return
+	}
+	a.status = status
+}
+
+func (a *answer) Write(p []byte) (int, error) {
+	if a.status != 0 {
+		return a.body.Write(p)
+	}
+	return a.ResponseWriter.Write(p)
+}
+
+// ReadFrom keeps the connection's own way to send content.
+func (a *answer) ReadFrom(r io.Reader) (int64, error) {
+	if a.status != 0 {
+		return a.body.ReadFrom(r)
+	}
+	return io.Copy(a.ResponseWriter, r)
+}
+
+// Unwrap is for http.ResponseController.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// err returns the error that was held back, with go-containerregistry's statuses
+// and codes.
+func (a *answer) err(r *http.Request) error {
+	if a.status == 0 {
+		return nil
+	}
+	var doc struct {
+		Errors []struct{ Code, Message string }
+	}
+	json.Unmarshal(a.body.Bytes(), &doc) // of a HEAD request there is no body
+	if len(doc.Errors) == 0 {
+		doc.Errors = append(doc.Errors, struct{ Code, Message string }{"", http.StatusText(a.status)})
+	}
+	var all []error
+	for _, entry := range doc.Errors {
+		status, code := a.translate(r, a.status, entry.Code)
+		all = append(all, &berth.Error{Status: status, Code: code, Message: entry.Message})
+	}
+	return errors.Join(all...)
+}
+
+// translate returns the status and code that go-containerregistry has in place
+// of Berth's.
+func (a *answer) translate(r *http.Request, status int, code string) (int, string) {
+	op, malformed := a.req.Op, errors.Is(a.invalid, berth.ErrDigestInvalid)
+	switch {
+	case a.invalid != nil && status == http.StatusMethodNotAllowed:
+		return http.StatusBadRequest, "METHOD_UNKNOWN"
+	case a.invalid != nil && status == http.StatusNotFound && op == "":
+		if parts := strings.Split(strings.TrimSuffix(r.URL.Path, "/"), "/"); len(parts) == 4 && parts[2] == "blobs" {
+			return http.StatusBadRequest, "NAME_INVALID" // a blob without a repository
+		}
+		return status, "METHOD_UNKNOWN"
+	case malformed && op == berth.OpReferrers:
+		return status, "UNSUPPORTED"
+	case malformed && (op == berth.OpManifestGet || op == berth.OpManifestHead || op == berth.OpManifestDelete):
+		return http.StatusNotFound, "MANIFEST_UNKNOWN"
+	case malformed && op != berth.OpManifestPut:
+		return status, "NAME_INVALID"
+	case op == berth.OpUploadPut && status == http.StatusBadRequest && a.req.Digest != "" && a.req.Digest.Validate() != nil:
+		return status, "NAME_INVALID"
+	case a.invalid != nil && code == "UNSUPPORTED" && (op == berth.OpTags || op == berth.OpCatalog):
+		return status, "BAD_REQUEST"
+	case op == berth.OpReferrers && status == http.StatusNotFound && code == "UNSUPPORTED": // it is off
+		return status, "METHOD_UNKNOWN"
+	case op == berth.OpBlobGet && status == http.StatusRequestedRangeNotSatisfiable:
+		return status, "BLOB_UNKNOWN"
+	case status == http.StatusInternalServerError:
+		return status, "INTERNAL_SERVER_ERROR"
+	}
+	return status, code
+}
