@@ -18,6 +18,8 @@ import (
 	"strings"
 
 	berth "github.com/berth-oci/registry"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // exchange is what the middleware and the store tell each other of a request,
@@ -28,6 +30,9 @@ type exchange struct {
 
 	chunk    *chunk // in Content-Range
 	rangeEnd int64  // the last byte in Range; -1: none is given
+
+	mediaType string        // of a manifest, where Berth is not told; else empty
+	subject   digest.Digest // of the manifest that was stored; "" without one
 
 	redirect *RedirectError // of the handler
 	internal error          // for the log
@@ -52,15 +57,16 @@ func exchangeOf(ctx context.Context) *exchange {
 
 // quirks is the handler that New returns.
 type quirks struct {
-	registry http.Handler
-	log      *log.Logger
+	registry  http.Handler
+	log       *log.Logger
+	referrers bool
 }
 
 func (q *quirks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e := &exchange{rangeEnd: -1}
 	e.req, e.invalid = berth.ParseRequest(r)
 	inner := r.WithContext(context.WithValue(r.Context(), exchangeKey{}, e))
-	a := &answer{ResponseWriter: w, exchange: e}
+	a := &answer{ResponseWriter: w, exchange: e, referrers: q.referrers}
 	err := e.headers(inner)
 	if err == nil {
 		q.registry.ServeHTTP(a, inner)
@@ -114,6 +120,8 @@ func (e *exchange) headers(r *http.Request) error {
 		}
 		r.Header = r.Header.Clone()
 		r.Header.Del("Content-Range")
+	case berth.OpManifestPut:
+		e.contentType(r)
 	case berth.OpBlobGet:
 		unit, set, ok := strings.Cut(r.Header.Get("Range"), "=")
 		if ok && !strings.EqualFold(unit, "bytes") {
@@ -145,12 +153,16 @@ func parseChunk(s string) (*chunk, error) {
 type answer struct {
 	http.ResponseWriter
 	*exchange
-	status int // of what is held back
-	body   bytes.Buffer
+	referrers bool
+	status    int // of what is held back
+	body      bytes.Buffer
 }
 
 func (a *answer) WriteHeader(status int) {
 	if status < 400 {
+		if a.referrers && a.subject != "" {
+			a.Header().Set("OCI-Subject", string(a.subject))
+		}
 		a.ResponseWriter.WriteHeader(status)
 		return
 	}

@@ -36,7 +36,7 @@ func New(opts ...Option) http.Handler {
 	for prob, msg := range c.warnings {
 		options = append(options, berth.WithWarning(prob, msg))
 	}
-	return &quirks{registry: berth.New(options...), log: c.log}
+	return &quirks{registry: berth.New(options...), log: c.log, referrers: c.referrers}
 }
 
 // Option is an option of New.

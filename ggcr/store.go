@@ -6,7 +6,6 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +16,6 @@ import (
 	berth "github.com/berth-oci/registry"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // store has manifests and tags in the Store that it embeds.
@@ -175,49 +173,4 @@ func (s *store) DeleteBlob(ctx context.Context, repo string, d digest.Digest) er
 		return errUnsupported
 	}
 	return fail(ctx, s.handler.delete(ctx, repo, hashOf(d)))
-}
-
-// PutManifest stores a manifest whose blobs may be missing. An index must be
-// pushed after the manifests in it.
-func (s *store) PutManifest(ctx context.Context, repo string, m berth.Manifest, tags []string, allow func(tag string, current digest.Digest) error) error {
-	var index ocispec.Index
-	if isIndex(m.MediaType) {
-		if err := json.Unmarshal(m.Content, &index); err != nil {
-			return berth.ErrManifestInvalid
-		}
-	}
-	for _, child := range index.Manifests {
-		if !isIndex(child.MediaType) && !isImage(child.MediaType) {
-			continue
-		}
-		switch _, err := s.GetManifest(ctx, repo, child.Digest); {
-		case errors.Is(err, berth.ErrManifestUnknown) || errors.Is(err, berth.ErrNameUnknown):
-			return fmt.Errorf("%w: %s, which the index names", berth.ErrManifestUnknown, child.Digest)
-		case err != nil:
-			return err
-		}
-	}
-	return s.Store.PutManifest(ctx, repo, m, tags, allow)
-}
-
-func isIndex(mediaType string) bool {
-	return mediaType == ocispec.MediaTypeImageIndex || mediaType == "application/vnd.docker.distribution.manifest.list.v2+json"
-}
-
-func isImage(mediaType string) bool {
-	return mediaType == ocispec.MediaTypeImageManifest || mediaType == "application/vnd.docker.distribution.manifest.v2+json"
-}
-
-// Referrers fails with ErrNameUnknown if a repository has no manifest.
-func (s *store) Referrers(ctx context.Context, repo string, subject, after digest.Digest) iter.Seq2[berth.Referrer, error] {
-	return func(yield func(berth.Referrer, error) bool) {
-		for _, err := range s.Tags(ctx, repo, "") {
-			if err != nil {
-				yield(berth.Referrer{}, err)
-				return
-			}
-			break // one is enough to know
-		}
-		s.Store.Referrers(ctx, repo, subject, after)(yield)
-	}
 }
