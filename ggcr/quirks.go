@@ -95,7 +95,8 @@ func (q *quirks) failed(r *http.Request, e *exchange, err error) {
 	if e.internal != nil {
 		message = e.internal.Error()
 	}
-	q.log.Printf("%s %s %d %s %s", r.Method, r.URL, first.Status, first.Code, strings.ReplaceAll(message, "\n", "; "))
+	words := append(strings.Fields(first.Code), strings.Fields(message)...) // one line
+	q.log.Printf("%s %s %d %s", r.Method, r.URL, first.Status, strings.Join(words, " "))
 }
 
 var (

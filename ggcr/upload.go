@@ -100,10 +100,15 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) error {
 		return err
 	}
 	defer content.Close()
-	if err := s.handler.put(ctx, u.repo, hashOf(d), io.NopCloser(content)); err != nil {
-		return fail(ctx, errors.Join(err, u.restore(context.WithoutCancel(ctx), d)))
+	err = s.handler.put(ctx, u.repo, hashOf(d), io.NopCloser(content))
+	if err == nil {
+		return nil
 	}
-	return nil
+	if lost := u.restore(context.WithoutCancel(ctx), d); lost != nil {
+		err = fmt.Errorf("%w; the session is lost: %v", err, lost)
+	}
+	u.exchange.internal = err
+	return err
 }
 
 // stage keeps the blob d of repo in uploads, once it is there, until release is
