@@ -48,11 +48,12 @@
 //	  Content-Range: 400; the end may be the last
 //	  byte's position, or the next
 //	GET and DELETE of a session work                 400                                clients resume and cancel
-//	a mount of a blob that is there: 201             202, and the client uploads it     there is nothing to upload
+//	a mount of a blob that is there: 201; one of a   202, and the client uploads it     there is nothing to upload
+//	  malformed digest: 400
 //	without Put, PATCH is rejected, with 405         only POST and PUT are              the upload could not end well
 //
 //	Blobs
-//	open, suffix and several ranges are served       416                                clients resume with "bytes=5-"
+//	open, suffix and several ranges are served       416; of several, the first         clients resume with "bytes=5-"
 //	DELETE of a blob that is not there: 404          500                                it is the client's mistake
 //	digests of SHA-512 too                           SHA-256 only                       the spec names both
 //
@@ -78,7 +79,7 @@
 //	Blob handlers
 //	Put is called with verified content, which is    PUT streams, PATCH is in memory    no handler can store truncated content
 //	  in memory until then
-//	Put is called with the repository's name         with "/blobs" after it             Get and Stat are called with the name
+//	Put is called with the repository's name         for a session, "/blobs" follows it Get and Stat are called with the name
 //	without Stat and a Get that returns an           Get is called once, its content    memory
 //	  io.Seeker, Get is called twice for a GET:        is copied to memory
 //	  to find the size, and to read

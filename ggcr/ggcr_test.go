@@ -247,3 +247,69 @@ func TestTLS(t *testing.T) {
 	resp.Body.Close()
 	qt.Check(t, qt.Equals(resp.StatusCode, 200))
 }
+
+// TestDifferences has what the table in the package's documentation says.
+func TestDifferences(t *testing.T) {
+	session := "/v2/a/blobs/uploads/x"
+	sha512 := digest.SHA512.FromString(content).String()
+	for name, requests := range map[string][]request{
+		"a session belongs to its repository": {
+			{do: "PATCH " + session, body: content, status: 202},
+			{do: "PUT /v2/b/blobs/uploads/x?digest=" + contentDigest, status: 400, code: "BLOB_UPLOAD_INVALID"},
+			{do: "GET /v2/b/blobs/uploads/x", status: 404, code: "BLOB_UPLOAD_UNKNOWN"},
+		},
+		"GET and DELETE of a session": {
+			{do: "PATCH " + session, body: content, status: 202},
+			{do: "GET " + session, status: 204, want: map[string]string{"Range": "0-9"}},
+			{do: "DELETE " + session, status: 204},
+			{do: "GET " + session, status: 404, code: "BLOB_UPLOAD_UNKNOWN"},
+		},
+		"ranges": {
+			pushBlob,
+			{do: "GET /v2/a/blobs/" + contentDigest, header: "Range: bytes=-5", status: 206, answer: "bytes"},
+			{do: "GET /v2/a/blobs/" + contentDigest, header: "Range: bytes=0-0,9-9", status: 206},
+		},
+		"SHA-512": {
+			{do: "POST /v2/a/blobs/uploads/?digest=" + sha512, body: content, status: 201},
+			{do: "GET /v2/b/blobs/" + sha512, status: 200, answer: content},
+		},
+		"a malformed manifest": {
+			{do: "PUT /v2/a/manifests/v1", header: ociType, body: "no JSON", status: 400, code: "MANIFEST_INVALID"},
+			{do: "PUT /v2/a/manifests/v1", header: ociType, body: `{"mediaType":"` + ocispec.MediaTypeImageIndex + `"}`, status: 400, code: "MANIFEST_INVALID"},
+			{do: "PUT /v2/a/manifests/" + notThere, header: ociType, body: image, status: 400, code: "DIGEST_INVALID"},
+			{do: "PUT /v2/a/manifests/v1", header: "Content-Type: x/y", body: strings.Repeat(" ", 4<<20+1), status: 413},
+			{do: "PUT /v2/A/manifests/v1", header: ociType, body: image, status: 400, code: "NAME_INVALID"},
+			{do: "PUT /v2/a/manifests/-v1", header: ociType, body: image, status: 400, code: "NAME_INVALID"},
+			{do: "GET /v2/a/manifests/-v1", status: 404, code: "MANIFEST_UNKNOWN"},
+		},
+		"DELETE by digest": {
+			pushImage,
+			{do: "DELETE /v2/a/manifests/" + imageDigest, status: 202},
+			{do: "GET /v2/a/manifests/v1", status: 404, code: "NAME_UNKNOWN"},
+			{do: "GET /v2/_catalog", status: 200, answer: `{"repositories":[]}`},
+		},
+		"a manifest's type": {
+			{do: "PUT /v2/a/manifests/v1", body: `{"mediaType":"` + ocispec.MediaTypeImageManifest + `"}`, status: 201},
+			{do: "GET /v2/a/manifests/v1", status: 200, want: map[string]string{"Content-Type": ocispec.MediaTypeImageManifest}},
+		},
+		"lists": {
+			{do: "PUT /v2/a/manifests/" + imageDigest, header: ociType, body: image, status: 201},
+			{do: "GET /v2/a/tags/list", status: 200, answer: `{"name":"a","tags":[]}`},
+			{do: "GET /v2/a/tags/list?n=-1", status: 400, code: "BAD_REQUEST"},
+			pushImage,
+			{do: "GET /v2/a/tags/list?last=v1", status: 200, answer: `{"name":"a","tags":[]}`},
+		},
+		"paths": {
+			{do: "POST /v2/", status: 400, code: "METHOD_UNKNOWN"},
+			{do: "GET /v1/a/tags/list", status: 404, code: "METHOD_UNKNOWN"},
+			{do: "GET /v2/a/blobs/" + contentDigest + "/", status: 404, code: "METHOD_UNKNOWN"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := silent()
+			for _, q := range requests {
+				q.send(t, h)
+			}
+		})
+	}
+}
