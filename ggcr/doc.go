@@ -64,6 +64,7 @@
 //	over 4 MiB: 413                                  no limit                           memory
 //	a repository's name or a tag that the spec does  any name is taken                  no client could rely on it elsewhere
 //	  not allow: 400, or 404 for a tag in a GET
+//	of such a digest or tag: MANIFEST_UNKNOWN        or NAME_UNKNOWN                    it is not looked up
 //	DELETE by digest deletes its tags                its tags are still served          it was to be deleted
 //	a repository is unknown once its last manifest   it is known for ever               the catalog would name what is gone
 //	  is deleted

@@ -213,11 +213,14 @@ func (a *answer) err(r *http.Request) error {
 // of Berth's.
 func (a *answer) translate(r *http.Request, status int, code string) (int, string) {
 	op, malformed := a.req.Op, errors.Is(a.invalid, berth.ErrDigestInvalid)
+	parts := strings.Split(strings.TrimSuffix(r.URL.Path, "/"), "/")
 	switch {
+	case !a.referrers && len(parts) > 4 && parts[len(parts)-2] == "referrers":
+		return http.StatusNotFound, "METHOD_UNKNOWN"
 	case a.invalid != nil && status == http.StatusMethodNotAllowed:
 		return http.StatusBadRequest, "METHOD_UNKNOWN"
 	case a.invalid != nil && status == http.StatusNotFound && op == "":
-		if parts := strings.Split(strings.TrimSuffix(r.URL.Path, "/"), "/"); len(parts) == 4 && parts[2] == "blobs" {
+		if len(parts) == 4 && parts[2] == "blobs" {
 			return http.StatusBadRequest, "NAME_INVALID" // a blob without a repository
 		}
 		return status, "METHOD_UNKNOWN"
@@ -231,8 +234,6 @@ func (a *answer) translate(r *http.Request, status int, code string) (int, strin
 		return status, "NAME_INVALID"
 	case a.invalid != nil && code == "UNSUPPORTED" && (op == berth.OpTags || op == berth.OpCatalog):
 		return status, "BAD_REQUEST"
-	case op == berth.OpReferrers && status == http.StatusNotFound && code == "UNSUPPORTED": // it is off
-		return status, "METHOD_UNKNOWN"
 	case op == berth.OpBlobGet && status == http.StatusRequestedRangeNotSatisfiable:
 		return status, "BLOB_UNKNOWN"
 	case status == http.StatusInternalServerError:
