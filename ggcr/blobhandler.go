@@ -21,7 +21,7 @@ import (
 // that a v1.Hash can be passed, assigned and compared to it without a conversion.
 type Hash = struct{ Algorithm, Hex string }
 
-// BlobHandler is where a registry has its blobs. It may implement
+// BlobHandler stores the blobs of a registry. It may implement
 // [BlobStatHandler], [BlobPutHandler] and [BlobDeleteHandler] too; without the
 // last two, the registry rejects pushes, or deletes, of blobs. Its methods must
 // be safe for concurrent use.

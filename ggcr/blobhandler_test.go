@@ -76,7 +76,7 @@ func (m mixed) Put(ctx context.Context, repo string, h v1Hash, rc io.ReadCloser)
 	return m.all.Put(ctx, repo, h, rc)
 }
 
-var getBlob = request{do: "GET /v2/a/blobs/" + contentDigest, status: 200, answer: content}
+var getBlob = request{do: "GET /v2/a/blobs/" + contentDigest, status: 200, reply: content}
 
 func TestHashTypes(t *testing.T) {
 	getBlob.send(t, silent(registry.WithBlobHandler(handler[registry.Hash]{content: content})))
@@ -146,14 +146,14 @@ func TestBadHandlers(t *testing.T) {
 		"a broken reader":  silent(registry.WithBlobHandler(handler[v1Hash]{content: "a", broken: true})),
 	} {
 		t.Run(name, func(t *testing.T) {
-			q := request{do: "GET /v2/a/blobs/" + contentDigest, status: 500, code: "INTERNAL_SERVER_ERROR", answer: `{"errors":[{"code":"INTERNAL_SERVER_ERROR","message":"internal error"}]}`}
+			q := request{do: "GET /v2/a/blobs/" + contentDigest, status: 500, code: "INTERNAL_SERVER_ERROR", reply: `{"errors":[{"code":"INTERNAL_SERVER_ERROR","message":"internal error"}]}`}
 			q.send(t, h)
 		})
 	}
 	for name, h := range map[string]handler[v1Hash]{
 		"content that is too short": {content: "some"},
 		"content that breaks off":   {content: "some", broken: true},
-		"a range that is not there": {content: "some"},
+		"a range past the content":  {content: "some"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := httptest.NewServer(silent(registry.WithBlobHandler(sized{handler: h, size: 10})))
@@ -297,7 +297,7 @@ func TestDisk(t *testing.T) {
 	left, _ := os.ReadDir(dir)
 	qt.Check(t, qt.HasLen(left, 1)) // the folder of SHA-256, and no temporary file
 
-	// What another registry has left there is served; what was damaged is not.
+	// Files of another registry are served; a damaged file is not.
 	getBlob.send(t, silent(registry.WithBlobHandler(registry.NewDiskBlobHandler(dir))))
 	qt.Assert(t, qt.IsNil(os.WriteFile(file, []byte("other bytes"), 0o666)))
 	for _, method := range []string{"GET", "HEAD"} {

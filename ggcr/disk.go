@@ -89,7 +89,7 @@ func (c contextReader) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
-// Put writes to a file of another name first: a blob is there whole or not at
+// Put writes to a file of another name first: a blob is stored whole or not at
 // all.
 func (d disk) Put(ctx context.Context, _ string, h Hash, rc io.ReadCloser) error {
 	defer rc.Close()

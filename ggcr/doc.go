@@ -20,14 +20,13 @@
 // Behind these habits is [github.com/berth-oci/registry]: a stalled client holds
 // up no other, no request and no [BlobHandler] that breaks its promises makes it
 // panic, and content that was cut short or does not have its digest is never
-// stored. As there, nothing limits what is kept in memory, except for the size of
-// a manifest: 4 MiB.
+// stored. Memory is unlimited, but a manifest may have no more than 4 MiB.
 //
 // Nothing here depends on go-containerregistry. Its v1.Hash is [Hash] here, an
 // unnamed type to which a v1.Hash can be assigned. [WithBlobHandler] takes a
-// handler whose methods have v1.Hash as it is. Only where such a handler is
-// assigned to the type [BlobHandler], or to one of its extensions, does the
-// compiler ask for Hash in place of v1.Hash in the methods' parameters.
+// handler whose methods have v1.Hash as it is. Only if such a handler is assigned
+// to the type [BlobHandler], or to one of its extensions, its methods must be
+// changed to take a Hash.
 //
 // Because of TLS, a program that imports this package gets net/http/httptest and
 // its flag, as with go-containerregistry's. New programs should use the package
@@ -35,7 +34,7 @@
 //
 // # Deliberate differences
 //
-// What differs, why, and what go-containerregistry does:
+// Each of these is on purpose:
 //
 //	here                                             go-containerregistry               because
 //	-----------------------------------------------  ---------------------------------  -------------------------------------
@@ -48,13 +47,13 @@
 //	  Content-Range: 400; the end may be the last
 //	  byte's position, or the next
 //	GET and DELETE of a session work                 400                                clients resume and cancel
-//	a mount of a blob that is there: 201; one of a   202, and the client uploads it     there is nothing to upload
+//	a mount of a known blob: 201; one of a           202, and the client uploads it     an upload would be in vain
 //	  malformed digest: 400
 //	without Put, PATCH is rejected, with 405         only POST and PUT are              the upload could not end well
 //
 //	Blobs
 //	open, suffix and several ranges are served       416; of several, the first         clients resume with "bytes=5-"
-//	DELETE of a blob that is not there: 404          500                                it is the client's mistake
+//	DELETE of an unknown blob: 404                   500                                it is the client's mistake
 //	digests of SHA-512 too                           SHA-256 only                       the spec names both
 //
 //	Manifests
@@ -85,7 +84,7 @@
 //	  io.Seeker, Get is called twice for a GET:        is copied to memory
 //	  to find the size, and to read
 //	Put of this package's handlers verifies          it trusts its caller               damaged content
-//	Get of a file that is not there: ErrNotFound     fs.ErrNotExist                     as Stat does
+//	Get of an unknown blob from disk: ErrNotFound    fs.ErrNotExist                     as Stat does
 //	RedirectError with a Code that is no redirect's  a panic, or that status            a handler must not stop a request
 //	  becomes 307
 //	an internal error's text goes to the log         to the client too                  it may tell what is not for clients

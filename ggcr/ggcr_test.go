@@ -30,9 +30,9 @@ type request struct {
 	body   string
 
 	status int
-	code   string            // of the error; empty where there is none to look at
+	code   string            // of the error; empty for any
 	want   map[string]string // headers; "" is one that must not be there
-	answer string            // the body, unless it is empty
+	reply  string            // the body, unless it is empty
 }
 
 // send sends a request as a client does that does not know its length.
@@ -53,8 +53,8 @@ func (q request) send(t *testing.T, h http.Handler) {
 	if q.code != "" {
 		qt.Check(t, qt.StringContains(w.Body.String(), `"code":"`+q.code+`"`), about)
 	}
-	if q.answer != "" {
-		qt.Check(t, qt.Equals(w.Body.String(), q.answer), about)
+	if q.reply != "" {
+		qt.Check(t, qt.Equals(w.Body.String(), q.reply), about)
 	}
 }
 
@@ -111,19 +111,19 @@ func TestHabits(t *testing.T) {
 		"a blob is in all repositories": {
 			{do: "GET /v2/a/blobs/" + contentDigest, status: 404, code: "BLOB_UNKNOWN"},
 			pushBlob,
-			{do: "GET /v2/a/blobs/" + contentDigest, status: 200, answer: content},
-			{do: "GET /v2/b/c/blobs/" + contentDigest, status: 200, answer: content},
+			{do: "GET /v2/a/blobs/" + contentDigest, status: 200, reply: content},
+			{do: "GET /v2/b/c/blobs/" + contentDigest, status: 200, reply: content},
 			{do: "HEAD /v2/d/blobs/" + contentDigest, status: 200, want: map[string]string{"Content-Length": "10", "Docker-Content-Digest": contentDigest}},
 			{do: "DELETE /v2/b/c/blobs/" + contentDigest, status: 202},
 			{do: "GET /v2/a/blobs/" + contentDigest, status: 404, code: "BLOB_UNKNOWN"},
 		},
-		"a mount of a blob that is not there": {
+		"a mount of an unknown blob": {
 			{do: "POST /v2/b/blobs/uploads/?from=a&mount=" + contentDigest, status: 202},
 			{do: "POST /v2/b/blobs/uploads/?mount=" + contentDigest, status: 202},
 		},
 		"a range of a blob": {
 			pushBlob,
-			{do: "GET /v2/a/blobs/" + contentDigest, header: "Range: bytes=5-9", status: 206, answer: "bytes", want: map[string]string{"Content-Range": "bytes 5-9/10"}},
+			{do: "GET /v2/a/blobs/" + contentDigest, header: "Range: bytes=5-9", status: 206, reply: "bytes", want: map[string]string{"Content-Range": "bytes 5-9/10"}},
 			{do: "GET /v2/a/blobs/" + contentDigest, header: "Range: lines=1-2", status: 416, code: "BLOB_UNKNOWN"},
 		},
 		"a range past the end": {
@@ -154,26 +154,26 @@ func TestHabits(t *testing.T) {
 		},
 		"a manifest of another type": {
 			{do: "PUT /v2/a/manifests/v1", body: "no JSON", status: 201, want: map[string]string{"Docker-Content-Digest": digest.FromString("no JSON").String()}},
-			{do: "GET /v2/a/manifests/v1", status: 200, answer: "no JSON"},
+			{do: "GET /v2/a/manifests/v1", status: 200, reply: "no JSON"},
 			{do: "PUT /v2/a/manifests/v2", header: "Content-Type: text/plain", body: `{"mediaType":"` + docker + `"}`, status: 201},
 			{do: "GET /v2/a/manifests/v2", status: 200, want: map[string]string{"Content-Type": "text/plain"}},
 		},
 		"referrers": {
 			{do: "GET /v2/a/referrers/" + imageDigest, status: 404, code: "NAME_UNKNOWN"},
 			pushImage,
-			{do: "GET /v2/a/referrers/" + imageDigest, status: 200, answer: list + "]}", want: map[string]string{"Content-Type": ocispec.MediaTypeImageIndex}},
+			{do: "GET /v2/a/referrers/" + imageDigest, status: 200, reply: list + "]}", want: map[string]string{"Content-Type": ocispec.MediaTypeImageIndex}},
 			{do: "PUT /v2/a/manifests/ref2", body: `{"subject":{"digest":"none"}}`, status: 201},
 			{do: "PUT /v2/a/manifests/ref", header: "Content-Type: " + docker, body: referrer, status: 201},
 			{do: "GET /v2/a/referrers/" + imageDigest, status: 200},
 		},
-		"a manifest that is not there": {
+		"an unknown manifest": {
 			{do: "GET /v2/a/manifests/v1", status: 404, code: "NAME_UNKNOWN"},
 			{do: "DELETE /v2/a/manifests/v1", status: 404, code: "NAME_UNKNOWN"},
 			pushImage,
 			{do: "GET /v2/a/manifests/v2", status: 404, code: "MANIFEST_UNKNOWN"},
 			{do: "DELETE /v2/a/manifests/v2", status: 404, code: "MANIFEST_UNKNOWN"},
 			{do: "DELETE /v2/a/manifests/v1", status: 202},
-			{do: "GET /v2/a/manifests/" + imageDigest, status: 200, answer: image},
+			{do: "GET /v2/a/manifests/" + imageDigest, status: 200, reply: image},
 		},
 		"lists": {
 			{do: "GET /v2/a/tags/list", status: 404, code: "NAME_UNKNOWN"},
@@ -181,10 +181,10 @@ func TestHabits(t *testing.T) {
 			{do: "GET /v2/a/tags/list", status: 404, code: "NAME_UNKNOWN"},
 			pushImage,
 			{do: "PUT /v2/a/manifests/v2", header: ociType, body: image, status: 201},
-			{do: "GET /v2/a/tags/list?n=1", status: 200, answer: `{"name":"a","tags":["v1"]}`},
-			{do: "GET /v2/a/tags/list?last=v1", status: 200, answer: `{"name":"a","tags":["v2"]}`},
+			{do: "GET /v2/a/tags/list?n=1", status: 200, reply: `{"name":"a","tags":["v1"]}`},
+			{do: "GET /v2/a/tags/list?last=v1", status: 200, reply: `{"name":"a","tags":["v2"]}`},
 			{do: "GET /v2/a/tags/list?n=x", status: 400, code: "BAD_REQUEST"},
-			{do: "GET /v2/_catalog?n=5", status: 200, answer: `{"repositories":["a"]}`},
+			{do: "GET /v2/_catalog?n=5", status: 200, reply: `{"repositories":["a"]}`},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -282,19 +282,19 @@ func TestDifferences(t *testing.T) {
 			{do: "PATCH " + session, header: "Content-Range: 0-4", body: "some ", status: 202},
 			{do: "PATCH " + session, header: "Content-Range: 7-9", body: "tes", status: 416, want: map[string]string{"Range": "0-4"}},
 		},
-		"DELETE of a blob that is not there": {
+		"DELETE of an unknown blob": {
 			{do: "DELETE /v2/a/blobs/" + contentDigest, status: 404, code: "BLOB_UNKNOWN"},
 		},
 		"ranges": {
 			pushBlob,
-			{do: "GET /v2/a/blobs/" + contentDigest, header: "Range: bytes=5-", status: 206, answer: "bytes"},
+			{do: "GET /v2/a/blobs/" + contentDigest, header: "Range: bytes=5-", status: 206, reply: "bytes"},
 			{do: "GET /v2/a/blobs/" + contentDigest, header: "Range: bytes=7-6", status: 416, code: "BLOB_UNKNOWN"},
-			{do: "GET /v2/a/blobs/" + contentDigest, header: "Range: bytes=-5", status: 206, answer: "bytes"},
+			{do: "GET /v2/a/blobs/" + contentDigest, header: "Range: bytes=-5", status: 206, reply: "bytes"},
 			{do: "GET /v2/a/blobs/" + contentDigest, header: "Range: bytes=0-0,9-9", status: 206},
 		},
 		"SHA-512": {
 			{do: "POST /v2/a/blobs/uploads/?digest=" + sha512, body: content, status: 201},
-			{do: "GET /v2/b/blobs/" + sha512, status: 200, answer: content},
+			{do: "GET /v2/b/blobs/" + sha512, status: 200, reply: content},
 		},
 		"a malformed manifest": {
 			{do: "PUT /v2/a/manifests/v1", header: ociType, body: "no JSON", status: 400, code: "MANIFEST_INVALID"},
@@ -309,7 +309,7 @@ func TestDifferences(t *testing.T) {
 			pushImage,
 			{do: "DELETE /v2/a/manifests/" + imageDigest, status: 202},
 			{do: "GET /v2/a/manifests/v1", status: 404, code: "NAME_UNKNOWN"},
-			{do: "GET /v2/_catalog", status: 200, answer: `{"repositories":[]}`},
+			{do: "GET /v2/_catalog", status: 200, reply: `{"repositories":[]}`},
 		},
 		"a manifest's type": {
 			{do: "PUT /v2/a/manifests/v1", header: "Content-Type: text/plain; charset=utf-8", body: image, status: 201},
@@ -319,14 +319,14 @@ func TestDifferences(t *testing.T) {
 		},
 		"lists": {
 			{do: "PUT /v2/a/manifests/" + imageDigest, header: ociType, body: image, status: 201},
-			{do: "GET /v2/a/tags/list", status: 200, answer: `{"name":"a","tags":[]}`},
+			{do: "GET /v2/a/tags/list", status: 200, reply: `{"name":"a","tags":[]}`},
 			{do: "GET /v2/a/tags/list?n=-1", status: 400, code: "BAD_REQUEST"},
 			pushImage,
-			{do: "GET /v2/a/tags/list?last=v1", status: 200, answer: `{"name":"a","tags":[]}`},
+			{do: "GET /v2/a/tags/list?last=v1", status: 200, reply: `{"name":"a","tags":[]}`},
 		},
 		"referrers": {
 			{do: "PUT /v2/a/manifests/ref", header: "Content-Type: " + docker, body: referrer, status: 201, want: map[string]string{"Oci-Subject": imageDigest}},
-			{do: "GET /v2/a/referrers/" + imageDigest, status: 200, answer: `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[` + entry + "]}"},
+			{do: "GET /v2/a/referrers/" + imageDigest, status: 200, reply: `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[` + entry + "]}"},
 			{do: "GET /v2/a/referrers/" + imageDigest + "?artifactType=text/z", status: 200, want: map[string]string{"Oci-Filters-Applied": "artifactType"}},
 		},
 		"paths": {

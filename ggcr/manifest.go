@@ -38,7 +38,7 @@ func isImage(mediaType string) bool {
 // contentType takes the Content-Type of a manifest out of r, which is a copy,
 // if no manifest has it: Berth rejects a manifest whose mediaType is not its
 // Content-Type, but go-containerregistry pushes a manifest with the type that it
-// was pulled with, which is text/plain where a server says nothing. Without a
+// was pulled with, which is text/plain if the server did not set one. Without a
 // Content-Type, Berth reads the manifest as what its mediaType says.
 func (e *exchange) contentType(r *http.Request) {
 	types := r.Header.Values("Content-Type")

@@ -31,7 +31,7 @@ type exchange struct {
 	chunk    *chunk // in Content-Range
 	rangeEnd int64  // the last byte in Range; -1: none is given
 
-	mediaType string        // of a manifest, where Berth is not told; else empty
+	mediaType string        // of a manifest, if Berth is not told; else empty
 	subject   digest.Digest // of the manifest that was stored; "" without one
 
 	redirect *RedirectError // of the handler
@@ -66,11 +66,11 @@ func (q *quirks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e := &exchange{rangeEnd: -1}
 	e.req, e.invalid = berth.ParseRequest(r)
 	inner := r.WithContext(context.WithValue(r.Context(), exchangeKey{}, e))
-	a := &answer{ResponseWriter: w, exchange: e, referrers: q.referrers}
+	held := &response{ResponseWriter: w, exchange: e, referrers: q.referrers}
 	err := e.headers(inner)
 	if err == nil {
-		q.registry.ServeHTTP(a, inner)
-		err = a.err(r)
+		q.registry.ServeHTTP(held, inner)
+		err = held.err(r)
 	}
 	switch {
 	case e.redirect != nil:
@@ -150,8 +150,8 @@ func parseChunk(s string) (*chunk, error) {
 	return &chunk{int64(start), int64(end+1) - int64(start)}, nil
 }
 
-// answer holds back a response that is an error, or that a redirect replaces.
-type answer struct {
+// response holds back what is an error, which may become another, or a redirect.
+type response struct {
 	http.ResponseWriter
 	*exchange
 	referrers bool
@@ -159,51 +159,51 @@ type answer struct {
 	body      bytes.Buffer
 }
 
-func (a *answer) WriteHeader(status int) {
+func (w *response) WriteHeader(status int) {
 	if status < 400 {
-		if a.referrers && a.subject != "" {
-			a.Header().Set("OCI-Subject", string(a.subject))
+		if w.referrers && w.subject != "" {
+			w.Header().Set("OCI-Subject", string(w.subject))
 		}
-		a.ResponseWriter.WriteHeader(status)
+		w.ResponseWriter.WriteHeader(status)
 		return
 	}
-	a.status = status
+	w.status = status
 }
 
-func (a *answer) Write(p []byte) (int, error) {
-	if a.status != 0 {
-		return a.body.Write(p)
+func (w *response) Write(p []byte) (int, error) {
+	if w.status != 0 {
+		return w.body.Write(p)
 	}
-	return a.ResponseWriter.Write(p)
+	return w.ResponseWriter.Write(p)
 }
 
 // ReadFrom keeps the connection's own way to send content.
-func (a *answer) ReadFrom(r io.Reader) (int64, error) {
-	if a.status != 0 {
-		return a.body.ReadFrom(r)
+func (w *response) ReadFrom(r io.Reader) (int64, error) {
+	if w.status != 0 {
+		return w.body.ReadFrom(r)
 	}
-	return io.Copy(a.ResponseWriter, r)
+	return io.Copy(w.ResponseWriter, r)
 }
 
 // Unwrap is for http.ResponseController.
-func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // err returns the error that was held back, with go-containerregistry's statuses
 // and codes.
-func (a *answer) err(r *http.Request) error {
-	if a.status == 0 {
+func (w *response) err(r *http.Request) error {
+	if w.status == 0 {
 		return nil
 	}
 	var doc struct {
 		Errors []struct{ Code, Message string }
 	}
-	json.Unmarshal(a.body.Bytes(), &doc) // of a HEAD request there is no body
+	json.Unmarshal(w.body.Bytes(), &doc) // of a HEAD request there is no body
 	if len(doc.Errors) == 0 {
-		doc.Errors = append(doc.Errors, struct{ Code, Message string }{"", http.StatusText(a.status)})
+		doc.Errors = append(doc.Errors, struct{ Code, Message string }{"", http.StatusText(w.status)})
 	}
 	var all []error
 	for _, entry := range doc.Errors {
-		status, code := a.translate(r, a.status, entry.Code)
+		status, code := w.translate(r, w.status, entry.Code)
 		all = append(all, &berth.Error{Status: status, Code: code, Message: entry.Message})
 	}
 	return errors.Join(all...)
@@ -211,15 +211,15 @@ func (a *answer) err(r *http.Request) error {
 
 // translate returns the status and code that go-containerregistry has in place
 // of Berth's.
-func (a *answer) translate(r *http.Request, status int, code string) (int, string) {
-	op, malformed := a.req.Op, errors.Is(a.invalid, berth.ErrDigestInvalid)
+func (w *response) translate(r *http.Request, status int, code string) (int, string) {
+	op, malformed := w.req.Op, errors.Is(w.invalid, berth.ErrDigestInvalid)
 	parts := strings.Split(strings.TrimSuffix(r.URL.Path, "/"), "/")
 	switch {
-	case !a.referrers && len(parts) > 4 && parts[len(parts)-2] == "referrers":
+	case !w.referrers && len(parts) > 4 && parts[len(parts)-2] == "referrers":
 		return http.StatusNotFound, "METHOD_UNKNOWN"
-	case a.invalid != nil && status == http.StatusMethodNotAllowed:
+	case w.invalid != nil && status == http.StatusMethodNotAllowed:
 		return http.StatusBadRequest, "METHOD_UNKNOWN"
-	case a.invalid != nil && status == http.StatusNotFound && op == "":
+	case w.invalid != nil && status == http.StatusNotFound && op == "":
 		if len(parts) == 4 && parts[2] == "blobs" {
 			return http.StatusBadRequest, "NAME_INVALID" // a blob without a repository
 		}
@@ -230,9 +230,9 @@ func (a *answer) translate(r *http.Request, status int, code string) (int, strin
 		return http.StatusNotFound, "MANIFEST_UNKNOWN"
 	case malformed && op != berth.OpManifestPut:
 		return status, "NAME_INVALID"
-	case op == berth.OpUploadPut && status == http.StatusBadRequest && a.req.Digest != "" && a.req.Digest.Validate() != nil:
+	case op == berth.OpUploadPut && status == http.StatusBadRequest && w.req.Digest != "" && w.req.Digest.Validate() != nil:
 		return status, "NAME_INVALID"
-	case a.invalid != nil && code == "UNSUPPORTED" && (op == berth.OpTags || op == berth.OpCatalog):
+	case w.invalid != nil && code == "UNSUPPORTED" && (op == berth.OpTags || op == berth.OpCatalog):
 		return status, "BAD_REQUEST"
 	case op == berth.OpBlobGet && status == http.StatusRequestedRangeNotSatisfiable:
 		return status, "BLOB_UNKNOWN"

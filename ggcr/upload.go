@@ -63,8 +63,8 @@ type upload struct {
 }
 
 // ReadFrom has the rules of go-containerregistry for what may follow what: a
-// chunk with a Content-Range starts where the upload ends, and one without is
-// the first.
+// chunk with a Content-Range starts at the upload's end, and one without is the
+// first.
 func (u *upload) ReadFrom(r io.Reader) (int64, error) {
 	chunk := u.exchange.chunk
 	if chunk == nil {
@@ -111,7 +111,7 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) error {
 	return err
 }
 
-// stage keeps the blob d of repo in uploads, once it is there, until release is
+// stage keeps the blob d of repo in uploads, once committed, until release is
 // called: another upload of the same content must not delete it meanwhile.
 func (s *store) stage(ctx context.Context, repo string, d digest.Digest) (release func()) {
 	b := stagedBlob{repo, d}
@@ -125,7 +125,7 @@ func (s *store) stage(ctx context.Context, repo string, d digest.Digest) (releas
 			return
 		}
 		delete(s.staged, b)
-		s.uploads.DeleteBlob(context.WithoutCancel(ctx), repo, d) // no error but that it is not there
+		s.uploads.DeleteBlob(context.WithoutCancel(ctx), repo, d) // fails only if it was not committed
 	}
 }
 
@@ -146,8 +146,7 @@ func (u *upload) restore(ctx context.Context, d digest.Digest) error {
 	if err := again.Close(); err != nil {
 		return err
 	}
-	// To be resumed makes what was there before the lease the point that a
-	// Rollback returns to.
+	// A Rollback returns to the size at which a lease begins.
 	again, err = u.store.uploads.ResumeUpload(ctx, u.repo, u.ID())
 	if err == nil {
 		u.Upload = again
