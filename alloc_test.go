@@ -16,10 +16,10 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// allocations returns the budget on this Go release of a request whose budget on
-// Go 1.25 and newer is n. Go 1.24, which the root module still supports, does not
-// keep on the stack a slice that append grows, nor the iterator of a loop over
-// strings.SplitSeq, so there a request may cost half as many allocations again.
+// allocations returns the maximum number of allocations on this Go release, given
+// the maximum n for Go 1.25 and newer. It is higher by half for Go 1.24, which the
+// root module still supports, but which does not keep on the stack the slices that
+// append grows and the iterators of loops over strings.SplitSeq.
 func allocations(n float64) float64 {
 	if strings.HasPrefix(runtime.Version(), "go1.24") {
 		return n + n/2
@@ -27,8 +27,8 @@ func allocations(n float64) float64 {
 	return n
 }
 
-// TestAllocations keeps the number of allocations that requests cost: beside
-// the ResponseWriter's own and net/http's.
+// TestAllocations bounds the allocations of requests, excluding those of the
+// ResponseWriter and net/http.
 func TestAllocations(t *testing.T) {
 	budget := map[string]float64{
 		"ping":               5,
@@ -51,9 +51,9 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// TestAllocationsOfContent keeps the number of allocations of a push: it grows
-// with the logarithm of the size, and then by one for each MiB.
-func TestAllocationsOfContent(t *testing.T) {
+// TestAllocationsOfPush bounds the allocations of a push: their number grows with
+// the logarithm of the size, and then by one for each MiB.
+func TestAllocationsOfPush(t *testing.T) {
 	for _, c := range []struct {
 		size   int
 		budget float64
@@ -77,7 +77,7 @@ func TestAllocationsOfContent(t *testing.T) {
 	}
 }
 
-// TestAllocationsOfNew keeps an empty registry small.
+// TestAllocationsOfNew bounds the allocations of an empty registry.
 func TestAllocationsOfNew(t *testing.T) {
 	got := testing.AllocsPerRun(100, func() { New() })
 	qt.Check(t, qt.IsTrue(got <= 5), qt.Commentf("%v allocations", got))

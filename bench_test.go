@@ -14,8 +14,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// BenchmarkClone forks a store with 1,000 manifests, and makes a first change
-// to the fork.
+// BenchmarkClone clones a store with 1,000 manifests, and makes one change to each
+// clone.
 func BenchmarkClone(b *testing.B) {
 	ctx := context.Background()
 	seed := new(MemStore)
@@ -30,7 +30,7 @@ func BenchmarkClone(b *testing.B) {
 		b.Run(fmt.Sprint(forks), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				all := make([]*MemStore, forks) // a test suite's, all at once
+				all := make([]*MemStore, forks) // all in use at once, as in a test suite
 				for i := range all {
 					all[i] = seed.Clone()
 					if err := all[i].DeleteTag(ctx, "a", "500", nil); err != nil {
@@ -42,7 +42,7 @@ func BenchmarkClone(b *testing.B) {
 	}
 }
 
-// BenchmarkNew makes an empty registry.
+// BenchmarkNew creates an empty registry.
 func BenchmarkNew(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
@@ -50,7 +50,7 @@ func BenchmarkNew(b *testing.B) {
 	}
 }
 
-// sink is a ResponseWriter that keeps nothing.
+// sink is a ResponseWriter that discards the body.
 type sink struct {
 	header http.Header
 	status int
@@ -66,14 +66,14 @@ func (s *sink) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// reset makes s ready for another answer.
+// reset prepares s for another response.
 func (s *sink) reset() {
 	clear(s.header)
 	s.status, s.bytes = http.StatusOK, 0
 }
 
-// benchContent is a registry with a repository "a": an image "tag", a blob of
-// 4 KiB, one of 16 MiB, and 10,000 further tags; ten referrers of the image.
+// benchContent returns a registry with a repository "a": an image "tag" with ten
+// referrers, a blob of 4 KiB, one of 16 MiB, and 10,000 further tags.
 func benchContent(b testing.TB) (h http.Handler, small, large, image digest.Digest) {
 	ctx := context.Background()
 	m := new(MemStore)
@@ -105,8 +105,8 @@ func benchContent(b testing.TB) (h http.Handler, small, large, image digest.Dige
 	return New(WithStore(m)), small, large, image
 }
 
-// benchRequests are the requests that are measured one by one: their name, the
-// request, and what the answer must be.
+// benchRequests returns requests to measure one by one, each with its name and
+// the expected response.
 func benchRequests(small, large, image digest.Digest) []benchRequest {
 	return []benchRequest{
 		{"ping", "GET", "/v2/", nil, 200, 2},
@@ -127,7 +127,7 @@ type benchRequest struct {
 	name, method, url string
 	header            http.Header
 	status            int
-	size              int64 // of the body, 0 for whatever it is
+	size              int64 // of the body; 0: any
 }
 
 func (q benchRequest) do(t testing.TB, h http.Handler) func() {
@@ -145,7 +145,7 @@ func (q benchRequest) do(t testing.TB, h http.Handler) func() {
 	}
 }
 
-// BenchmarkRequests has requests that only ask, handled in process.
+// BenchmarkRequests measures read requests, handled in process.
 func BenchmarkRequests(b *testing.B) {
 	h, small, large, image := benchContent(b)
 	for _, q := range benchRequests(small, large, image) {
@@ -160,7 +160,7 @@ func BenchmarkRequests(b *testing.B) {
 	}
 }
 
-// BenchmarkPush pushes blobs in process, by a single POST, and deletes them.
+// BenchmarkPush pushes blobs in process, in a single POST, and deletes them.
 func BenchmarkPush(b *testing.B) {
 	for _, size := range []int{4 << 10, 1 << 20, 64 << 20} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
@@ -185,7 +185,7 @@ func BenchmarkPush(b *testing.B) {
 	}
 }
 
-// BenchmarkWork is what clients do in several requests, in process.
+// BenchmarkWork measures tasks of several requests, handled in process.
 func BenchmarkWork(b *testing.B) {
 	const imageType = "application/vnd.oci.image.manifest.v1+json"
 	data := make([]byte, 64<<20)
@@ -273,8 +273,8 @@ func BenchmarkWork(b *testing.B) {
 	}
 }
 
-// BenchmarkParallel has readers beside a writer: with -mutexprofile it shows what
-// they wait for.
+// BenchmarkParallel runs readers concurrently with a writer. With -mutexprofile it
+// shows the locks that they wait for.
 func BenchmarkParallel(b *testing.B) {
 	h, small, large, image := benchContent(b)
 	stop := make(chan bool)

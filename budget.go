@@ -1,61 +1,64 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Memory of requests in progress: manifests on their way in, lists on their way
-// out. What is in the store, the store counts.
+// The memory of requests in progress: manifests that arrive, and lists that are
+// sent. Stores count their own content.
 
 package registry
 
 import (
 	"fmt"
-	"net/http"
 	"sync/atomic"
 )
 
-// budget is what all requests in progress may hold at once. Without a limit it
-// counts nothing.
+// budget is the number of bytes that all requests in progress may use at once.
+// Without a limit it counts nothing.
 type budget struct {
-	limit int64 // bytes
-	held  atomic.Int64
+	limit int64 // 0: unlimited
+	used  atomic.Int64
 }
 
-// newBudget returns the budget of a registry: an eighth of its content's, and
-// in any case enough for one manifest.
-func newBudget(l Limits) *budget {
-	memory := l.TotalBytes
-	if l.MemoryBytes > 0 && (memory <= 0 || l.MemoryBytes < memory) {
-		memory = l.MemoryBytes
+// newBudget returns the budget of a registry that serves s.
+func newBudget(l Limits, s Store) *budget {
+	if l.InFlightBytes > 0 {
+		return &budget{limit: l.InFlightBytes}
 	}
-	if memory <= 0 {
+	m, ok := s.(*MemStore)
+	if !ok || m.Limits.memory() == 0 {
 		return &budget{}
 	}
-	return &budget{limit: max(memory/8, manifestCost*min(l.manifestBytes(), memory)+hold{}.free())}
+	memory := m.Limits.memory()
+	return &budget{limit: max(memory/8, manifestCost*min(l.manifestBytes(), memory)+uncounted)}
 }
 
-// hold is what one request has of a budget. It must be released.
-type hold struct {
+// manifestCost is roughly the memory that reading and parsing a manifest takes,
+// as a multiple of its size.
+const manifestCost = 4
+
+// uncounted is the number of bytes that each request may use without a
+// reservation.
+const uncounted = 16 << 10
+
+// A reservation is one request's share of a budget. The caller must call
+// release.
+type reservation struct {
 	*budget
 	size int64
 }
 
-// free is what a request may hold that nobody counts.
-func (hold) free() int64 { return 16 << 10 }
-
-// grow has the request hold size bytes, if not more already.
-func (h *hold) grow(size int64) error {
-	if h.limit == 0 || size <= max(h.size, h.free()) {
+// grow extends the reservation to size bytes, unless it is larger already.
+func (r *reservation) grow(size int64) error {
+	if r.limit == 0 || size <= max(r.size, uncounted) {
 		return nil
 	}
-	if h.held.Add(size-h.size) > h.limit {
-		h.held.Add(h.size - size)
-		return fmt.Errorf("%w: the limit of all requests in progress is %d bytes", errBusy, h.limit)
+	if r.used.Add(size-r.size) > r.limit {
+		r.used.Add(r.size - size)
+		return fmt.Errorf("%w: all requests in progress may use %d bytes", errBusy, r.limit)
 	}
-	h.size = size
+	r.size = size
 	return nil
 }
 
-func (h *hold) release() {
-	h.held.Add(-h.size)
-	h.size = 0
+func (r *reservation) release() {
+	r.used.Add(-r.size)
+	r.size = 0
 }
-
-var errBusy = &Error{Status: http.StatusTooManyRequests, Code: "TOOMANYREQUESTS", Message: "too much in progress", Header: http.Header{"Retry-After": {"1"}}}

@@ -16,12 +16,11 @@ import (
 	"github.com/go-quicktest/qt"
 )
 
-// TestBudget has manifests that stall on their way in use up what requests in
-// progress may hold: further ones are told to come back, and can, when those are
-// gone.
+// TestBudget uses up the memory of requests in progress with stalled manifests, and
+// checks that further ones are rejected with 429 until the stalled ones have ended.
 func TestBudget(t *testing.T) {
 	const mib = 1 << 20
-	h := New(WithLimits(Limits{ManifestBytes: mib, TotalBytes: 10 * mib})) // a budget of 4 MiB, and a little
+	h := New(WithStore(&MemStore{Limits: MemLimits{TotalBytes: 10 * mib}}), WithLimits(Limits{ManifestBytes: mib})) // a budget of a little more than 4 MiB
 	put := func(body io.Reader) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest("PUT", "/v2/a/manifests/tag", body))
@@ -36,14 +35,14 @@ func TestBudget(t *testing.T) {
 		r, w := io.Pipe()
 		stalled = append(stalled, w)
 		go func() { done <- put(io.MultiReader(strings.NewReader(large[:mib-10]), r)) }()
-		if _, err := io.WriteString(w, "."); err != nil { // all before it was read, or it was refused
+		if _, err := io.WriteString(w, "."); err != nil { // everything before it was read, or the push was rejected
 			t.Fatal(err)
 		}
 	}
 	w := put(strings.NewReader(large))
 	qt.Check(t, qt.Equals(w.Code, 429))
 	qt.Check(t, qt.Equals(w.Header().Get("Retry-After"), "1"))
-	qt.Check(t, qt.StringContains(w.Body.String(), "the limit of all requests in progress is"))
+	qt.Check(t, qt.StringContains(w.Body.String(), "all requests in progress may use"))
 	qt.Check(t, qt.Equals(put(strings.NewReader("small")).Code, 201))
 
 	for _, w := range stalled {
@@ -53,11 +52,11 @@ func TestBudget(t *testing.T) {
 		qt.Check(t, qt.Equals((<-done).Code, 400))
 	}
 	qt.Check(t, qt.Equals(put(strings.NewReader(large)).Code, 201))
-	qt.Check(t, qt.Equals(h.(*server).main.manifests.budget.held.Load(), 0))
+	qt.Check(t, qt.Equals(h.(*server).main.manifests.budget.used.Load(), 0))
 }
 
-// TestListsInPieces has a list of all tags, which is sent in pieces, and long
-// pages, which are held.
+// TestListsInPieces gets a list of all tags, which is sent in pieces, and long pages,
+// which are kept in memory.
 func TestListsInPieces(t *testing.T) {
 	const n = 40_000
 	m := new(MemStore)
@@ -91,14 +90,14 @@ func TestListsInPieces(t *testing.T) {
 	}
 	qt.Check(t, qt.DeepEquals(joined, tags))
 
-	h = New(WithStore(m), WithLimits(Limits{TotalBytes: 1 << 20, ManifestBytes: 1000})) // a budget of 128 KiB
+	h = New(WithStore(m), WithLimits(Limits{InFlightBytes: 128 << 10})) // a budget of 128 KiB
 	qt.Check(t, qt.Equals(get(h, "/v2/a/tags/list").Code, 200))
 	qt.Check(t, qt.Equals(get(h, "/v2/a/tags/list?n=500").Code, 200))
 	qt.Check(t, qt.Equals(get(h, "/v2/a/tags/list?n=2000").Code, 429))
-	qt.Check(t, qt.Equals(h.(*server).main.tags.budget.held.Load(), 0))
+	qt.Check(t, qt.Equals(h.(*server).main.tags.budget.used.Load(), 0))
 }
 
-// brokenLists is a store whose lists break after some names.
+// brokenLists is a store whose lists fail after some names.
 type brokenLists struct{ *MemStore }
 
 func (brokenLists) Tags(context.Context, string, string) iter.Seq2[string, error] {
@@ -112,8 +111,9 @@ func (brokenLists) Tags(context.Context, string, string) iter.Seq2[string, error
 	}
 }
 
-// TestListBreaks has a store fail in the middle of a list: where the answer has
-// begun, its connection breaks, so that nobody takes the part for the whole.
+// TestListBreaks lists the tags of a store that fails midway. If the status has been
+// sent, the registry aborts the connection, so that no client mistakes a part of the
+// list for all of it.
 func TestListBreaks(t *testing.T) {
 	s := httptest.NewServer(New(WithStore(brokenLists{new(MemStore)})))
 	defer s.Close()

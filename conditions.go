@@ -14,9 +14,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// conditions are what If-Match and If-None-Match ask of the present content.
+// conditions are the If-Match and If-None-Match of a request.
 type conditions struct {
-	match, none *entityTags // nil without the field
+	match, none *entityTags // nil without the header
 }
 
 // entityTags is "*" or a list of entity tags.
@@ -46,15 +46,15 @@ func parseConditions(r *http.Request) (*conditions, error) {
 	return &c, nil
 }
 
-// parseEntityTags parses fields as of RFC 9110 section 8.8.3: a list with commas
-// between, which a tag may have inside its quotes. Without fields it returns
-// nil.
-func parseEntityTags(fields []string) (*entityTags, bool) {
-	if fields == nil {
+// parseEntityTags parses the values of a header as of RFC 9110 section 8.8.3: a
+// list separated by commas, which may also stand inside a tag's quotes. It
+// returns nil for no values.
+func parseEntityTags(values []string) (*entityTags, bool) {
+	if values == nil {
 		return nil, true
 	}
 	list := new(entityTags)
-	s := strings.Join(fields, ",")
+	s := strings.Join(values, ",")
 	if strings.Trim(s, " \t") == "*" { // alone, never in a list
 		list.any = true
 		return list, true
@@ -77,9 +77,9 @@ func parseEntityTags(fields []string) (*entityTags, bool) {
 	}
 }
 
-// matches reports whether If-Match, if any, holds for the present digest, "" for
-// no content. It compares strongly: a weak tag matches nothing (section
-// 13.1.1).
+// matches reports whether If-Match, if any, holds for content with the digest
+// current, "" for no content. It compares strongly: a weak tag matches nothing
+// (section 13.1.1).
 func (c *conditions) matches(current digest.Digest) bool {
 	return c.match == nil || current != "" && (c.match.any || slices.Contains(c.match.tags, entityTag{false, string(current)}))
 }
@@ -90,7 +90,8 @@ func (c *conditions) noneMatch(current digest.Digest) bool {
 	return c.none == nil || current == "" || !c.none.any && !slices.ContainsFunc(c.none.tags, func(t entityTag) bool { return t.value == string(current) })
 }
 
-// check returns an error unless a request that changes something may go on.
+// check returns an error if the conditions forbid a request to change the
+// content with the digest current.
 func (c *conditions) check(current digest.Digest) error {
 	if c.matches(current) && c.noneMatch(current) {
 		return nil

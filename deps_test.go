@@ -12,13 +12,13 @@ import (
 	"github.com/go-quicktest/qt"
 )
 
-// TestDependencies keeps the promise that whoever imports this module gets the
-// standard library, go-digest and image-spec, and nothing else. What needs
-// more belongs in a nested module.
+// TestDependencies checks that this module depends on the standard library,
+// go-digest and image-spec, and nothing else. Code that needs more belongs in a
+// nested module.
 func TestDependencies(t *testing.T) {
 	goTool, err := exec.LookPath("go")
 	if err != nil {
-		t.Skip("the program go is not there")
+		t.Skip("no go command")
 	}
 	run := func(args ...string) string {
 		t.Helper()

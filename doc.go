@@ -1,36 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package registry is an OCI distribution registry as one [http.Handler].
+// Package registry implements an OCI distribution registry as one
+// [http.Handler].
 //
 //	server := httptest.NewServer(registry.New())
 //
-// is a whole registry: every endpoint of the [OCI distribution-spec], on its
-// main branch, over a store in memory. It is made to be embedded: in the unit
-// tests of code that talks to registries, and in programs that need a registry
-// of their own.
+// starts a complete registry: every endpoint of the [OCI distribution-spec], as
+// on its main branch, with a store in memory. It is designed to be embedded: in
+// unit tests of code that talks to registries, and in programs that need a
+// registry of their own.
 //
 // # Basics
 //
-// [New] returns the handler; its options bound it ([WithLimits]), relax it
+// [New] returns the handler. Its options bound it ([WithLimits]), relax it
 // ([AllowSparse], [ClientUploadIDs]), restrict it ([ReadOnly], [NoDelete]) and
-// log ([Logger], [WithSlog]). It must be served at the root of a host: all
-// paths begin with /v2/.
+// log requests ([Logger], [WithSlog]). It must be served at the root of a host:
+// all paths begin with /v2/.
 //
-// What a registry holds is in a [Store]: by default a [MemStore]. Make one and
-// pass it by [WithStore] to fill it without HTTP, with [PushBlob] and
-// [PushManifest], which check what the handlers check but for the limits, or to
-// fork it, with [MemStore.Clone], for each of many tests. Package storetest
-// tests other implementations of Store.
+// A [Store] holds the registry's content: by default a [MemStore]. Create one and
+// pass it to [WithStore] to bound it ([MemStore.Limits]), to fill it without HTTP
+// ([PushBlob] and [PushManifest], which make the handlers' checks except for the
+// limits), or to clone it for each of many tests ([MemStore.Clone]). Package
+// storetest tests other implementations of Store.
 //
-// Middleware is a func([http.Handler]) [http.Handler]. It learns from
-// [ParseRequest] what a request asks for, and refuses one by [WriteError].
+// Middleware is a func([http.Handler]) [http.Handler]. It parses a request with
+// [ParseRequest], and rejects one with [WriteError].
 //
 // # Caveats
 //
-// Whoever reaches the handler may push and delete: package auth is for that.
-// Without limits, memory is bounded only by what clients push. All content is
-// gone with the process. Blobs that no manifest names any more stay until they
-// are deleted.
+// Anyone who can reach the handler may push and delete: package auth restricts
+// that. Without limits, clients can fill the memory. Content in a MemStore is lost
+// when the process ends. Blobs stay until they are deleted, even if no manifest
+// refers to them.
 //
 // [OCI distribution-spec]: https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 package registry

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The spec's error codes as values, and WriteError, the one way out for errors.
+// The spec's error codes as values, and WriteError, which writes all error
+// responses.
 
 package registry
 
@@ -8,43 +9,53 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
+	"strconv"
+	"time"
 )
 
-// Error is an error as the distribution-spec shapes it (section "Error
-// Codes"), with the HTTP status it is answered with.
+// Error is an error in the shape of the distribution-spec (section "Error
+// Codes"), with its HTTP status.
 //
-// Errors are compared by code: errors.Is(err, ErrBlobUnknown) holds for each
-// error with the code BLOB_UNKNOWN. Some share a code: ErrTooLarge is
-// ErrSizeInvalid to errors.Is. Wrap one to say more:
+// errors.Is compares the code and the status. The first 14 values below, one
+// for each of the spec's codes, match each error with their code, whatever its
+// status: errors.Is(ErrTooLarge, ErrSizeInvalid) holds, and
+// errors.Is(ErrSizeInvalid, ErrTooLarge) does not.
+//
+// Wrap an Error to say more:
 //
 //	fmt.Errorf("%w: layer %s", registry.ErrManifestBlobUnknown, d)
 //
-// The whole text of the wrapping error is sent to the client, so it must hold
-// nothing internal. An error that wraps no *Error is answered with a plain 500
-// and its text is kept from the client.
+// The entire text of the wrapping error is sent to the client, so it must not
+// contain anything internal. An error that wraps no *Error becomes a plain 500,
+// and its text is not sent.
 type Error struct {
-	// Status is the HTTP status of the answer.
+	// Status is the HTTP status of the response.
 	Status int
 	// Code is one of the codes in the spec's table.
 	Code string
-	// Message says to a person what is wrong.
+	// Message describes the error to a person.
 	Message string
-	// Header holds further fields of the answer, such as Allow or Retry-After.
-	// It must not be changed once the error is in use.
+	// RetryAfter is how long the client should wait before it tries again. It
+	// is rounded up to seconds, and sent as Retry-After unless it is 0.
+	RetryAfter time.Duration
+	// Header holds further headers of the response, such as Allow. It is nil
+	// in this package's values.
 	Header http.Header
 }
 
 // Error returns the message.
 func (e *Error) Error() string { return e.Message }
 
-// Is reports whether target is an *Error with the same code.
+// Is reports whether target is an *Error with the same code and status, or this
+// package's value for the code.
 func (e *Error) Is(target error) bool {
 	t, ok := target.(*Error)
-	return ok && t.Code == e.Code
+	return ok && t.Code == e.Code && (t.Status == e.Status || slices.Contains(specErrors[:], t))
 }
 
-// The codes of the spec's table, code-1 to code-14, each with the status it
-// usually has. A store returns these, wrapped or as they are.
+// The codes of the spec's table, code-1 to code-14, each with its usual status.
+// Stores return these, wrapped or not.
 var (
 	ErrBlobUnknown         = &Error{Status: http.StatusNotFound, Code: "BLOB_UNKNOWN", Message: "blob unknown to registry"}
 	ErrBlobUploadInvalid   = &Error{Status: http.StatusBadRequest, Code: "BLOB_UPLOAD_INVALID", Message: "blob upload invalid"}
@@ -62,42 +73,52 @@ var (
 	ErrTooManyRequests     = &Error{Status: http.StatusTooManyRequests, Code: "TOOMANYREQUESTS", Message: "too many requests"}
 )
 
-// Conditions that share a code with one of the above and differ in status or
-// in what they say.
-var (
-	errNotFound      = &Error{Status: http.StatusNotFound, Code: "UNSUPPORTED", Message: "page not found"}
-	errBadDigest     = &Error{Status: http.StatusBadRequest, Code: "DIGEST_INVALID", Message: "badly formed digest"}
-	errBadAlgorithm  = &Error{Status: http.StatusBadRequest, Code: "DIGEST_INVALID", Message: "unsupported digest algorithm"}
-	errContentRange  = &Error{Status: http.StatusBadRequest, Code: "UNSUPPORTED", Message: "we don't understand your Content-Range"}
-	errBodyBroken    = &Error{Status: http.StatusBadRequest, Code: "SIZE_INVALID", Message: "the request body ended early or was malformed"}
-	errPrecondition  = &Error{Status: http.StatusPreconditionFailed, Code: "DENIED", Message: "precondition failed"}
-	errBlobRange     = &Error{Status: http.StatusRequestedRangeNotSatisfiable, Code: "SIZE_INVALID", Message: "requested range not satisfiable"}
-	errUploadRange   = &Error{Status: http.StatusRequestedRangeNotSatisfiable, Code: "BLOB_UPLOAD_INVALID", Message: "chunk out of order"}
-	errInternal      = &Error{Status: http.StatusInternalServerError, Code: "UNSUPPORTED", Message: "internal error"}
-	errTooManyUpload = &Error{Status: http.StatusTooManyRequests, Code: "TOOMANYREQUESTS", Message: "too many uploads in progress", Header: http.Header{"Retry-After": {"10"}}}
-)
+var specErrors = [...]*Error{
+	ErrBlobUnknown, ErrBlobUploadInvalid, ErrBlobUploadUnknown, ErrDigestInvalid,
+	ErrManifestBlobUnknown, ErrManifestInvalid, ErrManifestUnknown, ErrNameInvalid,
+	ErrNameUnknown, ErrSizeInvalid, ErrUnauthorized, ErrDenied, ErrUnsupported,
+	ErrTooManyRequests,
+}
 
-// ErrUploadBusy is returned by a store when another caller holds the lease on
-// an upload. As with any chunk that is out of order, the client is to ask for
-// the upload's status and go on from there.
+// ErrUploadBusy is returned by a store if another caller holds the lease on an
+// upload. As for any chunk out of order, the client should get the upload's
+// status and continue from there.
 var ErrUploadBusy = &Error{Status: http.StatusRequestedRangeNotSatisfiable, Code: "BLOB_UPLOAD_INVALID", Message: "another request is writing to this upload"}
 
-// ErrTooLarge is returned where content is larger than a limit allows: RFC
-// 9110 section 15.5.14.
+// ErrTooManyUploads is returned by a store if the limit of uploads in progress
+// is reached.
+var ErrTooManyUploads = &Error{Status: http.StatusTooManyRequests, Code: "TOOMANYREQUESTS", Message: "too many uploads in progress", RetryAfter: 10 * time.Second}
+
+// ErrTooLarge is returned if content exceeds a limit: RFC 9110 section 15.5.14.
 var ErrTooLarge = &Error{Status: http.StatusRequestEntityTooLarge, Code: "SIZE_INVALID", Message: "content too large"}
 
 // ErrUnavailable is returned by a store whose backend can't be reached, or does
-// not answer in time. The client is to try again later: RFC 9110 section
-// 15.6.4.
-var ErrUnavailable = &Error{Status: http.StatusServiceUnavailable, Code: "UNAVAILABLE", Message: "the registry's storage is unavailable", Header: http.Header{"Retry-After": {"5"}}}
+// not respond in time: RFC 9110 section 15.6.4.
+var ErrUnavailable = &Error{Status: http.StatusServiceUnavailable, Code: "UNAVAILABLE", Message: "the registry's storage is unavailable", RetryAfter: 5 * time.Second}
 
-// maxErrors bounds the errors in one answer.
+// Errors that share a code with one of the above and differ in their status or
+// message. Some messages are those of go-containerregistry, which users of its
+// registry compare.
+var (
+	errNotFound     = &Error{Status: http.StatusNotFound, Code: "UNSUPPORTED", Message: "page not found"}
+	errBadDigest    = &Error{Status: http.StatusBadRequest, Code: "DIGEST_INVALID", Message: "badly formed digest"}
+	errBadAlgorithm = &Error{Status: http.StatusBadRequest, Code: "DIGEST_INVALID", Message: "unsupported digest algorithm"}
+	errContentRange = &Error{Status: http.StatusBadRequest, Code: "UNSUPPORTED", Message: "we don't understand your Content-Range"}
+	errBodyBroken   = &Error{Status: http.StatusBadRequest, Code: "SIZE_INVALID", Message: "the request body ended early or was malformed"}
+	errPrecondition = &Error{Status: http.StatusPreconditionFailed, Code: "DENIED", Message: "precondition failed"}
+	errBlobRange    = &Error{Status: http.StatusRequestedRangeNotSatisfiable, Code: "SIZE_INVALID", Message: "requested range not satisfiable"}
+	errUploadRange  = &Error{Status: http.StatusRequestedRangeNotSatisfiable, Code: "BLOB_UPLOAD_INVALID", Message: "chunk out of order"}
+	errBusy         = &Error{Status: http.StatusTooManyRequests, Code: "TOOMANYREQUESTS", Message: "too many requests in progress", RetryAfter: time.Second}
+	errInternal     = &Error{Status: http.StatusInternalServerError, Code: "UNSUPPORTED", Message: "internal error"}
+)
+
+// maxErrors is the maximum number of errors in a response.
 const maxErrors = 10
 
-// WriteError answers r with err in the shape of the spec's section "Error
-// Codes", and without a body where r is a HEAD request. It must be called
-// before anything else was written. Errors joined by errors.Join are listed one
-// by one under the status of the first, those that wrap no *Error left out.
+// WriteError writes err as the response to r, in the shape of the spec's section
+// "Error Codes"; without a body if r is a HEAD request. It must be called before
+// anything else is written. Errors joined by errors.Join are listed one by one,
+// with the status of the first; those that wrap no *Error are left out.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	type entry struct {
 		Code    string `json:"code"`
@@ -106,7 +127,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	var body struct {
 		Errors []entry `json:"errors"`
 	}
-	first, all := shaped(err)
+	first, all := clientErrors(err)
 	for _, err := range all {
 		var e *Error
 		errors.As(err, &e)
@@ -114,26 +135,29 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	h := w.Header()
 	for k, v := range first.Header {
-		h[k] = v
+		h[k] = slices.Clone(v)
+	}
+	if first.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64((first.RetryAfter+time.Second-1)/time.Second), 10))
 	}
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Content-Type-Options", "nosniff")
-	h.Del("Etag") // of the content that this answer is not
+	h.Del("Etag") // it belongs to content that this response does not carry
 	w.WriteHeader(first.Status)
 	if r.Method == http.MethodHead {
 		return
 	}
-	b, _ := json.Marshal(body) // strings alone: cannot fail
+	b, _ := json.Marshal(body) // strings only: cannot fail
 	w.Write(b)
 }
 
-// shaped returns the *Error that decides the answer's status, and the errors
-// to list, each of which wraps an *Error.
-func shaped(err error) (first *Error, all []error) {
+// clientErrors returns the *Error that determines the response's status, and the
+// errors to list, each of which wraps an *Error.
+func clientErrors(err error) (first *Error, all []error) {
 	for _, err := range flatten(nil, err) {
 		e := (*Error)(nil)
 		if !errors.As(err, &e) {
-			continue // not for the client
+			continue // internal
 		}
 		if first == nil {
 			first = e
@@ -148,7 +172,7 @@ func shaped(err error) (first *Error, all []error) {
 	return first, all
 }
 
-// flatten appends the errors that were joined, however deep.
+// flatten appends the errors joined in err, at any depth.
 func flatten(all []error, err error) []error {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {

@@ -42,13 +42,59 @@ func TestWriteError(t *testing.T) {
 			qt.Check(t, qt.Equals(w.Body.String(), c.body))
 		})
 	}
-	qt.Check(t, qt.ErrorIs(fmt.Errorf("%w: x", registry.ErrUploadBusy), error(registry.ErrBlobUploadInvalid)))
-	qt.Check(t, qt.Not(qt.ErrorIs(error(registry.ErrBlobUnknown), error(registry.ErrManifestUnknown))))
+}
+
+// TestErrorIs compares errors that share a code or a status.
+func TestErrorIs(t *testing.T) {
+	precondition := &registry.Error{Status: 412, Code: "DENIED", Message: "precondition failed"}
+	teapot := *registry.ErrDenied
+	teapot.Status = 418
+	for _, c := range []struct {
+		err, target error
+		want        bool
+	}{
+		{registry.ErrDenied, registry.ErrDenied, true},
+		{fmt.Errorf("%w: x", registry.ErrDenied), registry.ErrDenied, true},
+		{&registry.Error{Status: 403, Code: "DENIED"}, registry.ErrDenied, true},
+		{registry.ErrBlobUnknown, registry.ErrManifestUnknown, false},
+		// The value of the spec's code stands for all errors with the code.
+		{fmt.Errorf("%w: x", registry.ErrUploadBusy), registry.ErrBlobUploadInvalid, true},
+		{registry.ErrTooLarge, registry.ErrSizeInvalid, true},
+		{registry.ErrTooManyUploads, registry.ErrTooManyRequests, true},
+		{precondition, registry.ErrDenied, true},
+		// For other targets, the status counts too.
+		{registry.ErrSizeInvalid, registry.ErrTooLarge, false},
+		{registry.ErrDenied, precondition, false},
+		{registry.ErrDenied, &teapot, false},
+		{registry.ErrBlobUploadInvalid, registry.ErrUploadBusy, false},
+		{errors.New("x"), registry.ErrDenied, false},
+	} {
+		qt.Check(t, qt.Equals(errors.Is(c.err, c.target), c.want), qt.Commentf("%v is %v", c.err, c.target))
+	}
+}
+
+// TestErrorHeaders checks that responses have the headers of their errors, and
+// that changing a copy of an error, or a response, changes no other response.
+func TestErrorHeaders(t *testing.T) {
+	write := func(err error) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		registry.WriteError(w, httptest.NewRequest("GET", "/v2/", nil), err)
+		return w
+	}
+	qt.Check(t, qt.Equals(write(registry.ErrTooManyUploads).Header().Get("Retry-After"), "10"))
+	qt.Check(t, qt.Equals(write(registry.ErrUnavailable).Header().Get("Retry-After"), "5"))
+	qt.Check(t, qt.Equals(write(&registry.Error{Status: 429, RetryAfter: 1}).Header().Get("Retry-After"), "1"))
+	for _, err := range []*registry.Error{registry.ErrTooManyUploads, registry.ErrUnavailable, registry.ErrTooManyRequests, registry.ErrUnauthorized} {
+		qt.Check(t, qt.IsNil(err.Header), qt.Commentf("%v: a copy of it would share the map", err))
+	}
+	err := &registry.Error{Status: 401, Code: "UNAUTHORIZED", Header: map[string][]string{"Www-Authenticate": {"Basic"}}}
+	write(err).Header()["Www-Authenticate"][0] = "changed"
+	qt.Check(t, qt.Equals(write(err).Header().Get("Www-Authenticate"), "Basic"))
 }
 
 var errBroken = errors.New("/secret/disk is on fire")
 
-// brokenStore fails at everything.
+// brokenStore fails in every method.
 type brokenStore struct{}
 
 var _ registry.Store = brokenStore{}
@@ -57,10 +103,17 @@ func broken[V any]() iter.Seq2[V, error] {
 	return func(yield func(V, error) bool) { yield(*new(V), errBroken) }
 }
 
-type refuse = func(string, digest.Digest) error
-
 func (brokenStore) OpenBlob(context.Context, string, digest.Digest) (io.ReadSeekCloser, error) {
 	return nil, errBroken
+}
+func (brokenStore) StatBlob(context.Context, string, digest.Digest) (registry.Info, error) {
+	return registry.Info{}, errBroken
+}
+func (brokenStore) Blobs(context.Context, string, digest.Digest) iter.Seq2[registry.Info, error] {
+	return broken[registry.Info]()
+}
+func (brokenStore) Manifests(context.Context, string, digest.Digest) iter.Seq2[registry.Info, error] {
+	return broken[registry.Info]()
 }
 func (brokenStore) MountBlob(context.Context, string, string, digest.Digest) error { return errBroken }
 func (brokenStore) FindBlob(context.Context, digest.Digest) iter.Seq2[string, error] {
@@ -81,11 +134,13 @@ func (brokenStore) GetManifest(context.Context, string, digest.Digest) (registry
 func (brokenStore) GetTag(context.Context, string, string) (registry.Manifest, error) {
 	return registry.Manifest{}, errBroken
 }
-func (brokenStore) PutManifest(context.Context, string, registry.Manifest, []string, refuse) error {
+func (brokenStore) PutManifest(context.Context, string, registry.Manifest, []string, registry.AllowFunc) error {
 	return errBroken
 }
 func (brokenStore) DeleteManifest(context.Context, string, digest.Digest) error { return errBroken }
-func (brokenStore) DeleteTag(context.Context, string, string, refuse) error     { return errBroken }
+func (brokenStore) DeleteTag(context.Context, string, string, registry.AllowFunc) error {
+	return errBroken
+}
 func (brokenStore) Tags(context.Context, string, string) iter.Seq2[string, error] {
 	return broken[string]()
 }
@@ -96,8 +151,8 @@ func (brokenStore) Referrers(context.Context, string, digest.Digest, digest.Dige
 	return broken[registry.Referrer]()
 }
 
-// TestBrokenStore has a backend that fails: that is a 500, and what failed is
-// not told.
+// TestBrokenStore serves a store that fails: the response is a 500, which does not
+// reveal the cause.
 func TestBrokenStore(t *testing.T) {
 	h := registry.New(registry.WithStore(brokenStore{}))
 	d := sha("x")

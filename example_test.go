@@ -17,7 +17,7 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// A registry for a test: what is pushed to it can be pulled from it.
+// A registry for a test: push a blob, and pull it.
 func Example() {
 	server := httptest.NewServer(registry.New())
 	defer server.Close()
@@ -45,7 +45,7 @@ func Example() {
 	// 200 OK: hello, registry
 }
 
-// A store is filled without HTTP, under the same rules, and served.
+// Fill a store without HTTP, with the same checks, and serve it.
 func ExamplePushManifest() {
 	ctx := context.Background()
 	store := new(registry.MemStore)
@@ -81,8 +81,8 @@ func ExamplePushManifest() {
 	// {"name":"my/repo","tags":["latest"]}
 }
 
-// A store that was filled once is forked for each test: a clone shares what
-// there is and keeps its own changes to itself.
+// Fill a store once, and clone it for each test: a clone shares the content, but not
+// its changes.
 func ExampleMemStore_Clone() {
 	ctx := context.Background()
 	seed := new(registry.MemStore)
@@ -101,7 +101,7 @@ func ExampleMemStore_Clone() {
 	// <nil>
 }
 
-// Middleware asks what a request means, and answers in the spec's shape.
+// Middleware parses a request, and rejects it with an error in the spec's shape.
 func ExampleParseRequest() {
 	inner := registry.New()
 	frozen := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -120,7 +120,7 @@ func ExampleParseRequest() {
 	// 403 {"errors":[{"code":"DENIED","message":"requested access to the resource is denied: stable is frozen"}]}
 }
 
-// TestReadmeExample keeps the README's example one that compiles and runs.
+// TestReadmeExample checks that the README's example compiles and runs.
 func TestReadmeExample(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	if err != nil {

@@ -24,12 +24,12 @@ const (
 	typeSigned     = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 )
 
-// descriptor is the JSON of a descriptor of data.
+// descriptor returns the JSON of a descriptor of data.
 func descriptor(mediaType, data string) string {
 	return fmt.Sprintf(`{"mediaType":%q,"size":%d,"digest":%q}`, mediaType, len(data), sha(data))
 }
 
-// image is an image manifest of a config "{}" and the given layers.
+// image returns an image manifest with the config "{}" and the given layers.
 func image(layers ...string) string {
 	var list []string
 	for _, l := range layers {
@@ -56,7 +56,7 @@ func TestManifestByTagAndDigest(t *testing.T) {
 		{url: byDigest, status: 200, wantBody: m, wantHeader: got},
 		{method: "HEAD", url: "/v2/a/manifests/v1", status: 200, wantHeader: got},
 		{method: "HEAD", url: byDigest, status: 200, wantHeader: got},
-		{name: "Accept changes nothing", url: byDigest, header: map[string]string{"Accept": typeSchema1}, status: 200, wantBody: m, wantHeader: got},
+		{name: "Accept has no effect", url: byDigest, header: map[string]string{"Accept": typeSchema1}, status: 200, wantBody: m, wantHeader: got},
 		{name: "cached", url: "/v2/a/manifests/v1", header: map[string]string{"If-None-Match": got["Etag"]}, status: 304},
 
 		{name: "wrong digest", method: "PUT", url: "/v2/a/manifests/" + otherDigest, body: m, status: 400, wantCode: "DIGEST_INVALID"},
@@ -82,11 +82,11 @@ func TestPushTags(t *testing.T) {
 		{method: "PUT", url: url + "?tag=" + strings.Join(tags, "&tag="), body: "m", status: 201, wantHeader: map[string]string{"OCI-Tag": strings.Join(tags, ", ")}},
 		{url: "/v2/a/tags/list", status: 200, wantBody: `{"name":"a","tags":["` + strings.Join(tags, `","`) + `"]}`},
 		{url: "/v2/a/manifests/v11", status: 200, wantBody: "m"},
-		{name: "all or none", method: "PUT", url: url + "?tag=ok&tag=-bad", body: "m", status: 400, wantCode: "NAME_INVALID"},
+		{name: "all tags or none", method: "PUT", url: url + "?tag=ok&tag=-bad", body: "m", status: 400, wantCode: "NAME_INVALID"},
 		{url: "/v2/a/manifests/ok", status: 404},
 		{name: "with another digest", method: "PUT", url: "/v2/a/manifests/" + sha512("n") + "?tag=v00&tag=v00", body: "n", status: 201, wantHeader: map[string]string{"OCI-Tag": "v00"}},
 		{url: "/v2/a/manifests/v00", status: 200, wantBody: "n", wantHeader: map[string]string{"Docker-Content-Digest": sha512("n")}},
-		{name: "tag is for digests", method: "PUT", url: "/v2/a/manifests/v01?tag=other", body: "m", status: 201, wantHeader: map[string]string{"OCI-Tag": ""}},
+		{name: "tag requires a digest", method: "PUT", url: "/v2/a/manifests/v01?tag=other", body: "m", status: 201, wantHeader: map[string]string{"OCI-Tag": ""}},
 		{url: "/v2/a/manifests/other", status: 404},
 	})
 }
@@ -123,7 +123,7 @@ func TestManifestMediaType(t *testing.T) {
 			}
 		})
 	}
-	// A type that a browser renders is sent so that it can do no harm.
+	// Content that a browser would render is sent with headers that make it harmless.
 	h := registry.New()
 	run(t, h, []call{
 		pushManifest("a", "page", "text/html", "<script>alert(1)</script>"),
@@ -180,7 +180,7 @@ func TestManifestReferences(t *testing.T) {
 	}
 }
 
-func TestMissingReferencesAreAllNamed(t *testing.T) {
+func TestMissingReferencesAreListed(t *testing.T) {
 	var layers []string
 	for i := range 20 {
 		layers = append(layers, fmt.Sprint(i))
@@ -197,10 +197,10 @@ func TestMalformedManifests(t *testing.T) {
 		{"empty", typeImage, ""},
 		{"null", typeImage, "null"},
 		{"a_list", typeIndex, "[]"},
-		{"cut", typeImage, `{"config":`},
+		{"truncated", typeImage, `{"config":`},
 		{"more_than_one_value", typeImage, `{}{}`},
-		{"wrong_type_of_a_field", typeImage, `{"layers":{}}`},
-		{"annotations_that_are_no_strings", typeImage, `{"annotations":{"a":1}}`},
+		{"a_member_of_the_wrong_type", typeImage, `{"layers":{}}`},
+		{"annotations_that_are_not_strings", typeImage, `{"annotations":{"a":1}}`},
 		{"deep", typeImage, strings.Repeat(`{"a":`, 20_000)},
 		{"no_digest", typeImage, `{"layers":[{}]}`},
 		{"malformed_digest", typeImage, `{"layers":[{"digest":"sha256:x"}]}`},
@@ -210,15 +210,15 @@ func TestMalformedManifests(t *testing.T) {
 		{"malformed_digest_of_another_child", typeIndex, `{"manifests":[{"mediaType":"x/y","digest":"x"}]}`},
 		{"malformed_digest_of_the_subject", typeImage, `{"subject":{"digest":"sha256:x"}}`},
 		{"a_member_twice", typeImage, `{"layers":[],"layers":[]}`},
-		{"a_member_in_other_letters", typeImage, `{"Layers":[]}`},
+		{"a_member_in_another_case", typeImage, `{"Layers":[]}`},
 		{"a_descriptor_with_two_digests", typeImage, `{"config":{"digest":"` + sha("x") + `","digest":"` + sha("y") + `"}}`},
-		{"a_descriptor_with_a_digest_in_other_letters", typeImage, `{"config":{"Digest":"` + sha("x") + `"}}`},
-		{"a_descriptor_that_is_none", typeImage, `{"layers":["` + sha("x") + `"]}`},
+		{"a_descriptor_with_a_digest_in_another_case", typeImage, `{"config":{"Digest":"` + sha("x") + `"}}`},
+		{"a_descriptor_that_is_a_string", typeImage, `{"layers":["` + sha("x") + `"]}`},
 		{"a_number_for_a_type", typeImage, `{"mediaType":1}`},
 		{"not_UTF-8", typeImage, "{\"annotations\":{\"a\":\"\xff\"}}"},
 		{"many_empty_layers", typeImage, `{"layers":[` + strings.Repeat("{},", 1_000_000) + `{}]}`},
-		{"opaque_by_its_header_alone", "application/octet-stream", `{"mediaType":"` + typeImage + `"}`},
-		{"image_by_its_header_alone", typeImage, `{"mediaType":"text/plain"}`},
+		{"opaque_only_by_its_header", "application/octet-stream", `{"mediaType":"` + typeImage + `"}`},
+		{"image_only_by_its_header", typeImage, `{"mediaType":"text/plain"}`},
 		{"no_media_type", "image", `{}`},
 		{"image_and_index", typeImage, `{"layers":[],"manifests":[]}`},
 		{"index_and_image", typeIndex, `{"manifests":[],"layers":[]}`},
@@ -230,7 +230,7 @@ func TestMalformedManifests(t *testing.T) {
 		{"signed_without_signature", typeSigned, `{"fsLayers":[]}`},
 		{"malformed_signature", typeSigned, `{"signatures":[{"protected":"e30="}],"x":1}x`},
 		{"signature_past_the_end", typeSigned, `{"signatures":[{"protected":"` + base64.RawURLEncoding.EncodeToString([]byte(`{"formatLength":999,"formatTail":""}`)) + `"}]}`},
-		{"signature_over_something_else", typeSigned, `{"fsLayers":[],"signatures":[{"protected":"` + base64.RawURLEncoding.EncodeToString([]byte(`{"formatLength":0,"formatTail":"`+base64.RawURLEncoding.EncodeToString([]byte("{}"))+`"}`)) + `"}]}`},
+		{"signature_of_other_content", typeSigned, `{"fsLayers":[],"signatures":[{"protected":"` + base64.RawURLEncoding.EncodeToString([]byte(`{"formatLength":0,"formatTail":"`+base64.RawURLEncoding.EncodeToString([]byte("{}"))+`"}`)) + `"}]}`},
 		{"signature_inside", typeSigned, `{"a":{"b":1,"signatures":1},"signatures":[{"protected":"` + base64.RawURLEncoding.EncodeToString([]byte(`{"formatLength":11,"formatTail":"fQ"}`)) + `"}]}`},
 		{"signature_before_the_start", typeSigned, `{"signatures":[{"protected":"` + base64.RawURLEncoding.EncodeToString([]byte(`{"formatLength":-1,"formatTail":""}`)) + `"}]}`},
 	} {
@@ -244,8 +244,8 @@ func TestMalformedManifests(t *testing.T) {
 	}
 }
 
-// TestSchema1 has a signed manifest: it is kept as it was sent, and its digest
-// is that of what was signed.
+// TestSchema1 pushes a signed manifest: it is stored unchanged, and its digest is
+// that of the signed payload.
 func TestSchema1(t *testing.T) {
 	payload := "{\n   \"schemaVersion\": 1,\n   \"fsLayers\": []\n}"
 	length := len(payload) - len("\n}")
@@ -298,15 +298,15 @@ func TestConditionalPut(t *testing.T) {
 		put(m2, 201, "If-Match", `"x", `+etag(m1)), is(m2),
 		put(m1, 201, "If-Match", "*"), is(m1),
 		put(m2, 201, "If-None-Match", etag(m2)), is(m2),
-		{name: "none of its tags moves", method: "PUT", url: "/v2/a/manifests/" + sha(m1) + "?tag=new&tag=tag", body: m1, header: map[string]string{"If-None-Match": "*"}, status: 412},
+		{name: "if one tag may not move, none moves", method: "PUT", url: "/v2/a/manifests/" + sha(m1) + "?tag=new&tag=tag", body: m1, header: map[string]string{"If-None-Match": "*"}, status: 412},
 		{url: "/v2/a/manifests/new", status: 404},
-		{name: "a manifest that is there", method: "PUT", url: "/v2/a/manifests/" + sha(m2), body: m2, header: map[string]string{"If-None-Match": "*"}, status: 412},
-		{name: "one that is not", method: "PUT", url: "/v2/a/manifests/" + sha("new"), body: "new", header: map[string]string{"If-None-Match": "*"}, status: 201},
+		{name: "an existing manifest", method: "PUT", url: "/v2/a/manifests/" + sha(m2), body: m2, header: map[string]string{"If-None-Match": "*"}, status: 412},
+		{name: "a new manifest", method: "PUT", url: "/v2/a/manifests/" + sha("new"), body: "new", header: map[string]string{"If-None-Match": "*"}, status: 201},
 
 		{method: "DELETE", url: "/v2/a/manifests/tag", header: map[string]string{"If-Match": etag(m1)}, status: 412},
 		{method: "DELETE", url: "/v2/a/manifests/" + sha(m2), header: map[string]string{"If-Match": etag(m1)}, status: 412},
 		is(m2),
-		{name: "absent, whatever the condition", method: "DELETE", url: "/v2/a/manifests/" + otherDigest, header: map[string]string{"If-Match": `"x"`}, status: 404, wantCode: "MANIFEST_UNKNOWN"},
+		{name: "a condition on an absent manifest", method: "DELETE", url: "/v2/a/manifests/" + otherDigest, header: map[string]string{"If-Match": `"x"`}, status: 404, wantCode: "MANIFEST_UNKNOWN"},
 		{method: "DELETE", url: "/v2/a/manifests/tag", header: map[string]string{"If-Match": "x"}, status: 400, wantCode: "UNSUPPORTED"},
 		{method: "DELETE", url: "/v2/a/manifests/tag", header: map[string]string{"If-Match": etag(m2)}, status: 202},
 	})
@@ -318,7 +318,7 @@ func TestDeleteManifest(t *testing.T) {
 		pushManifest("a", "one", "text/plain", "m"),
 		pushManifest("a", "two", "text/plain", "m"),
 		pushManifest("a", "other", "text/plain", "o"),
-		{name: "a tag alone", method: "DELETE", url: "/v2/a/manifests/one", status: 202},
+		{name: "only a tag", method: "DELETE", url: "/v2/a/manifests/one", status: 202},
 		{url: "/v2/a/manifests/one", status: 404},
 		{url: "/v2/a/manifests/" + sha("m"), status: 200},
 		{url: "/v2/a/manifests/two", status: 200},
@@ -327,7 +327,7 @@ func TestDeleteManifest(t *testing.T) {
 		{url: "/v2/a/manifests/" + sha("m"), status: 404},
 		{url: "/v2/a/tags/list", status: 200, wantBody: `{"name":"a","tags":["other"]}`},
 		{method: "DELETE", url: "/v2/a/manifests/" + sha("m"), status: 404, wantCode: "MANIFEST_UNKNOWN"},
-		{name: "a moved tag is not its old manifest's", method: "PUT", url: "/v2/a/manifests/other", body: "p", status: 201},
+		{name: "a moved tag survives its old manifest", method: "PUT", url: "/v2/a/manifests/other", body: "p", status: 201},
 		{method: "DELETE", url: "/v2/a/manifests/" + sha("o"), status: 202},
 		{url: "/v2/a/manifests/other", status: 200, wantBody: "p"},
 	})

@@ -16,20 +16,19 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// checkEmpty checks that a store from which everything was deleted has given
-// everything back.
+// checkEmpty checks that a store counts nothing after everything was deleted.
 func checkEmpty(t *testing.T, m *MemStore) {
 	t.Helper()
 	c := m.load()
 	qt.Check(t, qt.Equals(c.bytes, memBytes{}))
-	qt.Check(t, qt.Equals(c.repos.len, 0))
-	qt.Check(t, qt.Equals(c.blobs.len, 0))
+	qt.Check(t, qt.Equals(c.repos.Len(), 0))
+	qt.Check(t, qt.Equals(c.blobs.Len(), 0))
 	qt.Check(t, qt.Equals(m.reserved, memBytes{}))
 	qt.Check(t, qt.Equals(len(m.uploads), 0))
 	qt.Check(t, qt.Equals(m.idle.Len(), 0))
 }
 
-func TestMemStoreGivesEverythingBack(t *testing.T) {
+func TestMemStoreReleasesEverything(t *testing.T) {
 	ctx := context.Background()
 	m := new(MemStore)
 	index := []byte(`{"subject":{"digest":"` + digest.FromString("s").String() + `"},"annotations":{"a":"b"}}`)
@@ -63,9 +62,9 @@ func TestMemStoreGivesEverythingBack(t *testing.T) {
 	checkEmpty(t, m)
 }
 
-func TestMemStoreUploadsGiveEverythingBack(t *testing.T) {
+func TestMemStoreUploadsReleaseEverything(t *testing.T) {
 	ctx := context.Background()
-	m := &MemStore{Limits: Limits{TotalBytes: 100_000}}
+	m := &MemStore{Limits: MemLimits{TotalBytes: 100_000}}
 	for _, end := range []func(u Upload){
 		func(u Upload) { u.Close(); m.CancelUpload(ctx, "a", u.ID()) },
 		func(u Upload) { m.CancelUpload(ctx, "a", u.ID()); u.Close() },
@@ -102,7 +101,7 @@ func TestMemStoreUploadsGiveEverythingBack(t *testing.T) {
 func TestMemStoreTotalBytes(t *testing.T) {
 	ctx := context.Background()
 	const limit = 100_000
-	m := &MemStore{Limits: Limits{TotalBytes: limit}}
+	m := &MemStore{Limits: MemLimits{TotalBytes: limit}}
 	push := func(i, size int) (digest.Digest, error) {
 		data := fmt.Sprint(i) + strings.Repeat("x", size)
 		d := digest.FromString(data)
@@ -130,40 +129,40 @@ func TestMemStoreTotalBytes(t *testing.T) {
 	_, err := m.CreateUpload(ctx, "a", UploadOptions{})
 	qt.Check(t, qt.ErrorIs(err, error(ErrTooLarge)))
 
-	// What is deleted makes room.
+	// Deletes make room.
 	qt.Assert(t, qt.IsNil(m.DeleteBlob(ctx, "a", blobs[0])))
 	_, err = push(0, 9_000)
 	qt.Check(t, qt.IsNil(err))
 }
 
-// TestMemStoreExactFit has blobs that fit to the byte, and one that is a byte
-// too long.
+// TestMemStoreExactFit pushes blobs that exactly fit, and one that is a byte too
+// long.
 func TestMemStoreExactFit(t *testing.T) {
-	const overhead = 3 * memEntry // of the session, or the blob's and the repository's entries
+	const overhead = 3 * entryOverhead // of the session, or of the blob's and the repository's entries
 	for _, size := range []int{minSegment - 1, minSegment, minSegment + 1, 2 * minSegment, 100_000} {
 		data := strings.Repeat("x", size)
 		push := func(limit int) (*MemStore, error) {
-			m := &MemStore{Limits: Limits{TotalBytes: int64(limit)}}
+			m := &MemStore{Limits: MemLimits{TotalBytes: int64(limit)}}
 			return m, PushBlob(context.Background(), m, "a", digest.FromString(data), strings.NewReader(data))
 		}
 		_, err := push(size + overhead)
 		qt.Check(t, qt.IsNil(err), qt.Commentf("%d bytes", size))
-		m, err := push(size + memEntry - 1)
+		m, err := push(size + entryOverhead - 1)
 		qt.Check(t, qt.ErrorIs(err, error(ErrTooLarge)), qt.Commentf("%d bytes", size))
 		checkEmpty(t, m)
 	}
 }
 
-// TestMemStoreFailedCommit goes on with an upload whose blob did not fit.
+// TestMemStoreFailedCommit continues an upload whose blob did not fit.
 func TestMemStoreFailedCommit(t *testing.T) {
 	ctx := context.Background()
 	data := strings.Repeat("x", minSegment)
-	m := &MemStore{Limits: Limits{TotalBytes: minSegment + memEntry + minSegment}}
+	m := &MemStore{Limits: MemLimits{TotalBytes: minSegment + entryOverhead + minSegment}}
 	u, err := m.CreateUpload(ctx, "a", UploadOptions{})
 	qt.Assert(t, qt.IsNil(err))
 	_, err = u.ReadFrom(strings.NewReader(data))
 	qt.Assert(t, qt.IsNil(err))
-	m.Limits.TotalBytes = 100 // what a wrapper, say, would do
+	m.Limits.TotalBytes = 100 // as a wrapper could
 	qt.Assert(t, qt.ErrorIs(u.Commit(ctx, digest.FromString(data)), error(ErrTooLarge)))
 	m.Limits.TotalBytes = 0
 	_, err = u.ReadFrom(strings.NewReader(data))
@@ -177,8 +176,8 @@ func TestMemStoreFailedCommit(t *testing.T) {
 	checkEmpty(t, m)
 }
 
-// TestMemLeaseSize asks a lease that ended for its size while the next one
-// writes: a race if it looked.
+// TestMemLeaseSize calls Size of a lease that has ended while the next one writes.
+// It would be a race to read the session's size.
 func TestMemLeaseSize(t *testing.T) {
 	ctx := context.Background()
 	m := new(MemStore)
@@ -209,7 +208,7 @@ func TestMemReader(t *testing.T) {
 		qt.Assert(t, qt.IsNil(PushBlob(context.Background(), m, "a", d, iotest.OneByteReader(bytes.NewReader(data)))))
 		r, err := m.OpenBlob(context.Background(), "a", d)
 		qt.Assert(t, qt.IsNil(err))
-		if size < 100_000 { // it is quadratic
+		if size < 100_000 { // the test is quadratic
 			qt.Check(t, qt.IsNil(iotest.TestReader(r, data)), qt.Commentf("%d bytes", size))
 			continue
 		}
@@ -229,7 +228,7 @@ func TestMemStoreKeepsNoSlack(t *testing.T) {
 		data := strings.Repeat("x", size)
 		d := digest.FromString(data)
 		qt.Assert(t, qt.IsNil(PushBlob(context.Background(), m, "a", d, iotest.HalfReader(strings.NewReader(data)))))
-		links, _ := m.load().blobs.get(string(d))
+		links, _ := m.load().blobs.Get(string(d))
 		capacity := 0
 		for _, s := range links.segments {
 			capacity += cap(s)
@@ -238,7 +237,7 @@ func TestMemStoreKeepsNoSlack(t *testing.T) {
 	}
 }
 
-func TestMemUploadReaderThatGivesNothing(t *testing.T) {
+func TestMemUploadEmptyReads(t *testing.T) {
 	u, err := new(MemStore).CreateUpload(context.Background(), "a", UploadOptions{})
 	qt.Assert(t, qt.IsNil(err))
 	_, err = u.ReadFrom(readerFunc(func([]byte) (int, error) { return 0, nil }))

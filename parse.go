@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What a manifest says, read once and for all: strictly, since what two readers
-// understand differently is a hole.
+// Parsing of manifests. It is strict, since a document that two parsers
+// understand differently is a security hole.
 
 package registry
 
@@ -11,8 +11,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -21,31 +19,97 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// The media types of manifests that are looked into. Manifests of any other
-// type are kept as they are.
-const (
-	typeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
-	typeDockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
-	typeDockerSchema1  = "application/vnd.docker.distribution.manifest.v1+json"
-	typeDockerSigned   = "application/vnd.docker.distribution.manifest.v1+prettyjws"
-)
-
-func isManifest(mediaType string) bool {
-	switch mediaType {
-	case ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex,
-		typeDockerManifest, typeDockerList, typeDockerSchema1, typeDockerSigned:
-		return true
-	}
-	return false
+// references holds the content that a manifest refers to, the bytes that its
+// digest covers, and its annotations if it has a subject.
+type references struct {
+	blobs, manifests []digest.Digest
+	payload          []byte
+	annotations      json.RawMessage
 }
 
-// manifestDoc has what is looked at in all types of manifests that are looked
-// into. Of its lists it has no more than their digests.
-type manifestDoc struct {
+// parseManifest parses a manifest: the facts that a store keeps in addition to its
+// bytes, and its references.
+func parseManifest(mediaType string, content []byte) (Manifest, references, error) {
+	fail := func(format string, args ...any) (Manifest, references, error) {
+		return Manifest{}, references{}, fmt.Errorf("%w: "+format, append([]any{ErrManifestInvalid}, args...)...)
+	}
+	m := Manifest{Content: content}
+	var err error
+	if m.MediaType, err = manifestType(mediaType, content); err != nil {
+		return fail("%s", err)
+	}
+	if !isManifest(m.MediaType) {
+		return m, references{payload: content}, nil
+	}
+	if !utf8.Valid(content) { // RFC 8259 section 8.1
+		return fail("not UTF-8")
+	}
+	doc, err := parseDocument(content)
+	if err != nil {
+		return fail("%s", jsonFault(err))
+	}
+	if doc.mediaType != "" && doc.mediaType != m.MediaType {
+		return fail("its mediaType is not its Content-Type")
+	}
+	refs, err := doc.references(m.MediaType, content)
+	if err != nil {
+		return fail("%s", err)
+	}
+	schema1 := m.MediaType == typeDockerSchema1 || m.MediaType == typeDockerSigned
+	if doc.subject != nil && !schema1 { // tools set it in Docker's types too
+		if checkDigest(doc.subject.digest) != nil {
+			return fail("malformed digest of the subject")
+		}
+		m.Subject = doc.subject.digest
+		m.Referrer.ArtifactType = doc.artifactType
+		if m.Referrer.ArtifactType == "" && doc.config != nil {
+			m.Referrer.ArtifactType = doc.config.mediaType
+		}
+		refs.annotations = doc.annotations
+	}
+	return m, refs, nil
+}
+
+// manifestType returns the type of a manifest that was pushed with a
+// Content-Type, or without one.
+func manifestType(contentType string, content []byte) (string, error) {
+	mediaType := "application/octet-stream"
+	if contentType != "" {
+		var ok bool
+		if mediaType, ok = parseMediaType(contentType); !ok {
+			return "", errors.New("malformed media type")
+		}
+	}
+	if isManifest(mediaType) {
+		return mediaType, nil
+	}
+	// The document may have a mediaType member. A client that pulls it under
+	// another type would understand another document: CVE-2021-41190.
+	var doc struct {
+		MediaType string `json:"mediaType"`
+	}
+	if json.Unmarshal(content, &doc) != nil {
+		return mediaType, nil
+	}
+	member, ok := parseMediaType(doc.MediaType)
+	switch {
+	case contentType != "" && isManifest(member):
+		return "", errors.New("its mediaType is not its Content-Type")
+	case contentType == "" && doc.MediaType != "" && !ok:
+		return "", errors.New("malformed media type")
+	case contentType == "" && ok:
+		return member, nil
+	}
+	return mediaType, nil
+}
+
+// document holds the members that are read, for all types of manifests. Its lists
+// hold only types and digests.
+type document struct {
 	mediaType    string
 	artifactType string
 	config       *descriptor
-	layers       []descriptor // nil: none in the document
+	layers       []descriptor // nil if absent
 	manifests    []descriptor
 	fsLayers     []descriptor
 	subject      *descriptor
@@ -62,139 +126,73 @@ type signature struct {
 	protected string
 }
 
-// parseManifest looks into a manifest, once and for all: what a store keeps of
-// it beside its bytes, and what it names.
-func parseManifest(mediaType string, content []byte) (Manifest, manifestNames, error) {
-	fail := func(format string, args ...any) (Manifest, manifestNames, error) {
-		return Manifest{}, manifestNames{}, fmt.Errorf("%w: "+format, append([]any{ErrManifestInvalid}, args...)...)
-	}
-	m := Manifest{Content: content}
-	names := manifestNames{payload: content}
-
-	m.MediaType = "application/octet-stream"
-	if mediaType != "" {
-		var ok bool
-		if m.MediaType, ok = parseMediaType(mediaType); !ok {
-			return fail("malformed media type")
-		}
-	}
-	if !isManifest(m.MediaType) {
-		// What the document says of itself, if it is one. To the client that
-		// pulls it by another type it would be another document:
-		// CVE-2021-41190.
-		var own struct {
-			MediaType string `json:"mediaType"`
-		}
-		if json.Unmarshal(content, &own) != nil {
-			return m, names, nil
-		}
-		ownType, ok := parseMediaType(own.MediaType)
-		switch {
-		case mediaType != "" && isManifest(ownType):
-			return fail("its mediaType is not its Content-Type")
-		case mediaType == "" && own.MediaType != "" && !ok:
-			return fail("malformed media type")
-		case mediaType == "" && ok:
-			m.MediaType = ownType
-		}
-		if !isManifest(m.MediaType) {
-			return m, names, nil
-		}
-	}
-
-	if !utf8.Valid(content) { // RFC 8259 section 8.1
-		return fail("not UTF-8")
-	}
-	doc, err := parseDocument(content)
-	if err != nil {
-		return fail("%s", jsonFault(err))
-	}
-	if doc.mediaType != "" && doc.mediaType != m.MediaType {
-		return fail("its mediaType is not its Content-Type")
-	}
-	// A body that is both an image and an index is one to some clients and the
-	// other to others: the same CVE.
-	switch m.MediaType {
+// references returns the references of a document of the given type. It
+// rejects a document of two types at once, which some clients would read as an
+// image and others as an index: CVE-2021-41190 again.
+func (doc document) references(mediaType string, content []byte) (references, error) {
+	refs := references{payload: content}
+	switch mediaType {
 	case ocispec.MediaTypeImageManifest, typeDockerManifest:
 		if doc.manifests != nil || doc.fsLayers != nil {
-			return fail("an image manifest has no manifests and no fsLayers")
+			return refs, errors.New("an image manifest has no manifests and no fsLayers")
 		}
 		if doc.config != nil {
-			names.blobs = append(names.blobs, doc.config.digest)
+			refs.blobs = append(refs.blobs, doc.config.digest)
 		}
 		for _, layer := range doc.layers {
 			if !nonDistributable(layer.mediaType) {
-				names.blobs = append(names.blobs, layer.digest)
+				refs.blobs = append(refs.blobs, layer.digest)
 			}
 		}
 	case ocispec.MediaTypeImageIndex, typeDockerList:
 		if doc.config != nil || doc.layers != nil || doc.fsLayers != nil {
-			return fail("an index has no config and no layers")
+			return refs, errors.New("an index has no config and no layers")
 		}
 		for _, child := range doc.manifests {
 			if isManifest(child.mediaType) {
-				names.manifests = append(names.manifests, child.digest)
+				refs.manifests = append(refs.manifests, child.digest)
 			}
 		}
 	case typeDockerSchema1, typeDockerSigned:
 		if doc.config != nil || doc.layers != nil || doc.manifests != nil {
-			return fail("a schema 1 manifest has no config, layers and manifests")
+			return refs, errors.New("a schema 1 manifest has no config, layers and manifests")
 		}
 		for _, layer := range doc.fsLayers {
-			names.blobs = append(names.blobs, layer.digest)
+			refs.blobs = append(refs.blobs, layer.digest)
 		}
 		if len(doc.signatures) > 0 {
 			payload, ok := signedPayload(content, doc.signatures[0].protected)
 			if !ok {
-				return fail("malformed signature")
+				return refs, errors.New("malformed signature")
 			}
-			names.payload = payload
-		} else if m.MediaType == typeDockerSigned {
-			return fail("no signature")
+			refs.payload = payload
+		} else if mediaType == typeDockerSigned {
+			return refs, errors.New("no signature")
 		}
 	}
-	// Layers are often the same: an empty one, say.
-	names.blobs = compact(names.blobs)
-	names.manifests = compact(names.manifests)
-
-	oci := m.MediaType == ocispec.MediaTypeImageManifest || m.MediaType == ocispec.MediaTypeImageIndex
-	if oci && doc.subject != nil {
-		if checkDigest(doc.subject.digest) != nil {
-			return fail("malformed digest of the subject")
-		}
-		m.Subject = doc.subject.digest
-		m.Referrer.ArtifactType = doc.artifactType
-		if m.Referrer.ArtifactType == "" && doc.config != nil {
-			m.Referrer.ArtifactType = doc.config.mediaType
-		}
-		names.annotations = doc.annotations
-	}
-	return m, names, nil
+	// Layers are often duplicates: an empty one, for example.
+	refs.blobs = compact(refs.blobs)
+	refs.manifests = compact(refs.manifests)
+	return refs, nil
 }
 
-// parseMediaType returns a media type without its parameters (RFC 9110 section
-// 8.3.1), in lower case.
-func parseMediaType(s string) (string, bool) {
-	s, _, _ = strings.Cut(s, ";") // "The client SHOULD NOT include parameters": whatever they are
-	t, _, err := mime.ParseMediaType(s)
-	if err != nil || !strings.Contains(t, "/") {
-		return "", false
-	}
-	return strings.Clone(t), true // not all of a long header
+func compact(list []digest.Digest) []digest.Digest {
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
-// parseDocument reads a manifest. It stops at the first thing that is wrong, so
-// that what it holds is bounded by what content says, not by how often.
-func parseDocument(content []byte) (doc manifestDoc, err error) {
+// parseDocument reads a manifest. It stops at the first fault, so that its
+// memory is bounded by the size of content, not by the number of its faults.
+func parseDocument(content []byte) (doc document, err error) {
 	if !json.Valid(content) {
-		return doc, json.Unmarshal(content, new(json.RawMessage)) // which tells where
+		return doc, json.Unmarshal(content, new(json.RawMessage)) // its error has the position
 	}
-	err = members(content, func(key string, v []byte) (err error) {
+	err = eachMember(content, func(key string, v []byte) (err error) {
 		switch key {
 		case "mediaType":
-			doc.mediaType, err = text(v)
+			doc.mediaType, err = stringValue(v)
 		case "artifactType":
-			doc.artifactType, err = text(v)
+			doc.artifactType, err = stringValue(v)
 		case "config":
 			doc.config, err = parseDescriptor(v, "digest")
 		case "subject":
@@ -208,43 +206,49 @@ func parseDocument(content []byte) (doc manifestDoc, err error) {
 		case "annotations":
 			doc.annotations, err = parseAnnotations(v)
 		case "signatures":
-			err = elements(v, func(v []byte) error {
-				if len(doc.signatures) == maxSignatures {
-					return errors.New("too many signatures")
-				}
-				var s signature
-				err := members(v, func(key string, v []byte) (err error) {
-					if key == "protected" {
-						s.protected, err = text(v)
-					}
-					return err
-				}, "protected")
-				doc.signatures = append(doc.signatures, s)
-				return err
-			})
+			doc.signatures, err = parseSignatures(v)
 		}
 		return err
 	}, "mediaType", "artifactType", "config", "subject", "layers", "manifests", "fsLayers", "annotations", "signatures")
 	return doc, err
 }
 
-// maxSignatures is the most that a manifest may have; Docker made one.
+// maxSignatures is the maximum number of signatures; Docker made one.
 const maxSignatures = 100
 
-// parseDescriptor reads a descriptor, nil for null. Its digest must be one, if of
-// an algorithm unknown here: a manifest may name what only others can verify.
+func parseSignatures(v []byte) (all []signature, err error) {
+	err = eachElement(v, func(v []byte) error {
+		if len(all) == maxSignatures {
+			return errors.New("too many signatures")
+		}
+		var s signature
+		err := eachMember(v, func(key string, v []byte) (err error) {
+			if key == "protected" {
+				s.protected, err = stringValue(v)
+			}
+			return err
+		}, "protected")
+		all = append(all, s)
+		return err
+	})
+	return all, err
+}
+
+// parseDescriptor reads a descriptor, nil for null. It requires a well formed
+// digest, but of any algorithm: a manifest may name content that only others can
+// verify.
 func parseDescriptor(v []byte, digestKey string) (*descriptor, error) {
 	if string(v) == "null" {
 		return nil, nil
 	}
 	var d descriptor
-	err := members(v, func(key string, v []byte) (err error) {
+	err := eachMember(v, func(key string, v []byte) (err error) {
 		s := ""
 		switch key {
 		case "mediaType":
-			d.mediaType, err = text(v)
+			d.mediaType, err = stringValue(v)
 		case digestKey:
-			s, err = text(v)
+			s, err = stringValue(v)
 			d.digest = digest.Digest(s)
 		}
 		return err
@@ -261,7 +265,7 @@ func parseDescriptors(v []byte, digestKey string) ([]descriptor, error) {
 		return nil, nil
 	}
 	all := []descriptor{}
-	err := elements(v, func(v []byte) error {
+	err := eachElement(v, func(v []byte) error {
 		d, err := parseDescriptor(v, digestKey)
 		if err == nil && d == nil {
 			err = errJSONKind
@@ -280,7 +284,7 @@ func parseAnnotations(v []byte) (json.RawMessage, error) {
 		return nil, nil
 	}
 	n := 0
-	err := members(v, func(_ string, v []byte) error {
+	err := eachMember(v, func(_ string, v []byte) error {
 		if n++; v[0] != '"' {
 			return errJSONKind
 		}
@@ -292,150 +296,9 @@ func parseAnnotations(v []byte) (json.RawMessage, error) {
 	return v, err
 }
 
-// The functions below read JSON that is known to be valid.
-
-// members has each member of an object read. Of those that are known, one that
-// stands there twice, or in letters of another case, is an error: JSON parsers
-// differ in what they make of it.
-func members(v []byte, read func(key string, v []byte) error, known ...string) error {
-	if v = trim(v); v[0] != '{' {
-		return errJSONKind
-	}
-	var seen uint // a bit for each in known
-	for v = trim(v[1:]); v[0] != '}'; {
-		end := valueEnd(v)
-		key, err := text(v[:end])
-		if err != nil {
-			return err
-		}
-		v = trim(trim(v[end:])[1:]) // the colon
-		end = valueEnd(v)
-		for i, name := range known {
-			if !strings.EqualFold(name, key) {
-				continue
-			}
-			if name != key {
-				return fmt.Errorf("a member that is %s in other letters", name)
-			}
-			if seen&(1<<i) != 0 {
-				return fmt.Errorf("two members %s", name)
-			}
-			seen |= 1 << i
-		}
-		if err := read(key, v[:end]); err != nil {
-			return err
-		}
-		if v = trim(v[end:]); v[0] == ',' {
-			v = trim(v[1:])
-		}
-	}
-	return nil
-}
-
-// elements has each element of an array read.
-func elements(v []byte, read func(v []byte) error) error {
-	if v = trim(v); v[0] != '[' {
-		return errJSONKind
-	}
-	for v = trim(v[1:]); v[0] != ']'; {
-		end := valueEnd(v)
-		if err := read(v[:end]); err != nil {
-			return err
-		}
-		if v = trim(v[end:]); v[0] == ',' {
-			v = trim(v[1:])
-		}
-	}
-	return nil
-}
-
-// text returns a string, "" for null.
-func text(v []byte) (s string, err error) {
-	switch {
-	case v[0] == '"' && bytes.IndexByte(v, '\\') < 0:
-		return string(v[1 : len(v)-1]), nil
-	case v[0] == '"':
-		return s, json.Unmarshal(v, &s)
-	case string(v) == "null":
-		return "", nil
-	}
-	return "", errJSONKind
-}
-
-// trim returns v without the space before it.
-func trim(v []byte) []byte {
-	for len(v) > 0 && (v[0] == ' ' || v[0] == '\t' || v[0] == '\n' || v[0] == '\r') {
-		v = v[1:]
-	}
-	return v
-}
-
-// valueEnd returns the length of the value that v begins with.
-func valueEnd(v []byte) int {
-	depth := 0
-	for i := 0; i < len(v); i++ {
-		switch v[i] {
-		case '"':
-			for i++; v[i] != '"'; i++ {
-				if v[i] == '\\' {
-					i++
-				}
-			}
-		case '{', '[':
-			depth++
-		case '}', ']':
-			depth--
-		case ',', ' ', '\t', '\n', '\r':
-			if depth == 0 {
-				return i // the end of a number or a word
-			}
-			continue
-		default:
-			if depth == 0 && i+1 < len(v) && (v[i+1] == '}' || v[i+1] == ']') {
-				return i + 1 // as before
-			}
-			continue
-		}
-		if depth == 0 {
-			return i + 1
-		}
-	}
-	return len(v)
-}
-
-var errJSONKind = errors.New("a value of the wrong type")
-
-func compact(list []digest.Digest) []digest.Digest {
-	slices.Sort(list)
-	return slices.Compact(list)
-}
-
-// jsonFault says what is wrong with a document, without quoting it.
-func jsonFault(err error) string {
-	var syntax *json.SyntaxError
-	var kind *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &syntax):
-		return fmt.Sprintf("malformed JSON at byte %d", syntax.Offset)
-	case errors.As(err, &kind):
-		return errJSONKind.Error()
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		return "malformed JSON: it ends early"
-	}
-	return err.Error()
-}
-
-// nonDistributable reports whether layers of a type need not be in a registry:
-// the image-spec's non-distributable layers, Docker's foreign ones.
-func nonDistributable(mediaType string) bool {
-	return strings.HasPrefix(mediaType, "application/vnd.oci.image.layer.nondistributable.") ||
-		strings.HasPrefix(mediaType, "application/vnd.docker.image.rootfs.foreign.")
-}
-
-// signedPayload returns what was signed of a Docker schema 1 manifest, of
-// which its digest is: the first formatLength bytes, and formatTail. That must
-// be the document without its signatures: with anything else, the digest would
-// be of the client's choice.
+// signedPayload returns the signed part of a Docker schema 1 manifest, which its
+// digest covers: the first formatLength bytes, and formatTail. It must be the
+// document without its signatures; otherwise the client could choose the digest.
 func signedPayload(content []byte, protected string) (payload []byte, ok bool) {
 	var format struct {
 		Length int    `json:"formatLength"`

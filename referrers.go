@@ -19,16 +19,16 @@ import (
 type referrerHandlers struct {
 	store    ManifestStore
 	budget   *budget
-	maxBytes int // of an answer
+	maxBytes int // of a response
 }
 
-// list answers GET /v2/<name>/referrers/<digest>: end-12a and end-12b. It is
-// never 404: what nobody refers to has an empty list.
+// list handles GET /v2/<name>/referrers/<digest>: end-12a and end-12b. It is
+// never a 404: a subject without referrers has an empty list.
 func (h referrerHandlers) list(w http.ResponseWriter, r *http.Request, req Request) error {
 	const begin, end = `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[`, "]}"
-	held := hold{budget: h.budget}
-	defer held.release()
-	var entries []json.RawMessage // as the store has them
+	used := reservation{budget: h.budget}
+	defer used.release()
+	var entries []json.RawMessage // as the store keeps them
 	size := len(begin) + len(end)
 	for referrer, err := range h.store.Referrers(r.Context(), req.Repo, req.Digest, digest.Digest(req.Last)) {
 		if err != nil {
@@ -48,7 +48,7 @@ func (h referrerHandlers) list(w http.ResponseWriter, r *http.Request, req Reque
 		if size += len(entry); len(entries) > 0 {
 			size += len(",")
 		}
-		if err := held.grow(int64(size)); err != nil { // a store that is no memory makes them for us
+		if err := used.grow(int64(size)); err != nil { // a store outside memory allocates them for this request
 			return err
 		}
 		entries = append(entries, entry)
@@ -57,16 +57,15 @@ func (h referrerHandlers) list(w http.ResponseWriter, r *http.Request, req Reque
 	if req.ArtifactTypes != nil {
 		w.Header().Set("OCI-Filters-Applied", "artifactType")
 	}
-	w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
-	w.Header().Set("Content-Length", strconv.Itoa(size))
-	jsonHeader(w)
+	setHeaders(w, "Content-Type", ocispec.MediaTypeImageIndex, "Content-Length", strconv.Itoa(size))
+	setJSONHeaders(w)
 	if r.Method == http.MethodHead {
 		return nil
 	}
 	out := listWriters.Get().(*bufio.Writer)
 	out.Reset(w)
 	defer func() {
-		out.Reset(nil) // what is kept is the buffer
+		out.Reset(nil) // the pool keeps the buffer alone
 		listWriters.Put(out)
 	}()
 	out.WriteString(begin)
@@ -77,9 +76,9 @@ func (h referrerHandlers) list(w http.ResponseWriter, r *http.Request, req Reque
 		out.Write(entry)
 	}
 	out.WriteString(end)
-	out.Flush() // what can't be written can't be told
+	out.Flush() // the status has been sent: an error can't be reported
 	return nil
 }
 
-// listWriters have buffers for what of a list is written at once.
+// listWriters buffer the parts of lists that are written together.
 var listWriters = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 64<<10) }}

@@ -30,6 +30,10 @@ func TestReferrers(t *testing.T) {
 		{typeImage, `{"artifactType":"",` + config + `,` + subject + `,"annotations":{}}`, "application/vnd.example.config"},
 		{typeIndex, `{"artifactType":"application/vnd.example.set",` + subject + `,"annotations":{"k":"v"}}`, "application/vnd.example.set"},
 		{typeIndex, `{"manifests":[],` + subject + `}`, ""},
+		// Tools set a subject in Docker's types too, with mutate.Subject of
+		// go-containerregistry for example.
+		{typeDocker, `{` + config + `,"layers":[],` + subject + `}`, "application/vnd.example.config"},
+		{typeDockerList, `{"manifests":[],` + subject + `,"annotations":{"k":"v"}}`, ""},
 	}
 	run(t, h, []call{
 		{name: "unknown repository", url: url, status: 200, wantBody: noReferrers, wantHeader: map[string]string{"Content-Type": typeIndex}},
@@ -76,7 +80,7 @@ func TestReferrers(t *testing.T) {
 	qt.Check(t, qt.DeepEquals(list("?artifactType=application/vnd.example.sbom&artifactType=application/vnd.example.set", "artifactType"),
 		filtered("application/vnd.example.sbom", "application/vnd.example.set")))
 
-	// Other repositories have none of them; a deleted referrer is gone.
+	// Other repositories list none of them, and deleted referrers are not listed.
 	call{url: "/v2/b/referrers/" + sha("the subject"), status: 200, wantBody: noReferrers}.do(t, h)
 	for _, r := range referrers {
 		call{method: "DELETE", url: "/v2/a/manifests/" + sha(r.body), status: 202}.do(t, h)
@@ -93,8 +97,8 @@ func TestReferrersOff(t *testing.T) {
 	})
 }
 
-// TestReferrersTagSchema has what a client of a registry without the API does:
-// it keeps the list under a tag.
+// TestReferrersTagSchema acts like a client of a registry without the API: it pushes
+// the list under a tag.
 func TestReferrersTagSchema(t *testing.T) {
 	h := registry.New()
 	tag := strings.Replace(sha("x"), ":", "-", 1)
@@ -138,7 +142,7 @@ func TestReferrersPages(t *testing.T) {
 		}
 	}
 
-	// One that is over the limit by itself still comes.
+	// A single entry that exceeds the limit is still sent.
 	big := fmt.Sprintf(`{"subject":%s,"annotations":{"k":%q}}`, descriptor(typeImage, "y"), strings.Repeat("v", 2*limit))
 	pushManifest("a", "big", typeImage, big).do(t, h)
 	qt.Check(t, qt.DeepEquals(follow(t, h, "/v2/a/referrers/"+sha("y"), nil), []string{sha(big)}))

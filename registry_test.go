@@ -21,7 +21,7 @@ import (
 	"github.com/berth-oci/registry/storetest"
 )
 
-// call is a request to a registry, and the answer that it must get.
+// call is a request to a registry, and the expected response.
 type call struct {
 	name   string
 	method string // GET if empty
@@ -30,12 +30,12 @@ type call struct {
 	body   string
 
 	status     int
-	wantHeader map[string]string // "" for a field that must be absent
+	wantHeader map[string]string // "" for a header that must be absent
 	wantBody   string            // unless empty
 	wantCode   string            // of the first error, unless empty
 }
 
-// do sends c to h, and checks the answer.
+// do sends c to h, and checks the response.
 func (c call) do(t *testing.T, h http.Handler) *httptest.ResponseRecorder {
 	t.Helper()
 	if c.method == "" {
@@ -70,7 +70,7 @@ var specCodes = []string{
 	"NAME_UNKNOWN", "SIZE_INVALID", "UNAUTHORIZED", "DENIED", "UNSUPPORTED", "TOOMANYREQUESTS",
 }
 
-// checkError checks what holds for each error.
+// checkError checks the properties of every error response.
 func checkError(t *testing.T, w *httptest.ResponseRecorder, c call) {
 	t.Helper()
 	what := qt.Commentf("%s %s %s: %d %v %.1000s", c.name, c.method, c.url, w.Code, w.Header(), w.Body)
@@ -106,7 +106,7 @@ func run(t *testing.T, h http.Handler, calls []call) {
 func sha(s string) string    { return digest.FromString(s).String() }
 func sha512(s string) string { return digest.SHA512.FromString(s).String() }
 
-// pushBlob is a call that pushes a blob, in one POST.
+// pushBlob returns a call that pushes a blob in one POST.
 func pushBlob(repo, data string) call {
 	return call{
 		name: "push blob", method: "POST", url: "/v2/" + repo + "/blobs/uploads/?digest=" + sha(data), body: data,
@@ -114,7 +114,7 @@ func pushBlob(repo, data string) call {
 	}
 }
 
-// pushManifest is a call that pushes a manifest.
+// pushManifest returns a call that pushes a manifest.
 func pushManifest(repo, ref, mediaType, data string) call {
 	return call{
 		name: "push manifest", method: "PUT", url: "/v2/" + repo + "/manifests/" + ref, body: data,
@@ -234,7 +234,7 @@ func TestNamespaces(t *testing.T) {
 		{method: "HEAD", url: "/v2/library/alpine/manifests/missing?ns=docker.io", status: 404, wantHeader: map[string]string{"OCI-Namespace": "docker.io"}},
 		{url: "/v2/library/alpine/manifests/latest", status: 200, wantBody: "ours", wantHeader: map[string]string{"OCI-Namespace": ""}},
 		{url: "/v2/library/alpine/manifests/latest?ns=quay.io", status: 200, wantBody: "ours", wantHeader: map[string]string{"OCI-Namespace": ""}},
-		// ns is for pulls.
+		// ns applies to pulls only.
 		{method: "PUT", url: "/v2/library/alpine/manifests/new?ns=docker.io", body: "new", status: 201, wantHeader: map[string]string{"OCI-Namespace": ""}},
 		{url: "/v2/library/alpine/manifests/new", status: 200},
 	})
@@ -260,8 +260,8 @@ level=WARN msg=request op=tags method=GET url=/v2/a/tags/list status=404 bytes=8
 `))
 }
 
-// TestMigration is code that was written for go-containerregistry's registry:
-// it compiles as it is. Module interop runs it on both.
+// TestMigration is code written for go-containerregistry's registry, which must
+// compile unchanged. Module interop runs it on both.
 func TestMigration(t *testing.T) {
 	for _, h := range []http.Handler{
 		registry.New(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The contract that every backend keeps.
+// The contract between the handlers and a store.
 
 package registry
 
@@ -9,47 +9,63 @@ import (
 	"encoding/json"
 	"io"
 	"iter"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
 
-// Store keeps a registry's content and names. It knows nothing of JSON and
-// paths: names, tags and digests reach it checked, and manifests parsed.
+// Store holds a registry's content and names. It knows nothing of JSON and
+// paths: names, tags and digests are valid when they reach it, and manifests are
+// parsed.
 //
-// What each backend promises, and package storetest tests:
+// Each store keeps these promises, which package storetest tests:
 //   - It is safe for concurrent use.
-//   - It holds no lock while bytes move: in Read, in ReadFrom, in a yield. One
-//     slow caller slows nobody.
+//   - It holds no lock while bytes move: in Read, in ReadFrom, in a yield. A
+//     slow caller delays no other.
 //   - Tags move last and atomically. A reader never finds a tag whose manifest
-//     cannot be read.
-//   - A blob is readable only through a repository that it was pushed or
+//     can't be read.
+//   - A blob can be read only through a repository that it was pushed or
 //     mounted to, until it is deleted there.
 //   - A repository exists while it holds a blob or a manifest.
-//   - Lists come in byte order and start after a name; a page costs what the
-//     page holds, not what the repository holds.
-//   - What was acknowledged is there until it is deleted.
+//   - Lists are in byte order and start after a name. A page costs in
+//     proportion to its own size, not to the repository's.
+//   - Acknowledged content is kept until it is deleted.
 //
-// Errors are this package's values, wrapped: see [Error]. Any other error is
-// the backend's own failure, which a client sees as a 500 without its text.
+// Errors are this package's values, wrapped: see [Error]. Any other error is a
+// failure of the store, which a client sees as a 500 without its text.
+//
+// The interfaces may gain methods. Each new one will have an implementation in
+// [UnimplementedStore] that returns ErrUnsupported, and the registry will do
+// without the method for a store that returns it. Embed UnimplementedStore, or
+// another Store, in a store of your own so that it compiles with later versions.
 type Store interface {
 	BlobStore
 	ManifestStore
 }
 
-// BlobStore is the half of a Store that keeps blobs and uploads.
+// BlobStore is the half of a Store that holds blobs and uploads.
 type BlobStore interface {
-	// OpenBlob returns the content of a blob. What it returns can be read to
-	// its end even when the blob is deleted meanwhile.
+	// StatBlob returns the size and time of a blob.
+	// Errors: ErrNameUnknown, ErrBlobUnknown.
+	StatBlob(ctx context.Context, repo string, d digest.Digest) (Info, error)
+
+	// OpenBlob returns the content of a blob. The content can be read to its
+	// end even if the blob is deleted meanwhile.
 	// Errors: ErrNameUnknown, ErrBlobUnknown.
 	OpenBlob(ctx context.Context, repo string, d digest.Digest) (io.ReadSeekCloser, error)
 
+	// Blobs yields the blobs of a repository in the order of their digests,
+	// after a digest or "" for all.
+	// Errors: ErrNameUnknown.
+	Blobs(ctx context.Context, repo string, after digest.Digest) iter.Seq2[Info, error]
+
 	// MountBlob makes a blob of the repository from readable through repo
 	// too, without a copy.
-	// Errors: ErrNameUnknown, ErrBlobUnknown where from has no such blob.
+	// Errors: ErrNameUnknown, ErrBlobUnknown if from has no such blob.
 	MountBlob(ctx context.Context, repo, from string, d digest.Digest) error
 
-	// FindBlob yields the repositories that have a blob. A backend that can't
-	// tell yields nothing.
+	// FindBlob yields the repositories that have a blob. A store without such
+	// an index yields nothing.
 	FindBlob(ctx context.Context, d digest.Digest) iter.Seq2[string, error]
 
 	// DeleteBlob makes a blob unreadable through repo.
@@ -58,68 +74,90 @@ type BlobStore interface {
 
 	// CreateUpload opens an upload session in repo, and leases it to the
 	// caller.
-	// Errors: ErrTooManyRequests, ErrBlobUploadInvalid where opts.ID is in
-	// use, ErrDigestInvalid where opts.Algorithm is unknown.
+	// Errors: ErrTooManyUploads, ErrBlobUploadInvalid if opts.ID is in use,
+	// ErrDigestInvalid if opts.Algorithm is unknown.
 	CreateUpload(ctx context.Context, repo string, opts UploadOptions) (Upload, error)
 
 	// ResumeUpload leases an upload session of repo to the caller.
 	// Errors: ErrBlobUploadUnknown, ErrUploadBusy while another caller has
-	// it.
+	// the lease.
 	ResumeUpload(ctx context.Context, repo, id string) (Upload, error)
 
-	// UploadSize returns the number of bytes that an upload session has,
-	// leased or not. What a lease has appended may not be in it yet. To ask
-	// is to use the session: it is not idle.
+	// UploadSize returns the number of bytes in an upload session, leased or
+	// not. It may not include what the current lease has appended. Calling it
+	// resets the session's idle timer.
 	// Errors: ErrBlobUploadUnknown.
 	UploadSize(ctx context.Context, repo, id string) (int64, error)
 
-	// CancelUpload ends an upload session, leased or not, and drops its
-	// bytes. Whoever has the lease gets ErrBlobUploadUnknown from then on.
+	// CancelUpload ends an upload session, leased or not, and discards its
+	// bytes. From then on the holder of the lease gets ErrBlobUploadUnknown.
 	// Errors: ErrBlobUploadUnknown.
 	CancelUpload(ctx context.Context, repo, id string) error
 }
 
-// UploadOptions are the choices of CreateUpload.
+// Info describes a blob or a manifest in a repository.
+type Info struct {
+	Digest digest.Digest
+
+	// Size is the size of the content in bytes.
+	Size int64
+
+	// Time is when the content was last pushed or mounted to the repository,
+	// by the store's clock. It may be later if another repository shares the
+	// content.
+	Time time.Time
+}
+
+// UploadOptions are the options of CreateUpload.
 type UploadOptions struct {
-	// ID is the session's ID; empty for a new UUID.
+	// ID is the session's ID; if it is empty, the store makes one.
 	ID string
-	// Algorithm is the one to compute while bytes come in; empty for SHA-256.
-	// Commit takes a digest of any algorithm.
+	// Algorithm is the digest algorithm to compute while bytes arrive; empty
+	// for SHA-256. Commit accepts a digest of any algorithm.
 	Algorithm digest.Algorithm
 }
 
-// Upload is the lease of an upload session: one caller at a time has it, until
-// Close; after that its methods fail with ErrBlobUploadUnknown or do nothing.
-// It is not safe for concurrent use.
+// Upload is the lease of an upload session. One caller at a time has it, until
+// Close; then its methods fail with ErrBlobUploadUnknown or do nothing. It is not
+// safe for concurrent use.
 type Upload interface {
-	// ReadFrom appends what r gives until its end. On an error, of r or of
-	// the store, what came before it stays appended.
-	// Errors: ErrBlobUploadUnknown where the session was cancelled,
-	// ErrTooLarge where the store is full.
+	// ReadFrom appends the bytes of r until its end. On an error, of r or of
+	// the store, the bytes before it stay appended.
+	// Errors: ErrBlobUploadUnknown if the session was cancelled, ErrTooLarge
+	// if the store is full.
 	io.ReaderFrom
 
 	// ID returns the session's ID.
 	ID() string
 
-	// Size returns the number of bytes that the session has.
+	// Size returns the number of bytes in the session.
 	Size() int64
 
 	// Commit publishes the session's bytes as the blob d of its repository,
 	// and ends the session, both or neither.
-	// Errors: ErrDigestInvalid where d is not the digest of the bytes,
-	// ErrBlobUploadUnknown where the session was cancelled.
+	// Errors: ErrDigestInvalid if d is not the digest of the bytes,
+	// ErrBlobUploadUnknown if the session was cancelled.
 	Commit(ctx context.Context, d digest.Digest) error
 
-	// Rollback drops what was appended through this lease, unless it was
-	// published.
+	// Rollback discards the bytes appended through this lease, unless they
+	// are published.
 	Rollback() error
 
-	// Close ends the lease. Unless Commit has succeeded, the session keeps
-	// what was appended and can be resumed.
+	// Close ends the lease. Unless Commit has succeeded, the session keeps the
+	// appended bytes and can be resumed.
 	io.Closer
 }
 
-// ManifestStore is the half of a Store that keeps manifests, tags and
+// AllowFunc decides whether a tag may be moved or deleted. It gets the digest
+// that the tag points at, "" for a new tag; the error that it returns rejects the
+// entire operation, and becomes the operation's error. Between the call and the
+// move nothing else moves the tag.
+//
+// It must return at once and must not call the store. It may be called more
+// than once for a tag.
+type AllowFunc func(tag string, current digest.Digest) error
+
+// ManifestStore is the half of a Store that holds manifests, tags and
 // referrers.
 type ManifestStore interface {
 	// GetManifest returns the manifest with the given digest.
@@ -131,25 +169,27 @@ type ManifestStore interface {
 	GetTag(ctx context.Context, repo, tag string) (Manifest, error)
 
 	// PutManifest stores m and points tags at it, all or nothing. A manifest
-	// that is there already stays as it is.
+	// that the repository has already stays unchanged. Unless allow is nil, it
+	// is called for each tag.
 	//
-	// Unless allow is nil, it is asked for each tag what the tag points at
-	// now, "" for a new one, and its error refuses the whole. Nothing moves
-	// the tag between that answer and the move. allow must return at once and
-	// must not call the store; it may be asked more than once. Where a tag is
-	// refused because another process has moved it meanwhile, the manifest may
-	// stay, without tags: others may have pushed it too.
-	PutManifest(ctx context.Context, repo string, m Manifest, tags []string, allow func(tag string, current digest.Digest) error) error
+	// If a tag is rejected because another process has moved it meanwhile, the
+	// manifest may stay, without tags: others may have pushed it too.
+	PutManifest(ctx context.Context, repo string, m Manifest, tags []string, allow AllowFunc) error
 
 	// DeleteManifest deletes a manifest with each tag that points at it, and
-	// takes it off its subject's referrers.
+	// removes it from its subject's referrers.
 	// Errors: ErrNameUnknown, ErrManifestUnknown.
 	DeleteManifest(ctx context.Context, repo string, d digest.Digest) error
 
 	// DeleteTag deletes a tag, and leaves the manifest. Unless allow is nil, it
-	// is asked as in PutManifest.
+	// is called for the tag.
 	// Errors: ErrNameUnknown, ErrManifestUnknown.
-	DeleteTag(ctx context.Context, repo, tag string, allow func(tag string, current digest.Digest) error) error
+	DeleteTag(ctx context.Context, repo, tag string, allow AllowFunc) error
+
+	// Manifests yields the manifests of a repository in the order of their
+	// digests, after a digest or "" for all.
+	// Errors: ErrNameUnknown.
+	Manifests(ctx context.Context, repo string, after digest.Digest) iter.Seq2[Info, error]
 
 	// Tags yields the tags after a name, "" for all.
 	// Errors: ErrNameUnknown.
@@ -157,39 +197,39 @@ type ManifestStore interface {
 
 	// Referrers yields the manifests in repo whose subject is the given
 	// digest, in the order of their digests, after a digest or "" for all. It
-	// yields nothing where there are none, or no such repository.
+	// yields nothing if there are none, or no such repository.
 	Referrers(ctx context.Context, repo string, subject, after digest.Digest) iter.Seq2[Referrer, error]
 
-	// Repositories yields the repositories' names after a name, "" for all.
+	// Repositories yields the names of the repositories after a name, "" for
+	// all.
 	Repositories(ctx context.Context, after string) iter.Seq2[string, error]
 }
 
-// Manifest is a manifest as a Store keeps it: bytes, and the little that is
-// known of them.
+// Manifest is a manifest as a Store holds it: its bytes, and a few facts.
 type Manifest struct {
-	// MediaType is the Content-Type that it was pushed with.
+	// MediaType is the Content-Type of the push.
 	MediaType string
 
-	// Digest is the digest that it is stored under: of Content, but for a
-	// signed Docker schema 1 manifest, where it is of the payload.
+	// Digest is the digest that it is stored under: of Content or, for a
+	// signed Docker schema 1 manifest, of its payload.
 	Digest digest.Digest
 
-	// Content is exactly what was pushed. It must not be changed.
+	// Content is exactly the pushed bytes. It must not be changed.
 	Content []byte
 
 	// Subject is the digest of the manifest that this one refers to, if any,
-	// and Referrer what its entry in the subject's list of referrers has. A
-	// store may leave them out of what GetManifest and GetTag return.
+	// and Referrer its entry in the subject's list of referrers. A store may
+	// leave them out of the results of GetManifest and GetTag.
 	Subject  digest.Digest
 	Referrer Referrer
 }
 
 // Referrer is an entry in a list of referrers (section "Listing Referrers").
 type Referrer struct {
-	// Digest is the manifest's.
+	// Digest is the digest of the referring manifest.
 	Digest digest.Digest
 
-	// ArtifactType is what the list is filtered by.
+	// ArtifactType is the type that lists are filtered by.
 	ArtifactType string
 
 	// Descriptor is the JSON of the manifest's descriptor, with its

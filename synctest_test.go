@@ -13,15 +13,15 @@ import (
 	"github.com/go-quicktest/qt"
 )
 
-// TestUploadsExpire lets uploads expire in fake time, which also shows that a
-// registry has no goroutine of its own: with one, synctest.Test would not end.
+// TestUploadsExpire lets uploads expire in fake time. It also shows that a registry
+// starts no goroutine: otherwise synctest.Test would not return.
 func TestUploadsExpire(t *testing.T) {
 	for _, c := range []struct {
-		limits Limits
+		limits MemLimits
 		idle   time.Duration
 	}{
-		{Limits{Uploads: 2}, time.Hour},
-		{Limits{Uploads: 2, UploadIdle: 5 * time.Second}, 5 * time.Second},
+		{MemLimits{Uploads: 2}, time.Hour},
+		{MemLimits{Uploads: 2, UploadIdle: 5 * time.Second}, 5 * time.Second},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			ctx := context.Background()
@@ -35,7 +35,7 @@ func TestUploadsExpire(t *testing.T) {
 			_, err = m.CreateUpload(ctx, "a", UploadOptions{})
 			qt.Check(t, qt.ErrorIs(err, error(ErrTooManyRequests)))
 
-			// Each use counts.
+			// Each use resets the timer.
 			time.Sleep(c.idle - time.Nanosecond)
 			used, err := m.ResumeUpload(ctx, "a", idle.ID())
 			qt.Assert(t, qt.IsNil(err))
@@ -47,7 +47,7 @@ func TestUploadsExpire(t *testing.T) {
 			_, err = m.ResumeUpload(ctx, "a", idle.ID())
 			qt.Check(t, qt.ErrorIs(err, error(ErrBlobUploadUnknown)))
 
-			// A request may take as long as it takes.
+			// A session does not expire while it is leased.
 			time.Sleep(1000 * c.idle)
 			_, err = m.UploadSize(ctx, "a", busy.ID())
 			qt.Check(t, qt.IsNil(err))

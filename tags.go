@@ -15,34 +15,34 @@ import (
 type tagHandlers struct {
 	store   ManifestStore
 	budget  *budget
-	maxPage int // names; 0: no limit
+	maxPage int // names; 0: unlimited
 }
 
-// list answers GET /v2/<name>/tags/list: end-8a and end-8b.
+// list handles GET /v2/<name>/tags/list: end-8a and end-8b.
 func (h tagHandlers) list(w http.ResponseWriter, r *http.Request, req Request) error {
-	// Neither a repository's name nor a tag has anything that JSON escapes.
+	// Neither repository names nor tags contain anything that JSON escapes.
 	doc := fmt.Appendf(make([]byte, 0, listBuffer), `{"name":"%s","tags":[`, req.Repo)
 	return h.page(w, req, doc, h.store.Tags(r.Context(), req.Repo, req.Last))
 }
 
-// catalog answers GET /v2/_catalog.
+// catalog handles GET /v2/_catalog.
 func (h tagHandlers) catalog(w http.ResponseWriter, r *http.Request, req Request) error {
 	return h.page(w, req, append(make([]byte, 0, listBuffer), `{"repositories":[`...), h.store.Repositories(r.Context(), req.Last))
 }
 
-// A page is held until it is known whether there is another, but for a list
-// that has all names: that is sent in pieces. Both in bytes.
+// A page is kept in memory until it is known whether another follows. A list of
+// all names is sent in pieces instead. All are in bytes.
 const (
 	maxPage    = 4 << 20
 	listPiece  = 8 << 10
-	listBuffer = 2 << 10 // to begin with
+	listBuffer = 2 << 10 // initially
 )
 
-// page completes doc with the names that were asked for, and links to the next
-// page where there are more.
+// page completes doc with the requested names, and links to the next page if
+// there are more.
 func (h tagHandlers) page(w http.ResponseWriter, req Request, doc []byte, names iter.Seq2[string, error]) error {
-	held := hold{budget: h.budget}
-	defer held.release()
+	used := reservation{budget: h.budget}
+	defer used.release()
 	left := req.N
 	if left < 0 {
 		left = math.MaxInt
@@ -55,19 +55,19 @@ func (h tagHandlers) page(w http.ResponseWriter, req Request, doc []byte, names 
 	for name, err := range names {
 		switch {
 		case err != nil && sent:
-			panic(http.ErrAbortHandler) // it can't be told any more
+			panic(http.ErrAbortHandler) // the status has been sent; abort the connection
 		case err != nil:
 			return err
 		case all && len(doc) > listPiece:
 			if !sent {
-				jsonHeader(w)
+				setJSONHeaders(w)
 			}
 			if _, err := w.Write(doc); err != nil {
 				return nil
 			}
 			doc, sent = doc[:0], true
 		case !all:
-			if err := held.grow(2 * int64(len(doc)+len(name))); err != nil {
+			if err := used.grow(2 * int64(len(doc)+len(name))); err != nil {
 				return err
 			}
 		}
@@ -92,9 +92,4 @@ func (h tagHandlers) page(w http.ResponseWriter, req Request, doc []byte, names 
 	}
 	writeJSON(w, doc)
 	return nil
-}
-
-// linkNext links to the page of a list that next asks for (RFC 8288).
-func linkNext(w http.ResponseWriter, next Request) {
-	w.Header().Set("Link", "<"+next.URL()+`>; rel="next"`)
 }

@@ -20,7 +20,7 @@ import (
 var nextLink = regexp.MustCompile(`^<([^>]*)>; rel="next"$`)
 
 // follow gets a list page by page, from url to the end, and calls page after
-// each. It returns what all pages had.
+// each. It returns the names of all pages.
 func follow(t *testing.T, h http.Handler, url string, page func(names []string)) (all []string) {
 	t.Helper()
 	for url != "" {
@@ -107,8 +107,8 @@ func TestCatalog(t *testing.T) {
 	})
 }
 
-// TestListWhileNamesChange walks a list while names are added and deleted:
-// those that are there all the time come up exactly once.
+// TestListWhileNamesChange pages through a list while names are added and deleted,
+// and checks that names that exist throughout are listed exactly once.
 func TestListWhileNamesChange(t *testing.T) {
 	h := registry.New()
 	var stay []string

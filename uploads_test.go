@@ -34,7 +34,7 @@ func TestPushPostPut(t *testing.T) {
 			"Location": "/v2/a/b/blobs/" + sha(hello), "Docker-Content-Digest": sha(hello),
 		}},
 		{url: "/v2/a/b/blobs/" + sha(hello), status: 200, wantBody: hello},
-		// The session ended with its close.
+		// The closing PUT has ended the session.
 		{method: "PUT", url: loc + "?digest=" + sha(hello), body: hello, status: 404, wantCode: "BLOB_UPLOAD_UNKNOWN"},
 		{method: "PATCH", url: loc, body: hello, status: 404, wantCode: "BLOB_UPLOAD_UNKNOWN"},
 		{url: loc, status: 404, wantCode: "BLOB_UPLOAD_UNKNOWN"},
@@ -75,24 +75,24 @@ func TestPushChunked(t *testing.T) {
 			chunk := func(from, to int) map[string]string {
 				return map[string]string{"Content-Range": fmt.Sprintf("%d-%d", from, to)}
 			}
-			stands := map[string]string{"Location": loc, "Range": "0-4"}
+			progress := map[string]string{"Location": loc, "Range": "0-4"}
 			put := loc + "?digest=" + sha(hello)
 			run(t, h, []call{
 				{name: "not from 0", method: "PATCH", url: loc, header: chunk(1, 5), body: "ello,", status: 416, wantCode: "BLOB_UPLOAD_INVALID", wantHeader: map[string]string{"Location": loc, "Range": "0-0"}},
-				{method: "PATCH", url: loc, header: chunk(0, 4), body: "hello", status: 202, wantHeader: stands},
-				{name: "again", method: "PATCH", url: loc, header: chunk(0, 4), body: "hello", status: 416, wantCode: "BLOB_UPLOAD_INVALID", wantHeader: stands},
-				{name: "a gap", method: "PATCH", url: loc, header: chunk(6, 11), body: " world", status: 416, wantHeader: stands},
-				{name: "a gap at the close", method: "PUT", url: put, header: chunk(6, 11), body: " world", status: 416, wantCode: "BLOB_UPLOAD_INVALID", wantHeader: stands},
-				{url: loc, status: 204, wantHeader: stands},
+				{method: "PATCH", url: loc, header: chunk(0, 4), body: "hello", status: 202, wantHeader: progress},
+				{name: "again", method: "PATCH", url: loc, header: chunk(0, 4), body: "hello", status: 416, wantCode: "BLOB_UPLOAD_INVALID", wantHeader: progress},
+				{name: "a gap", method: "PATCH", url: loc, header: chunk(6, 11), body: " world", status: 416, wantHeader: progress},
+				{name: "a gap in the closing PUT", method: "PUT", url: put, header: chunk(6, 11), body: " world", status: 416, wantCode: "BLOB_UPLOAD_INVALID", wantHeader: progress},
+				{url: loc, status: 204, wantHeader: progress},
 				{name: "short", method: "PATCH", url: loc, header: chunk(5, 11), body: ", wo", status: 400, wantCode: "SIZE_INVALID"},
 				{name: "long", method: "PATCH", url: loc, header: chunk(5, 7), body: ", wo", status: 400, wantCode: "SIZE_INVALID"},
 				{name: "HTTP's own form", method: "PATCH", url: loc, header: map[string]string{"Content-Range": "bytes 5-11/12"}, body: ", world", status: 400, wantCode: "UNSUPPORTED"},
 				{name: "reversed", method: "PATCH", url: loc, header: map[string]string{"Content-Range": "5-3"}, status: 400, wantCode: "UNSUPPORTED"},
 				{name: "overflow", method: "PATCH", url: loc, header: map[string]string{"Content-Range": "0-18446744073709551615"}, body: "x", status: 400, wantCode: "UNSUPPORTED"},
 				{name: "signed", method: "PATCH", url: loc, header: map[string]string{"Content-Range": "+5-+11"}, body: ", world", status: 400, wantCode: "UNSUPPORTED"},
-				{name: "an end before the start is a chunk of nothing", method: "PATCH", url: loc, header: chunk(5, 4), status: 202, wantHeader: stands},
-				{name: "which has no body", method: "PATCH", url: loc, header: chunk(5, 4), body: "x", status: 400, wantCode: "SIZE_INVALID"},
-				{name: "nothing changed", url: loc, status: 204, wantHeader: stands},
+				{name: "an end before the start is an empty chunk", method: "PATCH", url: loc, header: chunk(5, 4), status: 202, wantHeader: progress},
+				{name: "an empty chunk has no body", method: "PATCH", url: loc, header: chunk(5, 4), body: "x", status: 400, wantCode: "SIZE_INVALID"},
+				{name: "nothing changed", url: loc, status: 204, wantHeader: progress},
 			})
 			if last == "PATCH" {
 				run(t, h, []call{
@@ -107,20 +107,20 @@ func TestPushChunked(t *testing.T) {
 	}
 }
 
-// TestCloseChangesNothingUnlessItCloses has closing PUTs that are refused, and
-// then one that is not.
-func TestCloseChangesNothingUnlessItCloses(t *testing.T) {
+// TestRejectedCloseChangesNothing sends closing PUTs that are rejected, and then
+// one that is accepted.
+func TestRejectedCloseChangesNothing(t *testing.T) {
 	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
 		t.Run(string(algorithm), func(t *testing.T) {
 			h := registry.New()
 			loc := call{method: "POST", url: "/v2/a/blobs/uploads/?digest-algorithm=" + string(algorithm), status: 202}.do(t, h).Header().Get("Location")
-			stands := map[string]string{"Range": "0-4"}
+			progress := map[string]string{"Range": "0-4"}
 			run(t, h, []call{
-				{method: "PATCH", url: loc, body: "hello", status: 202, wantHeader: stands},
+				{method: "PATCH", url: loc, body: "hello", status: 202, wantHeader: progress},
 				{method: "PUT", url: loc + "?digest=" + otherDigest, body: ", world", status: 400, wantCode: "DIGEST_INVALID"},
 				{method: "PUT", url: loc, body: ", world", status: 400, wantCode: "DIGEST_INVALID"},
 				{method: "PUT", url: loc + "?digest=md5:1234", body: ", world", status: 400, wantCode: "DIGEST_INVALID"},
-				{url: loc, status: 204, wantHeader: stands},
+				{url: loc, status: 204, wantHeader: progress},
 				{url: "/v2/a/tags/list", status: 404},
 				{method: "PUT", url: loc + "?digest=" + algorithm.FromString(hello).String(), body: ", world", status: 201},
 				{url: "/v2/a/blobs/" + algorithm.FromString(hello).String(), status: 200, wantBody: hello, wantHeader: map[string]string{"Docker-Content-Digest": algorithm.FromString(hello).String()}},
@@ -137,7 +137,7 @@ func TestDigestAlgorithm(t *testing.T) {
 		{url: "/v2/a/blobs/" + sha512(hello), status: 200, wantBody: hello},
 		{url: "/v2/a/blobs/" + sha(hello), status: 404},
 	})
-	// A client that did not announce the algorithm may still close with it.
+	// A client may use an algorithm that it did not announce.
 	loc := start(t, h, "b")
 	run(t, h, []call{
 		{method: "PATCH", url: loc, body: hello, status: 202},
@@ -146,9 +146,8 @@ func TestDigestAlgorithm(t *testing.T) {
 	})
 }
 
-// TestCloseWithARangeOfNothing has the ranges that clients send with an empty
-// body.
-func TestCloseWithARangeOfNothing(t *testing.T) {
+// TestCloseWithAnEmptyRange sends the ranges that clients send with an empty body.
+func TestCloseWithAnEmptyRange(t *testing.T) {
 	h := registry.New()
 	put := func(data, contentRange string, status int) {
 		loc := start(t, h, "a")
@@ -181,19 +180,19 @@ func TestClientUploadIDs(t *testing.T) {
 	mine := "/v2/a/blobs/uploads/mine"
 	run(t, h, []call{
 		{url: mine, status: 404, wantCode: "BLOB_UPLOAD_UNKNOWN"},
-		{name: "refused requests open nothing", method: "PUT", url: mine + "?digest=" + otherDigest, body: "x", status: 400},
+		{name: "rejected requests open no session", method: "PUT", url: mine + "?digest=" + otherDigest, body: "x", status: 400},
 		{method: "PATCH", url: mine, header: map[string]string{"Content-Range": "3-4"}, body: "lo", status: 416},
 		{url: mine, status: 404, wantCode: "BLOB_UPLOAD_UNKNOWN"},
 		{method: "PATCH", url: mine, body: hello, status: 202},
-		{name: "of another repository", method: "PATCH", url: "/v2/b/blobs/uploads/mine", body: hello, status: 400, wantCode: "BLOB_UPLOAD_INVALID"},
+		{name: "ID in use in another repository", method: "PATCH", url: "/v2/b/blobs/uploads/mine", body: hello, status: 400, wantCode: "BLOB_UPLOAD_INVALID"},
 		{url: mine, status: 204, wantHeader: map[string]string{"Range": "0-11"}},
 		{method: "PUT", url: mine + "?digest=" + sha(hello), status: 201},
-		{name: "long enough", method: "PATCH", url: "/v2/a/blobs/uploads/" + strings.Repeat("x", 128), body: hello, status: 202},
+		{name: "the maximum length", method: "PATCH", url: "/v2/a/blobs/uploads/" + strings.Repeat("x", 128), body: hello, status: 202},
 		{name: "too long", method: "PATCH", url: "/v2/a/blobs/uploads/" + strings.Repeat("x", 129), body: hello, status: 404, wantCode: "BLOB_UPLOAD_UNKNOWN"},
-		{name: "of many letters", method: "PATCH", url: "/v2/a/blobs/uploads/A-z_0.9=", body: hello, status: 202, wantHeader: map[string]string{"Location": "/v2/a/blobs/uploads/A-z_0.9="}},
-		{name: "of other letters", method: "PATCH", url: "/v2/a/blobs/uploads/%20%22", body: hello, status: 404, wantCode: "BLOB_UPLOAD_UNKNOWN"},
+		{name: "all kinds of valid characters", method: "PATCH", url: "/v2/a/blobs/uploads/A-z_0.9=", body: hello, status: 202, wantHeader: map[string]string{"Location": "/v2/a/blobs/uploads/A-z_0.9="}},
+		{name: "invalid characters", method: "PATCH", url: "/v2/a/blobs/uploads/%20%22", body: hello, status: 404, wantCode: "BLOB_UPLOAD_UNKNOWN"},
 		{name: "a line break", method: "PATCH", url: "/v2/a/blobs/uploads/x%0d%0ay", body: hello, status: 404, wantCode: "BLOB_UPLOAD_UNKNOWN"},
-		{name: "a folder", method: "PATCH", url: "/v2/a/blobs/uploads/%2e%2e", body: hello, status: 404, wantCode: "BLOB_UPLOAD_UNKNOWN"},
+		{name: "the parent folder", method: "PATCH", url: "/v2/a/blobs/uploads/%2e%2e", body: hello, status: 404, wantCode: "BLOB_UPLOAD_UNKNOWN"},
 	})
 }
 
@@ -224,17 +223,17 @@ func TestMount(t *testing.T) {
 		{url: "/v2/b/blobs/" + d, status: 200, wantBody: hello},
 		{url: "/v2/c/blobs/" + d, status: 200, wantBody: hello},
 		{url: "/v2/e/blobs/" + d, status: 404},
-		// A mount is a link of its own.
+		// A mount does not depend on the repository that it came from.
 		{method: "DELETE", url: "/v2/a/blobs/" + d, status: 202},
 		{url: "/v2/b/blobs/" + d, status: 200, wantBody: hello},
 	})
 
-	// The session that a mount falls back to is for the same blob.
+	// The session that a mount falls back to accepts the same blob.
 	w := call{method: "POST", url: "/v2/e/blobs/uploads/?mount=" + sha512("new"), status: 202}.do(t, h)
 	call{method: "PUT", url: w.Header().Get("Location") + "?digest=" + sha512("new"), body: "new", status: 201}.do(t, h)
 }
 
-func TestMountLooksOnlyWhereTheCallerMayPull(t *testing.T) {
+func TestMountRequiresPullAccess(t *testing.T) {
 	inner := registry.New()
 	run(t, inner, []call{pushBlob("secret", hello), pushBlob("open", "open")})
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -254,12 +253,14 @@ func TestUploadLimits(t *testing.T) {
 	loc := start(t, h, "a")
 	run(t, h, []call{
 		{method: "PATCH", url: loc, body: "seven b", status: 202},
-		{name: "a byte too many with what is there", method: "PATCH", url: loc, body: "sixsix", status: 413, wantCode: "SIZE_INVALID"},
+		{name: "a byte too many for the session", method: "PATCH", url: loc, body: "sixsix", status: 413, wantCode: "SIZE_INVALID"},
 		{name: "all that fits", method: "PATCH", url: loc, body: "fives", status: 202, wantHeader: map[string]string{"Range": "0-11"}},
 		{method: "PATCH", url: loc, body: "x", status: 413, wantCode: "SIZE_INVALID"},
 	})
 
-	h = registry.New(registry.WithLimits(registry.Limits{BlobBytes: 12, Uploads: 2}))
+	h = registry.New(
+		registry.WithLimits(registry.Limits{BlobBytes: 12}),
+		registry.WithStore(&registry.MemStore{Limits: registry.MemLimits{Uploads: 2}}))
 	long := hello + "!"
 	loc = start(t, h, "a")
 	run(t, h, []call{
@@ -281,8 +282,8 @@ func TestUploadLimits(t *testing.T) {
 	start(t, h, "a")
 }
 
-// request writes a raw request to a server, as a client that breaks off does,
-// and returns the answer.
+// request writes a raw request to a server, closes the connection for writing, and
+// returns the response.
 func request(t *testing.T, addr, raw string) *http.Response {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
@@ -321,7 +322,7 @@ func TestBodyCutShort(t *testing.T) {
 				{url: "/v2/a/tags/list", status: 404},
 				{url: loc, status: 204, wantHeader: map[string]string{"Range": "0-0"}},
 			})
-			// What came of a PATCH is kept, and where it ended is told.
+			// The received part of a PATCH is kept, and the status reports its size.
 			qt.Check(t, qt.Equals(send("PATCH", loc), 400))
 			run(t, h, []call{
 				{url: loc, status: 204, wantHeader: map[string]string{"Range": "0-4"}},
@@ -338,10 +339,10 @@ func TestExpectContinue(t *testing.T) {
 	for _, c := range []struct {
 		method, url string
 		length      int
-		status      int // of the first answer
+		status      int // of the first response
 	}{
 		{"POST", "/v2/a/blobs/uploads/?digest=" + sha(hello), len(hello), 100},
-		// What will be refused need not be sent.
+		// A body that will be rejected need not be sent.
 		{"POST", "/v2/a/blobs/uploads/?digest=" + sha(hello), 1<<20 + 1, 413},
 		{"PATCH", "/v2/a/blobs/uploads/unknown", len(hello), 404},
 		{"PUT", "/v2/a/manifests/tag", 5 << 20, 413},
@@ -367,7 +368,7 @@ func TestExpectContinue(t *testing.T) {
 type stalled struct {
 	*io.PipeReader
 	w       *io.PipeWriter
-	reading chan struct{} // closed when what was before the stall has been read
+	reading chan struct{} // closed when everything before the stall has been read
 }
 
 func newStalled(before string) *stalled {
@@ -380,35 +381,36 @@ func newStalled(before string) *stalled {
 	return s
 }
 
-// serveStalled serves a request with a stalled body, and returns when the
-// handler waits for the rest of it. The answer comes when the body ends.
+// serveStalled serves a request with a stalled body, and returns when the handler
+// waits for the rest of the body. The channel receives the response when the body
+// ends.
 func serveStalled(h http.Handler, method, url string, body *stalled) <-chan *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, url, body)
 	w := httptest.NewRecorder()
-	answer := make(chan *httptest.ResponseRecorder, 1)
+	response := make(chan *httptest.ResponseRecorder, 1)
 	go func() {
 		h.ServeHTTP(w, r)
-		body.Close() // as a server does: who still writes to it is told
-		answer <- w
+		body.Close() // as a server does, so that later writes fail
+		response <- w
 	}()
 	<-body.reading
-	return answer
+	return response
 }
 
 func TestTwoWritersOfOneSession(t *testing.T) {
 	h := registry.New()
 	loc := start(t, h, "a")
 	body := newStalled("hello")
-	answer := serveStalled(h, "PATCH", loc, body)
+	response := serveStalled(h, "PATCH", loc, body)
 	busy := map[string]string{"Location": loc}
 	run(t, h, []call{
 		{method: "PATCH", url: loc, body: "HELLO", status: 416, wantCode: "BLOB_UPLOAD_INVALID", wantHeader: busy},
 		{method: "PUT", url: loc + "?digest=" + sha("HELLO"), body: "HELLO", status: 416, wantCode: "BLOB_UPLOAD_INVALID", wantHeader: busy},
-		{name: "the status is not held up", url: loc, status: 204},
+		{name: "the status does not wait", url: loc, status: 204},
 	})
 	io.WriteString(body.w, ", world")
 	body.w.Close()
-	qt.Check(t, qt.Equals((<-answer).Code, 202))
+	qt.Check(t, qt.Equals((<-response).Code, 202))
 	run(t, h, []call{
 		{url: loc, status: 204, wantHeader: map[string]string{"Range": "0-11"}},
 		{method: "PUT", url: loc + "?digest=" + sha(hello), status: 201},
@@ -419,11 +421,11 @@ func TestCancelWhileWriting(t *testing.T) {
 	h := registry.New()
 	loc := start(t, h, "a")
 	body := newStalled("hello")
-	answer := serveStalled(h, "PUT", loc+"?digest="+sha(hello), body)
+	response := serveStalled(h, "PUT", loc+"?digest="+sha(hello), body)
 	call{method: "DELETE", url: loc, status: 204}.do(t, h)
 	io.WriteString(body.w, ", world")
 	body.w.Close()
-	qt.Check(t, qt.Equals((<-answer).Code, 404))
+	qt.Check(t, qt.Equals((<-response).Code, 404))
 	call{url: "/v2/a/blobs/" + sha(hello), status: 404}.do(t, h)
 }
 

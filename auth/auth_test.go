@@ -19,15 +19,15 @@ import (
 	"github.com/berth-oci/registry/registrytest"
 )
 
-// users and rules are those of all tests here.
+// users and rules are shared by all tests.
 var users = auth.Users{
-	"alice":  "wonderland",
-	"bob":    "builder",
-	"colon":  "a:b:c",
-	"zoë":    "pässwörd ☂",
-	"maker":  "m",
-	"root":   "toor",
-	"nobody": "n",
+	"alice": "wonderland",
+	"bob":   "builder",
+	"colon": "a:b:c",
+	"zoë":   "pässwörd ☂",
+	"maker": "m",
+	"root":  "toor",
+	"guest": "g",
 }
 
 var rules = auth.Rules{
@@ -41,29 +41,28 @@ var rules = auth.Rules{
 	{User: "root", Repo: "**", Actions: []auth.Action{auth.Pull, auth.Push, auth.Delete, auth.Catalog}},
 }
 
-// answer is an answer that was read to its end.
-type answer struct {
+// response is a response with its body.
+type response struct {
 	*http.Response
 	body string
 }
 
-// code is the spec's error code.
-func (a answer) code() string {
+// code returns the spec's error code.
+func (r response) code() string {
 	var doc struct{ Errors []struct{ Code string } }
-	if json.Unmarshal([]byte(a.body), &doc) != nil || len(doc.Errors) == 0 {
+	if json.Unmarshal([]byte(r.body), &doc) != nil || len(doc.Errors) == 0 {
 		return ""
 	}
 	return doc.Errors[0].Code
 }
 
-// call sends a request to h. The header's fields are given one by one, as
-// "Name: value".
-func call(t testing.TB, h http.Handler, method, target, body string, header ...string) answer {
+// call sends a request to h. Each header has the form "Name: value".
+func call(t testing.TB, h http.Handler, method, target, body string, headers ...string) response {
 	t.Helper()
 	req, err := http.NewRequest(method, "http://registry.test"+target, strings.NewReader(body))
 	qt.Assert(t, qt.IsNil(err))
-	for _, field := range header {
-		name, value, _ := strings.Cut(field, ": ")
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, ": ")
 		req.Header.Add(name, value)
 	}
 	resp, err := registrytest.Transport(h).RoundTrip(req)
@@ -71,23 +70,24 @@ func call(t testing.TB, h http.Handler, method, target, body string, header ...s
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	qt.Assert(t, qt.IsNil(err))
-	return answer{resp, string(text)}
+	return response{resp, string(text)}
 }
 
-// basic is the Authorization field of a user.
+// basic returns the Authorization header of a user.
 func basic(user, password string) string {
 	r := http.Request{Header: make(http.Header)}
 	r.SetBasicAuth(user, password)
 	return "Authorization: " + r.Header.Get("Authorization")
 }
 
-// as is basic of one of users.
+// as returns the Authorization header of one of users.
 func as(user string) string { return basic(user, users[user]) }
 
-// bearer is the Authorization field of a token.
+// bearer returns the Authorization header of a token.
 func bearer(token string) string { return "Authorization: Bearer " + token }
 
-// tokenFor has a token server give a token to one of users, or to nobody.
+// tokenFor requests a token for one of users, or without credentials if user is
+// empty.
 func tokenFor(t testing.TB, s *auth.TokenServer, user string, scopes ...string) string {
 	t.Helper()
 	query := url.Values{"service": {s.Service}, "scope": scopes}
@@ -102,8 +102,8 @@ func tokenFor(t testing.TB, s *auth.TokenServer, user string, scopes ...string) 
 	return doc.Token
 }
 
-// newStore has an image in each of public/image, ns/image and alice/secret,
-// tagged latest.
+// newStore returns a store with an image tagged latest in each of public/image,
+// ns/image and alice/secret.
 func newStore(t testing.TB) *registry.MemStore {
 	s := new(registry.MemStore)
 	for i, repo := range []string{"public/image", "ns/image", "alice/secret"} {
@@ -117,18 +117,18 @@ func newTokenServer() *auth.TokenServer {
 	return &auth.TokenServer{Service: "registry.test", Check: users.Check, Policy: rules.Allow}
 }
 
-// accessTests are requests, by users or by nobody, and whether they are
-// granted: by Basic and by Bearer alike.
+// accessTests are requests, with and without a user, and the responses behind Basic
+// and Bearer.
 var accessTests = []struct {
 	user   string
 	method string
 	target string
-	scope  string // that a challenge asks for
-	want   int    // when granted; 0 if denied
+	scope  string // in the challenge
+	want   int    // the status if granted; 0 if denied
 }{
 	{"", "GET", "/v2/", "", 0},
 	{"alice", "GET", "/v2/", "", 200},
-	{"nobody", "GET", "/v2/", "", 200},
+	{"guest", "GET", "/v2/", "", 200},
 	{"", "GET", "/v2/public/image/tags/list", "repository:public/image:pull", 200},
 	{"", "GET", "/v2/public/image/manifests/latest", "repository:public/image:pull", 200},
 	{"", "HEAD", "/v2/public/image/manifests/latest", "repository:public/image:pull", 200},
@@ -160,7 +160,7 @@ var accessTests = []struct {
 	{"alice", "GET", "/v2/_catalog", "registry:catalog:*", 0},
 	{"root", "GET", "/v2/_catalog", "registry:catalog:*", 200},
 	{"bob", "GET", "/v2/alice/secret/manifests/latest", "repository:alice/secret:pull", 0},
-	// Whether it is there makes no difference to who may not know.
+	// A denied request does not reveal whether the repository exists.
 	{"bob", "GET", "/v2/alice/none/manifests/latest", "repository:alice/none:pull", 0},
 	{"colon", "GET", "/v2/alice/secret/manifests/latest", "repository:alice/secret:pull", 200},
 	{"zoë", "GET", "/v2/alice/secret/manifests/latest", "repository:alice/secret:pull", 200},
@@ -204,8 +204,8 @@ func TestBearer(t *testing.T) {
 				tokens.Opaque = opaque
 				h := auth.Bearer("https://tokens.test/token", "registry.test", tokens.Verify)(registry.New(registry.WithStore(newStore(t))))
 
-				// As a client does: first without a token, then with one for
-				// what the challenge asks.
+				// Like a client: first without a token, then with one for the
+				// scope of the challenge.
 				challenge := `Bearer realm="https://tokens.test/token",service="registry.test"`
 				if test.scope != "" {
 					challenge += `,scope="` + test.scope + `"`
@@ -215,7 +215,7 @@ func TestBearer(t *testing.T) {
 				qt.Assert(t, qt.Equals(a.Header.Get("Www-Authenticate"), challenge))
 				qt.Assert(t, qt.Equals(a.Header.Get("Docker-Distribution-Api-Version"), "registry/2.0"))
 				if test.user == "" && test.scope == "" {
-					return // any token will do, see below
+					return // any token suffices: see below
 				}
 				var scopes []string
 				if test.scope != "" {
@@ -233,15 +233,15 @@ func TestBearer(t *testing.T) {
 		}
 	}
 
-	t.Run("the_token_of_nobody_answers_a_ping", func(t *testing.T) {
+	t.Run("a_ping_with_a_token_without_a_user", func(t *testing.T) {
 		tokens := newTokenServer()
 		h := auth.Bearer("https://tokens.test/token", "registry.test", tokens.Verify)(registry.New())
 		qt.Assert(t, qt.Equals(call(t, h, "GET", "/v2/", "", bearer(tokenFor(t, tokens, ""))).StatusCode, 200))
 	})
 }
 
-// Nothing of a repository that a user may not pull gets out by a mount, not
-// even that there is such a blob.
+// TestMount checks that a mount reveals nothing about a repository that the user
+// may not pull from, not even that it has a blob.
 func TestMount(t *testing.T) {
 	const secret = "a secret"
 	d := digest.FromString(secret)
@@ -252,12 +252,12 @@ func TestMount(t *testing.T) {
 		from string
 		want int
 	}{
-		{"from_where_the_user_may_pull", "alice", "&from=alice/secret", 201},
-		{"from_anywhere_finds_it_there", "alice", "", 201},
-		{"from_where_the_user_may_not_pull", "bob", "&from=alice/secret", 202},
-		{"from_anywhere_looks_not_there", "bob", "", 202},
-		{"from_where_it_is_not", "bob", "&from=public/image", 202},
-		{"from_no_such_repository", "bob", "&from=alice/none", 202},
+		{"from_an_allowed_repository", "alice", "&from=alice/secret", 201},
+		{"from_any_repository_finds_an_allowed_one", "alice", "", 201},
+		{"from_a_forbidden_repository", "bob", "&from=alice/secret", 202},
+		{"from_any_repository_skips_a_forbidden_one", "bob", "", 202},
+		{"from_a_repository_without_the_blob", "bob", "&from=public/image", 202},
+		{"from_an_unknown_repository", "bob", "&from=alice/none", 202},
 	} {
 		target := "/v2/" + test.user + "/mine/blobs/uploads/?mount=" + string(d) + test.from
 		new := func(t *testing.T) *registry.MemStore {
@@ -281,7 +281,8 @@ func TestMount(t *testing.T) {
 	}
 }
 
-// Who may create tags, and not move them, can't move one in any way.
+// TestCreate checks that a user who may create tags but not move them can't move
+// one in any way.
 func TestCreate(t *testing.T) {
 	const (
 		octets = "application/octet-stream"
@@ -296,7 +297,7 @@ func TestCreate(t *testing.T) {
 	}{
 		{"a_new_tag", "manifests/new", second, nil, 201, first},
 		{"an_existing_tag", "manifests/latest", second, nil, 403, first},
-		{"an_existing_tag_with_what_it_has", "manifests/latest", first, nil, 201, first},
+		{"an_existing_tag_with_the_same_manifest", "manifests/latest", first, nil, 201, first},
 		{"by_digest", "manifests/" + string(digest.FromString(second)), second, nil, 201, first},
 		{"by_digest_with_an_existing_tag", "manifests/" + string(digest.FromString(second)) + "?tag=new&tag=latest", second, nil, 403, first},
 		{"with_the_right_If-Match", "manifests/latest", second, []string{`If-Match: "` + string(digest.FromString(first)) + `"`}, 403, first},
@@ -316,7 +317,7 @@ func TestCreate(t *testing.T) {
 				} {
 					header := append([]string{name, "Content-Type: " + octets}, test.header...)
 					a := call(t, h, "PUT", "/v2/ns/image/"+test.target, test.body, header...)
-					if user == "alice" { // who may move it
+					if user == "alice" { // may move it
 						qt.Assert(t, qt.Equals(a.StatusCode == 403, false))
 						continue
 					}
@@ -357,14 +358,20 @@ func TestRules(t *testing.T) {
 		{"", "a", false},
 	} {
 		r := auth.Rules{{User: "u", Repo: test.pattern, Actions: []auth.Action{auth.Pull}}}
-		qt.Check(t, qt.Equals(r.Allow("u", test.repo, auth.Pull), test.want), qt.Commentf("%q %q", test.pattern, test.repo))
-		qt.Check(t, qt.IsFalse(r.Allow("u", test.repo, auth.Push)))
-		qt.Check(t, qt.IsFalse(r.Allow("other", test.repo, auth.Pull)))
-		qt.Check(t, qt.IsFalse(r.Allow("", test.repo, auth.Pull)))
+		allow := func(user string, action auth.Action) bool {
+			err := r.Allow(t.Context(), user, action, registry.Request{Repo: test.repo})
+			qt.Check(t, qt.IsTrue(err == nil || err == registry.ErrDenied))
+			return err == nil
+		}
+		qt.Check(t, qt.Equals(allow("u", auth.Pull), test.want), qt.Commentf("%q %q", test.pattern, test.repo))
+		qt.Check(t, qt.IsFalse(allow("u", auth.Push)))
+		qt.Check(t, qt.IsFalse(allow("other", auth.Pull)))
+		qt.Check(t, qt.IsFalse(allow("", auth.Pull)))
 	}
 }
 
-// Without a policy, users may do everything and others nothing.
+// TestNilPolicy checks that without a policy users may do everything, and clients
+// without credentials nothing.
 func TestNilPolicy(t *testing.T) {
 	tokens := &auth.TokenServer{Service: "s", Check: users.Check}
 	h := auth.Bearer("r", "registry.test", tokens.Verify)(registry.New(registry.WithStore(newStore(t))))

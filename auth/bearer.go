@@ -1,26 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Tokens with each request: RFC 6750, as the token protocol of the Docker
-// registry has it.
+// Tokens with each request: RFC 6750, as in the token protocol of the Docker
+// registry.
 
 package auth
 
 import (
+	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/berth-oci/registry"
 )
 
-// Token is what a token says that was verified.
+// Token is the content of a verified token.
 type Token struct {
 	// User is the user's name, empty for a client without credentials.
 	User string
-	// Grants are what the bearer may do.
+	// Grants are the rights of the bearer.
 	Grants []Grant
-	// Expires is when it ends.
+	// Expires is when the token expires.
 	Expires time.Time
 }
 
@@ -28,58 +30,64 @@ type Token struct {
 type Grant struct {
 	// Type is "repository" or "registry".
 	Type string `json:"type"`
-	// Name is the repository's name, or "catalog" where Type is "registry".
+	// Name is the repository's name, or "catalog" if Type is "registry".
 	Name string `json:"name"`
-	// Actions are, of a repository, those of this package but for Catalog; of
-	// the catalog, "*". "*" of a repository is all of them.
+	// Actions are granted in the repository: Pull, Push, Create, Delete or
+	// "*", which is all of them. For the catalog, the only one is "*".
 	Actions []string `json:"actions"`
 }
 
-// may reports whether the token grants an action.
-func (t Token) may(repo string, action Action) bool {
-	kind, name := "repository", repo
+// check decides like a Policy that allows exactly the token's grants.
+func (t Token) check(action Action, req registry.Request) error {
+	kind, name, granted := "repository", req.Repo, action
 	if action == Catalog {
-		kind, name, action = "registry", "catalog", "*"
+		kind, name, granted = "registry", "catalog", "*"
 	}
-	for _, g := range t.Grants {
-		if g.Type != kind || g.Name != name {
-			continue
-		}
-		for _, a := range g.Actions {
-			if a == string(action) || a == "*" {
-				return true
-			}
-		}
+	switch {
+	case t.grants(kind, name, granted):
+		return nil
+	case action == Push && t.grants(kind, name, Create):
+		return ErrCreateOnly
 	}
-	return false
+	return registry.ErrDenied
 }
 
-// ErrTokenInvalid is said of a token that is malformed, forged, expired, not yet
-// valid or for another service.
+func (t Token) grants(kind, name string, action Action) bool {
+	return slices.ContainsFunc(t.Grants, func(g Grant) bool {
+		return g.Type == kind && g.Name == name &&
+			(slices.Contains(g.Actions, string(action)) || slices.Contains(g.Actions, "*"))
+	})
+}
+
+// ErrTokenInvalid is returned for a token that is malformed, forged, expired, not
+// yet valid or meant for another service.
 var ErrTokenInvalid = errors.New("invalid token")
 
-// Bearer is middleware that takes tokens (RFC 6750) for service, the registry's
-// name, of the token server at the URL realm; clients learn both by a
-// challenge. What a token says, verify tells: [TokenServer.Verify] or
-// [JWT.Verify].
+// Bearer is middleware that accepts tokens (RFC 6750) for service, the
+// registry's name, issued by the token server at the URL realm. A challenge tells
+// clients both. The function verify returns a token's content, as
+// [TokenServer.Verify] and [JWT.Verify] do; ErrTokenInvalid, or an error that
+// wraps it, if the token is not valid; and any other error if the verification
+// fails.
 //
-// It answers 401 UNAUTHORIZED, with what the client is to ask the token server
-// for, to a request without a token, with one that verify returns an error for
-// (error="invalid_token"), or with one that does not grant what was asked
-// (error="insufficient_scope").
+// It responds with 401 UNAUTHORIZED, and the scope to request from the token
+// server, to a request without a token, with an invalid one
+// (error="invalid_token"), or with one that does not grant the needed right
+// (error="insufficient_scope"). The last is not a 403, because clients request a
+// token with more rights only after a 401.
 //
-// The last is a 401 too, and no 403: clients go to the token server for more
-// on a 401 alone.
-func Bearer(realm, service string, verify func(token string) (Token, error)) func(http.Handler) http.Handler {
+// If verify fails, it responds with 503 UNAVAILABLE, or with the error that
+// verify returns: see the package documentation.
+func Bearer(realm, service string, verify func(ctx context.Context, token string) (Token, error)) func(http.Handler) http.Handler {
 	challenge := "Bearer realm=" + quote(realm) + ",service=" + quote(service)
 	return func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			req, _ := registry.ParseRequest(r)
-			need := needs(req)
-			refused := func(fault string) {
+			action := neededAction(req)
+			reject := func(fault string) {
 				err := *registry.ErrUnauthorized
 				c := challenge
-				if scope := need.scope(); scope != "" {
+				if scope := neededScope(action, req.Repo); scope != "" {
 					c += ",scope=" + quote(scope)
 				}
 				if fault != "" {
@@ -87,27 +95,31 @@ func Bearer(realm, service string, verify func(token string) (Token, error)) fun
 					err.Message = strings.ReplaceAll(fault, "_", " ")
 				}
 				err.Header = http.Header{"Www-Authenticate": {c}}
-				refuse(w, r, &err)
+				writeError(w, r, &err)
 			}
 
-			fields := r.Header.Values("Authorization")
-			if len(fields) == 0 {
-				refused("")
+			headers := r.Header.Values("Authorization")
+			if len(headers) == 0 {
+				reject("")
 				return
 			}
-			scheme, encoded, ok := strings.Cut(fields[0], " ")
-			if !ok || !strings.EqualFold(scheme, "Bearer") || len(fields) > 1 {
-				refused("invalid_token")
+			scheme, encoded, ok := strings.Cut(headers[0], " ")
+			if !ok || !strings.EqualFold(scheme, "Bearer") || len(headers) > 1 {
+				reject("invalid_token")
 				return
 			}
-			token, err := verify(strings.TrimLeft(encoded, " "))
+			token, err := verify(r.Context(), strings.TrimLeft(encoded, " "))
+			switch {
+			case errors.Is(err, ErrTokenInvalid) || errors.Is(err, registry.ErrUnauthorized):
+				reject("invalid_token")
+				return
+			case err != nil:
+				writeError(w, r, err)
+				return
+			}
+			ctx, err := admit(r.Context(), action, req, token.check)
 			if err != nil {
-				refused("invalid_token")
-				return
-			}
-			ctx, ok := admit(r.Context(), need, token.may)
-			if !ok {
-				refused("insufficient_scope")
+				reject("insufficient_scope")
 				return
 			}
 			h.ServeHTTP(w, r.WithContext(withUser(ctx, token.User)))
@@ -115,16 +127,17 @@ func Bearer(realm, service string, verify func(token string) (Token, error)) fun
 	}
 }
 
-// scope is what to ask a token server for. Who pushes also pulls: clients look
-// first for what is there already.
-func (a access) scope() string {
-	switch a.action {
+// neededScope returns the scope to request from a token server for an action.
+// For Push it includes pull, because clients check which content the registry has
+// before they push.
+func neededScope(action Action, repo string) string {
+	switch action {
 	case "":
 		return ""
 	case Catalog:
 		return "registry:catalog:*"
 	case Push:
-		return "repository:" + a.repo + ":pull,push"
+		return "repository:" + repo + ":pull,push"
 	}
-	return "repository:" + a.repo + ":" + string(a.action)
+	return "repository:" + repo + ":" + string(action)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package auth puts a registry behind authentication, as middleware that asks
-// [registry.ParseRequest] what a request needs.
+// Package auth provides middleware that restricts access to a registry. It uses
+// [registry.ParseRequest] to determine the right that a request needs.
 //
 //	tokens := &auth.TokenServer{
 //		Service: "registry.example",
@@ -13,20 +13,34 @@
 //
 // # Basics
 //
-// [Basic] takes passwords with each request. [Bearer] takes tokens that a
-// token server gave, by the token protocol of the Docker registry, which all
-// clients speak: [TokenServer] is one, and [JWT] verifies the tokens of
-// another. Who may do what is a [Policy]; [Rules] is one.
+// [Basic] accepts passwords with each request. [Bearer] accepts tokens issued by
+// a token server, in the token protocol of the Docker registry, which all
+// clients speak: [TokenServer] is one, and [JWT] verifies the tokens of others.
+// A [Check] verifies passwords, and [Users] provides one. A [Policy] decides what
+// each user may do, and [Rules] provide one.
 //
-// Without credentials, nothing of the registry answers but what the policy
-// grants to everyone, and /v2/ never does: clients learn from its 401 how to
-// authenticate. A mount of a blob from another
-// repository needs the right to pull there, and is an ordinary upload without
-// it: what a client may not pull, it is told nothing of.
+// A client without credentials has only the rights that the policy grants to
+// everyone. It always gets a 401 for /v2/, since that response tells clients how
+// to authenticate. Mounting a blob from another repository requires the right to
+// pull from there. Without it the mount becomes an ordinary upload, and reveals
+// nothing about the other repository.
+//
+// # Failures
+//
+// Checks, policies and the verification of tokens may depend on a directory or a
+// database. If that fails, they return an error other than [ErrCredentials],
+// [registry.ErrDenied] and [ErrTokenInvalid]: the request gets 503 UNAVAILABLE,
+// so that clients retry instead of discarding their credentials. The error's
+// text is not sent to the client. To choose another response, return an error
+// that wraps a [registry.Error]; its entire text is sent.
+//
+// An error that wraps [registry.ErrUnauthorized] is not a failure: it rejects
+// the credentials, or denies the action.
 //
 // # Caveats
 //
-// Credentials are as safe as the connection: serve HTTPS. Tokens hold until
-// they expire; nothing revokes one. The ns parameter (section "Registry
-// Proxying") is no part of a policy, which sees the repository's name alone.
+// Credentials are as safe as the connection: serve HTTPS. Tokens are valid until
+// they expire and can't be revoked. Tokens and Rules identify repositories by
+// name alone, and so do not distinguish the ns parameter (section "Registry
+// Proxying") or tags: only a Policy passed to Basic sees those.
 package auth

@@ -3,6 +3,7 @@
 package auth_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/ed25519"
 	"encoding/json"
@@ -11,12 +12,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
+	"strings"
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/auth"
 )
 
-// get asks for a URL, with a user's password or a token where they are not
+// get sends a GET request, with a user's password or a token unless they are
 // empty.
 func get(url, user, password, token string) (status string, header http.Header, body string) {
 	req, err := http.NewRequest("GET", url, nil)
@@ -74,23 +77,23 @@ func ExampleBearer() {
 	defer server.Close()
 
 	_, _, body := get(tokenServer.URL+"?service=registry.example&scope=repository:public/app:pull", "", "", "")
-	var answer struct {
+	var response struct {
 		Token string
 	}
-	if err := json.Unmarshal([]byte(body), &answer); err != nil {
+	if err := json.Unmarshal([]byte(body), &response); err != nil {
 		fmt.Println(err)
 		return
 	}
 	status, _, _ := get(server.URL+"/v2/public/app/manifests/latest", "", "", "")
 	fmt.Println("without a token:", status)
-	status, _, _ = get(server.URL+"/v2/public/app/manifests/latest", "", "", answer.Token)
+	status, _, _ = get(server.URL+"/v2/public/app/manifests/latest", "", "", response.Token)
 	fmt.Println("with one:", status)
-	status, _, _ = get(server.URL+"/v2/private/app/manifests/latest", "", "", answer.Token)
-	fmt.Println("elsewhere:", status)
+	status, _, _ = get(server.URL+"/v2/private/app/manifests/latest", "", "", response.Token)
+	fmt.Println("in another repository:", status)
 	// Output:
 	// without a token: 401 Unauthorized
 	// with one: 404 Not Found
-	// elsewhere: 401 Unauthorized
+	// in another repository: 401 Unauthorized
 }
 
 func ExampleTokenServer() {
@@ -114,55 +117,54 @@ func ExampleTokenServer() {
 		return
 	}
 	defer resp.Body.Close()
-	var answer struct {
+	var response struct {
 		AccessToken string `json:"access_token"`
 		ExpiresIn   int    `json:"expires_in"`
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+	if err := json.NewDecoder(resp.Body).Decode(&response); err != nil {
 		fmt.Println(err)
 		return
 	}
-	token, err := tokens.Verify(answer.AccessToken)
-	fmt.Println(token.User, token.Grants, answer.ExpiresIn, err)
+	token, err := tokens.Verify(context.Background(), response.AccessToken)
+	fmt.Println(token.User, token.Grants, response.ExpiresIn, err)
 	// Output: alice [{repository alice/app [pull]}] 300 <nil>
 }
 
 func ExampleTokenServer_Verify() {
 	tokens := &auth.TokenServer{Service: "registry.example"}
-	_, err := tokens.Verify("made up")
+	_, err := tokens.Verify(context.Background(), "made up")
 	fmt.Println(err)
 	// Output: invalid token
 }
 
 func ExampleJWT() {
-	// The key of a token server elsewhere, of which the registry has the
-	// public half.
+	// The token server has the private key, the registry only the public one.
 	_, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	elsewhere := httptest.NewServer(&auth.TokenServer{Service: "registry.example", Key: key})
-	defer elsewhere.Close()
+	tokenServer := httptest.NewServer(&auth.TokenServer{Service: "registry.example", Key: key})
+	defer tokenServer.Close()
 	keys := []crypto.PublicKey{key.Public()}
-	server := httptest.NewServer(auth.Bearer(elsewhere.URL, "registry.example", auth.JWT{Service: "registry.example", Keys: keys}.Verify)(registry.New()))
+	server := httptest.NewServer(auth.Bearer(tokenServer.URL, "registry.example", auth.JWT{Service: "registry.example", Keys: keys}.Verify)(registry.New()))
 	defer server.Close()
 
-	_, _, body := get(elsewhere.URL, "", "", "")
-	var answer struct {
+	_, _, body := get(tokenServer.URL, "", "", "")
+	var response struct {
 		Token string
 	}
-	if err := json.Unmarshal([]byte(body), &answer); err != nil {
+	if err := json.Unmarshal([]byte(body), &response); err != nil {
 		fmt.Println(err)
 		return
 	}
-	status, _, _ := get(server.URL+"/v2/", "", "", answer.Token)
+	status, _, _ := get(server.URL+"/v2/", "", "", response.Token)
 	fmt.Println(status)
 	// Output: 200 OK
 }
 
 func ExampleJWT_Verify() {
-	_, err := auth.JWT{Service: "registry.example"}.Verify("eyJhbGciOiJub25lIn0.e30.")
+	_, err := auth.JWT{Service: "registry.example"}.Verify(context.Background(), "eyJhbGciOiJub25lIn0.e30.")
 	fmt.Println(err)
 	// Output: invalid token
 }
@@ -172,19 +174,52 @@ func ExampleRules_Allow() {
 		{User: "*", Repo: "public/**", Actions: []auth.Action{auth.Pull}},
 		{User: "ci", Repo: "*/app", Actions: []auth.Action{auth.Pull, auth.Create}},
 	}
-	fmt.Println(policy.Allow("", "public/a/b", auth.Pull))
-	fmt.Println(policy.Allow("ci", "team/app", auth.Create))
-	fmt.Println(policy.Allow("ci", "team/app", auth.Push))
+	ctx := context.Background()
+	fmt.Println(policy.Allow(ctx, "", auth.Pull, registry.Request{Repo: "public/a/b"}))
+	fmt.Println(policy.Allow(ctx, "ci", auth.Push, registry.Request{Repo: "team/app"}))
+	fmt.Println(policy.Allow(ctx, "ci", auth.Delete, registry.Request{Repo: "team/app"}))
 	// Output:
-	// true
-	// true
-	// false
+	// <nil>
+	// requested access to the resource is denied: existing tags may not be moved
+	// requested access to the resource is denied
 }
 
 func ExampleUsers_Check() {
 	users := auth.Users{"alice": "wonderland"}
-	fmt.Println(users.Check("alice", "wonderland"), users.Check("alice", "guess"), users.Check("bob", ""))
-	// Output: true false false
+	ctx := context.Background()
+	fmt.Println(users.Check(ctx, "alice", "wonderland"))
+	fmt.Println(users.Check(ctx, "alice", "guess"))
+	fmt.Println(users.Check(ctx, "bob", ""))
+	// Output:
+	// <nil>
+	// wrong user name or password
+	// wrong user name or password
+}
+
+// A policy sees the entire request. This one rejects pushes of one tag.
+func ExamplePolicy() {
+	users := auth.Users{"alice": "wonderland"}
+	policy := func(_ context.Context, user string, action auth.Action, req registry.Request) error {
+		switch {
+		case user == "":
+			return registry.ErrDenied
+		case action == auth.Push && (req.Tag == "stable" || slices.Contains(req.Tags, "stable")):
+			return fmt.Errorf("%w: the tag stable is protected", registry.ErrDenied)
+		}
+		return nil
+	}
+	h := auth.Basic("registry", users.Check, policy)(registry.New())
+
+	for _, tag := range []string{"latest", "stable"} {
+		r := httptest.NewRequest("PUT", "/v2/app/manifests/"+tag, strings.NewReader("{}"))
+		r.SetBasicAuth("alice", "wonderland")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		fmt.Println(tag, w.Code)
+	}
+	// Output:
+	// latest 201
+	// stable 403
 }
 
 func ExampleUser() {

@@ -20,8 +20,8 @@ import (
 	"github.com/berth-oci/registry/auth"
 )
 
-// The flow of a client of the Docker registry's API, V2, over real
-// connections: token, push in chunks, pull; all of it through auth.
+// TestV2Flow follows a client of the Docker Registry HTTP API V2 over real
+// connections, with authentication: token, push in chunks, pull.
 func TestV2Flow(t *testing.T) {
 	tokens := newTokenServer()
 	tokenHost := httptest.NewServer(tokens)
@@ -29,8 +29,8 @@ func TestV2Flow(t *testing.T) {
 	host := httptest.NewServer(auth.Bearer(tokenHost.URL+"/token", "registry.test", tokens.Verify)(registry.New()))
 	defer host.Close()
 
-	// send sends a request as it is, with a token unless that is empty.
-	send := func(token, method, target, body string, header ...string) answer {
+	// send sends a request, with a token unless it is empty.
+	send := func(token, method, target, body string, headers ...string) response {
 		t.Helper()
 		if !strings.HasPrefix(target, "http") {
 			target = host.URL + target
@@ -38,10 +38,10 @@ func TestV2Flow(t *testing.T) {
 		req, err := http.NewRequest(method, target, strings.NewReader(body))
 		qt.Assert(t, qt.IsNil(err))
 		if token != "" {
-			header = append(header, token)
+			headers = append(headers, token)
 		}
-		for _, field := range header {
-			name, value, _ := strings.Cut(field, ": ")
+		for _, header := range headers {
+			name, value, _ := strings.Cut(header, ": ")
 			req.Header.Set(name, value)
 		}
 		resp, err := http.DefaultClient.Do(req)
@@ -49,38 +49,39 @@ func TestV2Flow(t *testing.T) {
 		defer resp.Body.Close()
 		text, err := io.ReadAll(resp.Body)
 		qt.Assert(t, qt.IsNil(err))
-		return answer{resp, string(text)}
+		return response{resp, string(text)}
 	}
-	want := func(a answer, status int, code string) answer {
+	want := func(a response, status int, code string) response {
 		t.Helper()
 		qt.Assert(t, qt.Equals(a.StatusCode, status), qt.Commentf("%s %s: %s", a.Request.Method, a.Request.URL, a.body))
 		qt.Assert(t, qt.Equals(a.code(), code))
 		return a
 	}
 
-	// The ping tells where to get a token.
+	// The challenge to a ping names the token server.
 	a := want(send("", "GET", "/v2/", ""), 401, "UNAUTHORIZED")
 	qt.Assert(t, qt.Equals(a.Header.Get("Docker-Distribution-Api-Version"), "registry/2.0"))
 	qt.Assert(t, qt.Equals(a.Header.Get("Www-Authenticate"), `Bearer realm="`+tokenHost.URL+`/token",service="registry.test"`))
 
 	// A token for an account, a service and a scope.
-	ask := func(service, scope, credentials string) answer {
+	requestToken := func(service, scope, credentials string) response {
 		t.Helper()
 		query := url.Values{"account": {"alice"}, "service": {service}, "scope": {scope}}
 		return send(credentials, "GET", tokenHost.URL+"/token?"+query.Encode(), "")
 	}
 	const scope = "repository:ns/name:push,pull"
-	want(ask("registry.test", scope, basic("alice", "wrong")), 401, "UNAUTHORIZED")
-	want(ask("registry.test", scope, basic("carol", "wonderland")), 401, "UNAUTHORIZED")
-	want(ask("another.test", scope, as("alice")), 400, "UNSUPPORTED")
-	a = want(ask("registry.test", scope, as("alice")), 200, "")
-	var g given
+	want(requestToken("registry.test", scope, basic("alice", "wrong")), 401, "UNAUTHORIZED")
+	want(requestToken("registry.test", scope, basic("carol", "wonderland")), 401, "UNAUTHORIZED")
+	want(requestToken("another.test", scope, as("alice")), 400, "UNSUPPORTED")
+	a = want(requestToken("registry.test", scope, as("alice")), 200, "")
+	var g tokenResponse
 	qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(a.body), &g)))
 	token := bearer(g.Token)
 
 	want(send(token, "GET", "/v2/", ""), 200, "")
 	want(send(token, "GET", "/v2/ns/name/manifests/latest", ""), 404, "NAME_UNKNOWN")
-	// No right: to another repository, and of one without it to this.
+	// Requests without the needed right: in another repository, to delete, and by
+	// another user.
 	a = want(send(token, "GET", "/v2/ns/other/manifests/latest", ""), 401, "UNAUTHORIZED")
 	qt.Assert(t, qt.StringContains(a.Header.Get("Www-Authenticate"), `scope="repository:ns/other:pull",error="insufficient_scope"`))
 	want(send(token, "DELETE", "/v2/ns/name/manifests/latest", ""), 401, "UNAUTHORIZED")
@@ -97,7 +98,7 @@ func TestV2Flow(t *testing.T) {
 		chunk := fmt.Sprintf("Content-Range: %d-%d", sent, sent+9)
 		a = want(send(token, "PATCH", location, blob[sent:sent+10], chunk, "Content-Type: application/octet-stream"), 202, "")
 		location = a.Header.Get("Location")
-		for _, a := range []answer{a, want(send(token, "GET", location, ""), 204, "")} {
+		for _, a := range []response{a, want(send(token, "GET", location, ""), 204, "")} {
 			qt.Assert(t, qt.Equals(a.Header.Get("Range"), fmt.Sprintf("0-%d", sent+9)))
 		}
 	}
@@ -117,7 +118,7 @@ func TestV2Flow(t *testing.T) {
 	want(send(token, "PATCH", location, "more"), 404, "BLOB_UPLOAD_UNKNOWN")
 	want(send(token, "DELETE", location, ""), 404, "BLOB_UPLOAD_UNKNOWN")
 
-	// A manifest that names a blob which is not there.
+	// A manifest that names a missing blob is rejected.
 	const image = "Content-Type: application/vnd.docker.distribution.manifest.v2+json"
 	manifest := func(layer digest.Digest) string {
 		return fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":{"mediaType":"application/vnd.docker.container.image.v1+json","digest":"%s","size":36},"layers":[{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","digest":"%s","size":36}]}`, d, layer)
@@ -127,7 +128,7 @@ func TestV2Flow(t *testing.T) {
 	want(send(token, "PUT", "/v2/ns/name/manifests/latest", manifest(d), image), 201, "")
 	qt.Assert(t, qt.Equals(want(send(token, "GET", "/v2/ns/name/manifests/latest", ""), 200, "").body, manifest(d)))
 
-	// A Docker schema 1 manifest, signed: its digest is of what was signed.
+	// The digest of a signed Docker schema 1 manifest is that of its payload.
 	payload := fmt.Sprintf("{\n   \"schemaVersion\": 1,\n   \"name\": \"ns/name\",\n   \"tag\": \"old\",\n   \"fsLayers\": [{\"blobSum\": %q}],\n   \"history\": []\n}", d)
 	length := strings.LastIndex(payload, "\n}")
 	protected := base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"formatLength":%d,"formatTail":%q}`, length, base64.RawURLEncoding.EncodeToString([]byte("\n}"))))

@@ -7,6 +7,7 @@ package auth
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -23,23 +24,22 @@ import (
 	"time"
 )
 
-// JWT verifies JSON Web Tokens that a token server elsewhere has signed.
+// JWT verifies JSON Web Tokens that another token server has signed.
 type JWT struct {
-	// Service is the registry's name, which a token's audience must have.
+	// Service is the registry's name, which a token's audience must contain.
 	Service string
-	// Issuer, unless empty, is the one whose tokens are taken.
+	// Issuer, unless empty, is the required issuer.
 	Issuer string
-	// Keys are those that it may have signed with: each an ed25519.PublicKey
-	// (alg EdDSA) or an *ecdsa.PublicKey on P-256 (alg ES256). The key says
-	// which algorithm a signature must be of; the token's word for it must
-	// agree.
+	// Keys are the accepted keys: each an ed25519.PublicKey (alg EdDSA) or an
+	// *ecdsa.PublicKey on P-256 (alg ES256). The key determines the algorithm,
+	// and the token's header must agree with it.
 	Keys []crypto.PublicKey
 }
 
-// Verify checks a token's signature, its audience, its issuer, and that now is
-// between its nbf and its exp, without leeway. A token without exp is invalid.
+// Verify checks a token's signature, audience, issuer, and that the current time
+// is between its nbf and its exp, without leeway. A token without exp is invalid.
 // Errors: ErrTokenInvalid.
-func (j JWT) Verify(token string) (Token, error) {
+func (j JWT) Verify(_ context.Context, token string) (Token, error) {
 	c, err := j.open(typeAccess, token)
 	if err != nil {
 		return Token{}, err
@@ -47,7 +47,7 @@ func (j JWT) Verify(token string) (Token, error) {
 	return c.token(), nil
 }
 
-// claims are those of a token.
+// claims are the claims of a token.
 type claims struct {
 	Issuer    string   `json:"iss,omitempty"`
 	Subject   string   `json:"sub"`
@@ -87,8 +87,8 @@ func date(t time.Time) *numeric {
 	return &n
 }
 
-// The types of tokens: a refresh token is of no use to the registry, and an
-// access token of none to the token server.
+// The types of tokens. The registry rejects refresh tokens, and the token server
+// rejects access tokens.
 const (
 	typeAccess  = "JWT"
 	typeRefresh = "refresh+jwt"
@@ -97,17 +97,18 @@ const (
 type jwtHeader struct {
 	Type      string `json:"typ"`
 	Algorithm string `json:"alg"`
-	// Extensions that must be understood; none is here: RFC 7515 section
-	// 4.1.11.
+	// Critical lists extensions that a verifier must support (RFC 7515 section
+	// 4.1.11). JWT supports none.
 	Critical []string `json:"crit,omitempty"`
 }
 
-// maxToken bounds what is looked into, in bytes.
+// maxToken is the maximum size of a token in bytes.
 const maxToken = 64 << 10
 
-// maxDate is the end of the year 9999, in seconds: a later one overflows.
+// maxDate is the end of the year 9999, in seconds. Later dates could overflow.
 const maxDate = 253402300799
 
+// open verifies a token of the given type and returns its claims.
 func (j JWT) open(kind, token string) (claims, error) {
 	fail := func() (claims, error) { return claims{}, ErrTokenInvalid }
 	if len(token) > maxToken {
@@ -152,11 +153,12 @@ func cutLast(s string, sep byte) (before, after string, found bool) {
 	return s, "", false
 }
 
-// encoding is base64url without padding, in its only form.
+// encoding is base64url without padding. It is strict, so that each value has
+// only one encoding.
 var encoding = base64.RawURLEncoding.Strict()
 
 func decode(s string, v any) bool {
-	// A line break is not base64url, whatever the decoder has it.
+	// The decoder ignores line breaks, which are not base64url.
 	if strings.ContainsAny(s, "\r\n") {
 		return false
 	}
@@ -164,7 +166,7 @@ func decode(s string, v any) bool {
 	return err == nil && len(data) > 0 && data[0] == '{' && json.Unmarshal(data, v) == nil
 }
 
-// verify reports whether signature is one of key by the named algorithm.
+// verify reports whether signature is a signature of key by the named algorithm.
 func verify(key crypto.PublicKey, algorithm string, signed, signature []byte) bool {
 	switch key := key.(type) {
 	case ed25519.PublicKey:
@@ -179,8 +181,8 @@ func verify(key crypto.PublicKey, algorithm string, signed, signature []byte) bo
 	return false
 }
 
-// sign makes a token. Errors: those of the key, and one for a key of a kind
-// that JWT has not.
+// sign returns a signed token. Errors: those of the key, and one if JWT does not
+// support the type of the key.
 func sign(key crypto.Signer, kind string, c claims) (string, error) {
 	header := jwtHeader{Type: kind}
 	switch public := key.Public().(type) {
@@ -202,7 +204,7 @@ func sign(key crypto.Signer, kind string, c claims) (string, error) {
 	} else {
 		sum := sha256.Sum256(signed)
 		if signature, err = key.Sign(rand.Reader, sum[:], crypto.SHA256); err == nil {
-			signature, err = fixed(signature)
+			signature, err = fixedSize(signature)
 		}
 	}
 	if err != nil {
@@ -216,9 +218,9 @@ func encode(v any) []byte {
 	return encoding.AppendEncode(nil, data)
 }
 
-// fixed turns an ECDSA signature in ASN.1 into JWS's form: RFC 7518 section
-// 3.4.
-func fixed(der []byte) ([]byte, error) {
+// fixedSize converts an ECDSA signature from ASN.1 to the form of JWS: RFC 7518
+// section 3.4.
+func fixedSize(der []byte) ([]byte, error) {
 	var sig struct{ R, S *big.Int }
 	if _, err := asn1.Unmarshal(der, &sig); err != nil {
 		return nil, err

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Who may do what: what a request needs, and policies that grant it.
+// Authorization: the right that a request needs, and policies that grant it.
 
 package auth
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
+	"errors"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -15,54 +15,88 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// Action is something that a user may do.
+// Action is a right in a repository, or the right to list them.
 type Action string
 
 const (
-	// Pull is to read a repository: blobs, manifests, tags and referrers.
+	// Pull is the right to read a repository: its blobs, manifests, tags and
+	// referrers.
 	Pull Action = "pull"
-	// Push is to add to a repository, and to move its tags.
+	// Push is the right to add to a repository and to move its tags.
 	Push Action = "push"
-	// Create is Push without the right to move a tag that is there.
+	// Create is Push without the right to move existing tags, in Rules and
+	// Grants. A Policy is called for Push instead, and returns ErrCreateOnly.
 	Create Action = "create"
-	// Delete is to delete blobs, manifests and tags.
+	// Delete is the right to delete blobs, manifests and tags.
 	Delete Action = "delete"
-	// Catalog is to list the repositories, all of them. It is asked for with
-	// no repository.
+	// Catalog is the right to list all repositories.
 	Catalog Action = "catalog"
 )
 
-// Policy tells whether a user may do something in a repository. The user is
-// empty for a client without credentials, the repository for Catalog. It is
-// asked for Create only where it denies Push. A nil Policy lets every user do
-// everything, and a client without credentials nothing.
-type Policy func(user, repo string, action Action) bool
+// ErrCreateOnly is returned by a [Policy] for Push if the user may create tags but
+// not move them. A push that would move a tag is rejected. For other actions it
+// is an ordinary denial.
+var ErrCreateOnly = fmt.Errorf("%w: existing tags may not be moved", registry.ErrDenied)
 
-func (p Policy) allows(user, repo string, action Action) bool {
-	if p == nil {
-		return user != ""
+// Policy decides whether a user may take an action. It returns nil to allow it,
+// registry.ErrDenied (or an error that wraps it) to deny it, and any other error
+// if the policy fails: see the package documentation. The user is empty for a
+// client without credentials. A nil Policy allows users everything, and clients
+// without credentials nothing.
+//
+// [Basic] passes the parsed request. For Catalog its Repo is empty; the tags of a
+// push are in Tag or in Tags. In two cases only Repo is set:
+//   - A [TokenServer] issues tokens that are valid for every request to a
+//     repository. A policy that distinguishes requests by more than Repo can't
+//     protect a registry behind [Bearer].
+//   - A mount requires Pull in the repository that it reads from. Any error
+//     denies it.
+type Policy func(ctx context.Context, user string, action Action, req registry.Request) error
+
+func (p Policy) check(ctx context.Context, user string, action Action, req registry.Request) error {
+	switch {
+	case p != nil:
+		return p(ctx, user, action, req)
+	case user == "":
+		return registry.ErrDenied
 	}
-	return p(user, repo, action)
+	return nil
 }
 
-// Rules are a policy: what no rule grants is denied.
+// isDenied reports whether err is a policy's denial, rather than a failure.
+func isDenied(err error) bool {
+	return errors.Is(err, registry.ErrDenied) || errors.Is(err, registry.ErrUnauthorized)
+}
+
+// Rules provide a Policy that denies everything that no rule grants.
 type Rules []Rule
 
 // Rule grants actions.
 type Rule struct {
 	// User is the user's name; "" is a client without credentials, and "*" is
-	// everyone, these included.
+	// everyone, including clients without credentials.
 	User string
-	// Repo is a pattern of repositories' names, as of path.Match: a "*"
-	// stands for a name's component or a part of it. After a last "/**" comes
-	// anything, and "**" alone is every repository. Catalog needs none.
+	// Repo is a pattern for the names of repositories in the syntax of
+	// path.Match: "*" matches a component of a name, or a part of one. A final
+	// "/**" matches one or more components, and "**" alone every repository.
+	// It is ignored for Catalog.
 	Repo string
-	// Actions are what is granted.
+	// Actions are granted by the rule.
 	Actions []Action
 }
 
-// Allow is the rules' Policy.
-func (rules Rules) Allow(user, repo string, action Action) bool {
+// Allow is a [Policy]. It ignores everything in the request except Repo.
+func (rules Rules) Allow(_ context.Context, user string, action Action, req registry.Request) error {
+	switch {
+	case rules.grant(user, action, req.Repo):
+		return nil
+	case action == Push && rules.grant(user, Create, req.Repo):
+		return ErrCreateOnly
+	}
+	return registry.ErrDenied
+}
+
+func (rules Rules) grant(user string, action Action, repo string) bool {
 	return slices.ContainsFunc(rules, func(r Rule) bool {
 		return (r.User == "*" || r.User == user) &&
 			slices.Contains(r.Actions, action) &&
@@ -86,62 +120,46 @@ func matchRepo(pattern, repo string) bool {
 	return ok && err == nil
 }
 
-// Users are users with their passwords, as they are: for tests, and for
-// programs that get them so. A program that keeps passwords of others checks
-// them by a function of its own, against hashes.
-type Users map[string]string
-
-// Check reports whether user has the given password, in a time that tells
-// neither whether there is such a user nor how much of the password is right.
-func (u Users) Check(user, password string) bool {
-	want, known := u[user]
-	a, b := sha256.Sum256([]byte(want)), sha256.Sum256([]byte(password))
-	return subtle.ConstantTimeCompare(a[:], b[:]) == 1 && known
-}
-
-// access is what a request needs: an action, in a repository but for Catalog.
-// Its zero value is no more than to be somebody.
-type access struct {
-	repo   string
-	action Action
-}
-
-// needs returns what req needs. A request that is malformed, or for nothing
-// in the spec, needs nothing: whatever it is answered tells nothing.
-func needs(req registry.Request) access {
+// neededAction returns the action that req takes in req.Repo. It is empty for
+// /v2/, for a malformed request and for one outside the spec: any user may send
+// those, since the responses reveal nothing.
+func neededAction(req registry.Request) Action {
 	switch req.Op {
 	case registry.OpBlobGet, registry.OpBlobHead, registry.OpManifestGet, registry.OpManifestHead,
 		registry.OpTags, registry.OpReferrers:
-		return access{req.Repo, Pull}
+		return Pull
 	case registry.OpBlobPush, registry.OpBlobMount, registry.OpManifestPut, registry.OpUploadStart,
 		registry.OpUploadPatch, registry.OpUploadPut, registry.OpUploadStatus, registry.OpUploadCancel:
-		return access{req.Repo, Push}
+		return Push
 	case registry.OpBlobDelete, registry.OpManifestDelete:
-		return access{req.Repo, Delete}
+		return Delete
 	case registry.OpCatalog:
-		return access{"", Catalog}
+		return Catalog
 	}
-	return access{}
+	return ""
 }
 
-// admit tells whether may grants what is needed, and returns the context that
-// the registry is to serve the request in.
-func admit(ctx context.Context, need access, may func(repo string, action Action) bool) (context.Context, bool) {
-	switch {
-	case need.action == "" || may(need.repo, need.action):
-	case need.action == Push && may(need.repo, Create):
-		ctx = registry.WithImmutableTags(ctx)
-	default:
-		return ctx, false
+// admit checks that the client may take action, and returns the context in which
+// the registry serves req. Errors: those of check.
+func admit(ctx context.Context, action Action, req registry.Request, check func(Action, registry.Request) error) (context.Context, error) {
+	if action != "" {
+		switch err := check(action, req); {
+		case action == Push && errors.Is(err, ErrCreateOnly):
+			ctx = registry.WithImmutableTags(ctx)
+		case err != nil:
+			return ctx, err
+		}
 	}
-	return registry.WithPullScope(ctx, func(repo string) bool { return may(repo, Pull) }), true
+	return registry.WithPullScope(ctx, func(repo string) bool {
+		return check(Pull, registry.Request{Repo: repo}) == nil
+	}), nil
 }
 
 type userKey struct{}
 
-// User returns the name of the user whose request has the given context, empty
-// for a client without credentials. It is for the log, say, of a handler
-// behind Basic or Bearer.
+// User returns the name of the user who sent the request with the context ctx,
+// "" for a client without credentials. It is for handlers behind [Basic] or
+// [Bearer], such as a log.
 func User(ctx context.Context) string {
 	user, _ := ctx.Value(userKey{}).(string)
 	return user

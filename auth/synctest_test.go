@@ -15,14 +15,14 @@ import (
 	"github.com/berth-oci/registry/auth"
 )
 
-// A token holds for its lifetime, to the second.
+// TestLifetime checks that a token is valid for exactly its lifetime.
 func TestLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tokens := newTokenServer()
 		tokens.Lifetime = time.Minute
 		h := auth.Bearer("r", "registry.test", tokens.Verify)(registry.New())
 		token := bearer(tokenFor(t, tokens, "alice"))
-		ping := func() answer { return call(t, h, "GET", "/v2/", "", token) }
+		ping := func() response { return call(t, h, "GET", "/v2/", "", token) }
 		qt.Assert(t, qt.Equals(ping().StatusCode, 200))
 		time.Sleep(time.Minute - time.Nanosecond)
 		qt.Assert(t, qt.Equals(ping().StatusCode, 200))

@@ -6,12 +6,14 @@
 package auth
 
 import (
+	"context"
 	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -22,52 +24,54 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// TokenServer gives tokens, as an [http.Handler] to be served at the realm of
-// [Bearer], and verifies those that it gave.
+// TokenServer issues and verifies tokens. It is an [http.Handler], to be served
+// at the realm of [Bearer].
 //
 //   - GET takes the parameters service, scope (once or several times) and
 //     offline_token, and a user's name and password by Basic authentication.
-//   - POST takes the form's fields grant_type ("password" or
-//     "refresh_token"), service, scope (separated by spaces), access_type,
-//     username and password, or refresh_token.
+//   - POST takes a form with grant_type ("password" or "refresh_token"),
+//     service, scope (separated by spaces), access_type, username and password,
+//     or refresh_token.
 //
-// Without credentials it gives a token for nobody, which grants what the
-// Policy grants to "". A token has what was asked for and is granted; it may
-// be nothing. The answer has the token twice, as token and as access_token,
-// and says in expires_in when it ends. With offline_token=true, or
-// access_type=offline, it has a refresh_token too, which a user can use instead
-// of a password.
+// A token grants those of the requested rights that the Policy allows, possibly
+// none. Without credentials, the token has no user. The response contains the
+// token twice, as token and as access_token, and its lifetime in seconds as
+// expires_in. With offline_token=true, or access_type=offline, it also contains a
+// refresh_token, which a user can send instead of a password.
 //
-// It answers 401 to wrong credentials, and 400 to a request that is malformed
-// or for another service.
+// It responds with 400 to a request that is malformed or for another service,
+// with 401 to wrong credentials, and with 503 UNAVAILABLE, or the error that
+// they return, if Check or Policy fails: see the package documentation.
 type TokenServer struct {
-	// Service is the registry's name, the audience of its tokens.
+	// Service is the registry's name, the audience of the tokens.
 	Service string
 
-	// Check reports whether a user has a password; nil for no users. It
-	// should take its time alike for users that there are and are not.
-	Check func(user, password string) bool
+	// Check verifies passwords. If it is nil, there are no users.
+	Check Check
 
-	// Policy says what a token may grant to whom.
+	// Policy decides which rights are granted. In the request that it gets,
+	// only Repo is set, since a token is valid for every request to a
+	// repository.
 	Policy Policy
 
 	// Key signs the tokens: an ed25519.PrivateKey, or an *ecdsa.PrivateKey on
-	// P-256. Nil is an Ed25519 key of its own: then all tokens end with the
-	// process.
+	// P-256. If it is nil, the server generates an Ed25519 key, and tokens
+	// become invalid when the process ends.
 	Key crypto.Signer
 
-	// Issuer is the iss claim of the tokens; none if it is empty.
+	// Issuer is the iss claim of the tokens; it may be empty.
 	Issuer string
 
-	// Lifetime is how long a token holds: five minutes by default.
-	// RefreshLifetime is that of a refresh token: 30 days by default.
+	// Lifetime is how long a token is valid: five minutes by default.
+	// RefreshLifetime is the same for refresh tokens: 30 days by default.
 	Lifetime, RefreshLifetime time.Duration
 
-	// Opaque has it give tokens that nobody but itself can read.
+	// Opaque encrypts the tokens, except refresh tokens, so that only this
+	// TokenServer can read them.
 	Opaque bool
 
 	once sync.Once
-	key  crypto.Signer // Key, or its own
+	key  crypto.Signer // Key, or the generated one
 	seal cipher.AEAD   // for Opaque
 }
 
@@ -88,8 +92,9 @@ func (s *TokenServer) jwt() JWT {
 	return JWT{Service: s.Service, Issuer: s.Issuer, Keys: []crypto.PublicKey{s.key.Public()}}
 }
 
-// Verify returns what a token says that s has given. Errors: ErrTokenInvalid.
-func (s *TokenServer) Verify(token string) (Token, error) {
+// Verify returns the content of a token that s has issued. Errors:
+// ErrTokenInvalid.
+func (s *TokenServer) Verify(ctx context.Context, token string) (Token, error) {
 	j := s.jwt()
 	if s.Opaque {
 		if len(token) > maxToken {
@@ -105,14 +110,14 @@ func (s *TokenServer) Verify(token string) (Token, error) {
 		}
 		token = string(opened)
 	}
-	return j.Verify(token)
+	return j.Verify(ctx, token)
 }
 
-// maxForm bounds a token request's body, in bytes. A refresh token is the
-// longest part of it.
+// maxForm is the maximum size of a token request's body in bytes. A refresh token
+// is the largest part of it.
 const maxForm = maxToken + 16<<10
 
-// tokenRequest is a token request, by either method.
+// tokenRequest is a token request by GET or POST, with verified credentials.
 type tokenRequest struct {
 	user    string
 	service string
@@ -120,7 +125,7 @@ type tokenRequest struct {
 	offline bool
 }
 
-// ServeHTTP answers a token request.
+// ServeHTTP responds to a token request.
 func (s *TokenServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var req tokenRequest
 	var err error
@@ -139,16 +144,19 @@ func (s *TokenServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	var grants []Grant
 	if err == nil && req.service != "" && req.service != s.Service {
-		err = badRequest("tokens for this service are not given here")
+		err = badRequest("unknown service")
 	}
 	if err == nil {
-		grants, err = s.grants(req)
+		grants, err = s.grants(r.Context(), req)
 	}
 	if err != nil {
-		registry.WriteError(w, r, err)
+		if errors.Is(err, registry.ErrUnauthorized) {
+			err = errWrongCredentials
+		}
+		registry.WriteError(w, r, publicError(err))
 		return
 	}
-	s.answer(w, r, req, grants)
+	s.issue(w, r, req, grants)
 }
 
 func badRequest(message string) error {
@@ -157,9 +165,9 @@ func badRequest(message string) error {
 	return &e
 }
 
-// errCredentials is an answer to wrong credentials. Whether there is such a
-// user it does not say.
-var errCredentials = &registry.Error{
+// errWrongCredentials is the response to wrong credentials. It does not reveal
+// whether the user exists.
+var errWrongCredentials = &registry.Error{
 	Status:  http.StatusUnauthorized,
 	Code:    registry.ErrUnauthorized.Code,
 	Message: "wrong credentials",
@@ -176,12 +184,8 @@ func (s *TokenServer) parseGet(r *http.Request) (tokenRequest, error) {
 		scopes:  query["scope"],
 		offline: query.Get("offline_token") == "true",
 	}
-	user, _, ok := password(r, s.check)
-	if !ok {
-		return req, errCredentials
-	}
-	req.user = user
-	return req, nil
+	req.user, err = basicUser(r, s.Check)
+	return req, err
 }
 
 func (s *TokenServer) parsePost(w http.ResponseWriter, r *http.Request) (tokenRequest, error) {
@@ -189,7 +193,7 @@ func (s *TokenServer) parsePost(w http.ResponseWriter, r *http.Request) (tokenRe
 	if err := r.ParseForm(); err != nil {
 		return tokenRequest{}, badRequest("malformed form")
 	}
-	form := r.PostForm // not what the URL has: URLs are logged
+	form := r.PostForm // without the URL's parameters: URLs are logged
 	req := tokenRequest{
 		service: form.Get("service"),
 		scopes:  form["scope"],
@@ -198,85 +202,81 @@ func (s *TokenServer) parsePost(w http.ResponseWriter, r *http.Request) (tokenRe
 	switch form.Get("grant_type") {
 	case "password":
 		req.user = form.Get("username")
-		if req.user == "" || !s.check(req.user, form.Get("password")) {
-			return req, errCredentials
-		}
+		return req, s.Check.verify(r.Context(), req.user, form.Get("password"))
 	case "refresh_token":
 		c, err := s.jwt().open(typeRefresh, form.Get("refresh_token"))
 		if err != nil {
-			return req, errCredentials
+			return req, registry.ErrUnauthorized
 		}
 		req.user = c.Subject
-	default:
-		return req, badRequest("grant_type is neither password nor refresh_token")
+		return req, nil
 	}
-	return req, nil
+	return req, badRequest("grant_type is neither password nor refresh_token")
 }
 
-func (s *TokenServer) check(user, password string) bool {
-	return s.Check != nil && s.Check(user, password)
-}
-
-// maxScopes is the most scopes in a request, maxName the longest name in one,
-// in bytes: what is granted must fit in a header.
+// maxScopes is the maximum number of scopes in a request, and maxName the maximum
+// length of a name in bytes: a token must fit in a header.
 const (
 	maxScopes = 100
 	maxName   = 255
 )
 
-// grants returns what of the scopes of req is granted.
-func (s *TokenServer) grants(req tokenRequest) ([]Grant, error) {
+// grants returns the rights that req requests and the policy allows.
+func (s *TokenServer) grants(ctx context.Context, req tokenRequest) ([]Grant, error) {
 	var scopes []string
-	for _, field := range req.scopes {
-		scopes = append(scopes, strings.Fields(field)...)
+	for _, list := range req.scopes {
+		scopes = append(scopes, strings.Fields(list)...)
 	}
 	if len(scopes) > maxScopes {
 		return nil, badRequest("too many scopes")
 	}
-	all := []Grant{} // not null
+	all := []Grant{} // not null in JSON
 	for _, scope := range scopes {
 		kind, rest, ok1 := strings.Cut(scope, ":")
-		name, actions, ok2 := cutLast(rest, ':')
+		name, list, ok2 := cutLast(rest, ':')
 		if !ok1 || !ok2 || kind == "" || name == "" || len(name) > maxName {
 			return nil, badRequest("malformed scope")
 		}
-		g := Grant{Type: kind, Name: name}
-		for action := range strings.SplitSeq(actions, ",") {
-			for _, granted := range s.granted(req.user, kind, name, action) {
-				if !slices.Contains(g.Actions, granted) {
-					g.Actions = append(g.Actions, granted)
-				}
-			}
+		actions, err := s.grantedActions(ctx, req.user, kind, name, strings.Split(list, ","))
+		if err != nil {
+			return nil, err
 		}
-		if g.Actions != nil {
-			all = append(all, g)
+		if actions != nil {
+			all = append(all, Grant{Type: kind, Name: name, Actions: actions})
 		}
 	}
 	return all, nil
 }
 
-// granted returns what is granted where a scope asks for an action.
-func (s *TokenServer) granted(user, kind, name, action string) []string {
+// grantedActions returns the actions of a scope that are granted. It calls the
+// policy once for each, however often the scope repeats it.
+func (s *TokenServer) grantedActions(ctx context.Context, user, kind, name string, requested []string) ([]string, error) {
+	all := slices.Contains(requested, "*")
+	actions, req := []Action{Pull, Push, Delete}, registry.Request{Repo: name}
 	switch {
-	case kind == "registry" && name == "catalog" && action == "*":
-		if s.Policy.allows(user, "", Catalog) {
-			return []string{"*"}
-		}
-		return nil
+	case kind == "registry" && name == "catalog" && all:
+		actions, req = []Action{Catalog}, registry.Request{}
 	case kind != "repository":
-		return nil
+		return nil, nil
 	}
 	var granted []string
-	for _, a := range []Action{Pull, Push, Delete} {
+	for _, action := range actions {
+		if !all && !slices.Contains(requested, string(action)) {
+			continue
+		}
+		err := s.Policy.check(ctx, user, action, req)
 		switch {
-		case action != "*" && action != string(a):
-		case s.Policy.allows(user, name, a):
-			granted = append(granted, string(a))
-		case a == Push && s.Policy.allows(user, name, Create):
+		case err == nil && action == Catalog:
+			granted = append(granted, "*")
+		case err == nil:
+			granted = append(granted, string(action))
+		case action == Push && errors.Is(err, ErrCreateOnly):
 			granted = append(granted, string(Create))
+		case !isDenied(err):
+			return nil, err
 		}
 	}
-	return granted
+	return granted, nil
 }
 
 func (s *TokenServer) lifetime() time.Duration {
@@ -293,10 +293,10 @@ func (s *TokenServer) refreshLifetime() time.Duration {
 	return 30 * 24 * time.Hour
 }
 
-// answer gives a token.
-func (s *TokenServer) answer(w http.ResponseWriter, r *http.Request, req tokenRequest, grants []Grant) {
+// issue responds with a token.
+func (s *TokenServer) issue(w http.ResponseWriter, r *http.Request, req tokenRequest, grants []Grant) {
 	s.init()
-	now := time.Now().Truncate(time.Second) // as claims have it
+	now := time.Now().Truncate(time.Second) // the precision of claims
 	c := claims{
 		Issuer:    s.Issuer,
 		Subject:   req.user,
@@ -307,7 +307,7 @@ func (s *TokenServer) answer(w http.ResponseWriter, r *http.Request, req tokenRe
 		ID:        rand.Text(),
 		Access:    grants,
 	}
-	var answer struct {
+	var resp struct {
 		Token        string    `json:"token"`
 		AccessToken  string    `json:"access_token"`
 		ExpiresIn    int       `json:"expires_in"` // seconds
@@ -317,7 +317,7 @@ func (s *TokenServer) answer(w http.ResponseWriter, r *http.Request, req tokenRe
 	token, err := sign(s.key, typeAccess, c)
 	if err == nil && req.offline && req.user != "" {
 		c.Access, c.Expires = nil, date(now.Add(s.refreshLifetime()))
-		answer.RefreshToken, err = sign(s.key, typeRefresh, c)
+		resp.RefreshToken, err = sign(s.key, typeRefresh, c)
 	}
 	if err != nil {
 		registry.WriteError(w, r, err)
@@ -326,10 +326,10 @@ func (s *TokenServer) answer(w http.ResponseWriter, r *http.Request, req tokenRe
 	if s.Opaque {
 		token = encoding.EncodeToString(s.seal.Seal(nil, nil, []byte(token), nil))
 	}
-	answer.Token, answer.AccessToken = token, token
-	answer.ExpiresIn = int(s.lifetime() / time.Second)
-	answer.IssuedAt = now.UTC()
-	doc, _ := json.Marshal(answer)
+	resp.Token, resp.AccessToken = token, token
+	resp.ExpiresIn = int(s.lifetime() / time.Second)
+	resp.IssuedAt = now.UTC()
+	doc, _ := json.Marshal(resp)
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store") // RFC 6749 section 5.1

@@ -26,8 +26,8 @@ import (
 	"github.com/berth-oci/registry/auth"
 )
 
-// given is a token server's answer.
-type given struct {
+// tokenResponse is the response of a token server.
+type tokenResponse struct {
 	Token        string    `json:"token"`
 	AccessToken  string    `json:"access_token"`
 	ExpiresIn    int       `json:"expires_in"`
@@ -40,14 +40,11 @@ func TestTokenServer(t *testing.T) {
 	tokens.Lifetime = 90 * time.Second
 	refresh := func(user string) string {
 		a := call(t, tokens, "GET", "/token?service=registry.test&offline_token=true", "", as(user))
-		var g given
+		var g tokenResponse
 		qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(a.body), &g)))
 		return g.RefreshToken
 	}
-	const (
-		form = "Content-Type: application/x-www-form-urlencoded"
-		ns   = "repository:ns/image:pull,push"
-	)
+	const ns = "repository:ns/image:pull,push"
 	post := func(pairs ...string) string {
 		v := make(url.Values)
 		for i := 0; i < len(pairs); i += 2 {
@@ -70,18 +67,18 @@ func TestTokenServer(t *testing.T) {
 		grants  grants
 		offline bool
 	}{
-		{name: "nobody", method: "GET", query: "service=registry.test", want: 200, grants: grants{}},
-		{name: "nobody_pulls_what_is_public", method: "GET", query: "service=registry.test&scope=repository:public/a:pull,push", want: 200, grants: grants{repo("public/a", "pull")}},
-		{name: "nobody_gets_no_refresh_token", method: "GET", query: "service=registry.test&offline_token=true", want: 200, grants: grants{}},
-		{name: "nobody_pulls_nothing_else", method: "GET", query: "service=registry.test&scope=" + ns, want: 200, grants: grants{}},
-		{name: "skopeo's_nobody", method: "GET", query: "service=registry.test", header: []string{basic("", "")}, want: 200, grants: grants{}},
+		{name: "no_credentials", method: "GET", query: "service=registry.test", want: 200, grants: grants{}},
+		{name: "no_credentials_pull_from_a_public_repository", method: "GET", query: "service=registry.test&scope=repository:public/a:pull,push", want: 200, grants: grants{repo("public/a", "pull")}},
+		{name: "no_credentials_no_refresh_token", method: "GET", query: "service=registry.test&offline_token=true", want: 200, grants: grants{}},
+		{name: "no_credentials_pull_from_a_private_repository", method: "GET", query: "service=registry.test&scope=" + ns, want: 200, grants: grants{}},
+		{name: "empty_credentials_of_skopeo", method: "GET", query: "service=registry.test", header: []string{basic("", "")}, want: 200, grants: grants{}},
 		{name: "a_user", method: "GET", query: "account=alice&service=registry.test&scope=" + ns, header: []string{as("alice")}, want: 200, user: "alice", grants: grants{repo("ns/image", "pull", "push")}},
 		{name: "without_a_service", method: "GET", query: "scope=" + ns, header: []string{as("alice")}, want: 200, user: "alice", grants: grants{repo("ns/image", "pull", "push")}},
-		{name: "a_foreign_service", method: "GET", query: "service=other&scope=" + ns, header: []string{as("alice")}, want: 400},
+		{name: "another_service", method: "GET", query: "service=other&scope=" + ns, header: []string{as("alice")}, want: 400},
 		{name: "several_scopes", method: "GET", query: "service=registry.test&scope=" + ns + "&scope=repository:public/x:pull&scope=repository:bob/x:pull", header: []string{as("alice")}, want: 200, user: "alice", grants: grants{repo("ns/image", "pull", "push"), repo("public/x", "pull")}},
-		{name: "several_scopes_in_one", method: "GET", query: "service=registry.test&scope=" + url.QueryEscape(ns+" repository:public/x:pull"), header: []string{as("alice")}, want: 200, user: "alice", grants: grants{repo("ns/image", "pull", "push"), repo("public/x", "pull")}},
-		{name: "everything", method: "GET", query: "service=registry.test&scope=repository:alice/x:*&scope=repository:ns/x:*", header: []string{as("alice")}, want: 200, user: "alice", grants: grants{repo("alice/x", "pull", "push", "delete"), repo("ns/x", "pull", "push")}},
-		{name: "push_without_moving_tags", method: "GET", query: "service=registry.test&scope=" + ns, header: []string{as("maker")}, want: 200, user: "maker", grants: grants{repo("ns/image", "pull", "create")}},
+		{name: "several_scopes_in_one_parameter", method: "GET", query: "service=registry.test&scope=" + url.QueryEscape(ns+" repository:public/x:pull"), header: []string{as("alice")}, want: 200, user: "alice", grants: grants{repo("ns/image", "pull", "push"), repo("public/x", "pull")}},
+		{name: "all_actions", method: "GET", query: "service=registry.test&scope=repository:alice/x:*&scope=repository:ns/x:*", header: []string{as("alice")}, want: 200, user: "alice", grants: grants{repo("alice/x", "pull", "push", "delete"), repo("ns/x", "pull", "push")}},
+		{name: "create", method: "GET", query: "service=registry.test&scope=" + ns, header: []string{as("maker")}, want: 200, user: "maker", grants: grants{repo("ns/image", "pull", "create")}},
 		{name: "the_catalog", method: "GET", query: "service=registry.test&scope=registry:catalog:*", header: []string{as("root")}, want: 200, user: "root", grants: grants{{Type: "registry", Name: "catalog", Actions: []string{"*"}}}},
 		{name: "the_catalog_denied", method: "GET", query: "service=registry.test&scope=registry:catalog:*", header: []string{as("alice")}, want: 200, user: "alice", grants: grants{}},
 		{name: "an_unknown_type", method: "GET", query: "service=registry.test&scope=repository(plugin):a:pull&scope=registry:other:*", header: []string{as("root")}, want: 200, user: "root", grants: grants{}},
@@ -102,15 +99,15 @@ func TestTokenServer(t *testing.T) {
 		{name: "password_offline", method: "POST", header: []string{form}, body: post("grant_type", "password", "service", "registry.test", "username", "alice", "password", "wonderland", "access_type", "offline"), want: 200, user: "alice", grants: grants{}, offline: true},
 		{name: "refresh_token", method: "POST", header: []string{form}, body: post("grant_type", "refresh_token", "service", "registry.test", "refresh_token", refresh("alice"), "scope", ns+" repository:public/x:pull"), want: 200, user: "alice", grants: grants{repo("ns/image", "pull", "push"), repo("public/x", "pull")}},
 		{name: "wrong_password", method: "POST", header: []string{form}, body: post("grant_type", "password", "service", "registry.test", "username", "alice", "password", "no"), want: 401},
-		{name: "password_of_nobody", method: "POST", header: []string{form}, body: post("grant_type", "password", "service", "registry.test"), want: 401},
+		{name: "password_without_a_user", method: "POST", header: []string{form}, body: post("grant_type", "password", "service", "registry.test"), want: 401},
 		{name: "a_password_in_the_URL", method: "POST", query: "grant_type=password&service=registry.test&username=alice&password=wonderland", header: []string{form}, want: 400},
 		{name: "an_access_token_to_refresh", method: "POST", header: []string{form}, body: post("grant_type", "refresh_token", "refresh_token", tokenFor(t, tokens, "alice", ns)), want: 401},
-		{name: "a_refresh_token_of_another", method: "POST", header: []string{form}, body: post("grant_type", "refresh_token", "refresh_token", "no.such.token"), want: 401},
+		{name: "an_invalid_refresh_token", method: "POST", header: []string{form}, body: post("grant_type", "refresh_token", "refresh_token", "no.such.token"), want: 401},
 		{name: "another_grant_type", method: "POST", header: []string{form}, body: post("grant_type", "client_credentials"), want: 400},
 		{name: "no_form", method: "POST", body: "{}", header: []string{"Content-Type: application/json"}, want: 400},
 		{name: "a_malformed_form", method: "POST", body: "%zz", header: []string{form}, want: 400},
 		{name: "a_huge_form", method: "POST", body: "grant_type=password&x=" + strings.Repeat("a", 1<<20), header: []string{form}, want: 400},
-		{name: "a_foreign_service", method: "POST", header: []string{form}, body: post("grant_type", "password", "service", "other", "username", "alice", "password", "wonderland"), want: 400},
+		{name: "another_service", method: "POST", header: []string{form}, body: post("grant_type", "password", "service", "other", "username", "alice", "password", "wonderland"), want: 400},
 		{name: "another_method", method: "PUT", want: 405},
 	} {
 		t.Run(test.method+"_"+test.name, func(t *testing.T) {
@@ -126,25 +123,26 @@ func TestTokenServer(t *testing.T) {
 				return
 			}
 			qt.Assert(t, qt.Equals(a.Header.Get("Cache-Control"), "no-store"))
-			var g given
+			var g tokenResponse
 			qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(a.body), &g)))
 			qt.Assert(t, qt.Equals(g.AccessToken, g.Token))
 			qt.Assert(t, qt.Equals(g.ExpiresIn, 90))
 			qt.Assert(t, qt.IsFalse(g.IssuedAt.IsZero()))
 			qt.Assert(t, qt.Equals(g.RefreshToken != "", test.offline))
-			token, err := tokens.Verify(g.Token)
+			token, err := tokens.Verify(t.Context(), g.Token)
 			qt.Assert(t, qt.IsNil(err))
 			qt.Assert(t, qt.Equals(token.User, test.user))
 			qt.Assert(t, qt.DeepEquals(token.Grants, test.grants))
 			if test.offline {
-				_, err := tokens.Verify(g.RefreshToken)
+				_, err := tokens.Verify(t.Context(), g.RefreshToken)
 				qt.Assert(t, qt.ErrorIs(err, auth.ErrTokenInvalid))
 			}
 		})
 	}
 }
 
-// Tokens of either algorithm are verified by who has but the public key.
+// TestJWT checks that tokens of both algorithms can be verified with the public
+// key alone.
 func TestJWT(t *testing.T) {
 	_, ed, err := ed25519.GenerateKey(nil)
 	qt.Assert(t, qt.IsNil(err))
@@ -155,9 +153,9 @@ func TestJWT(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tokens := newTokenServer()
 			tokens.Key, tokens.Issuer = key, "https://tokens.test"
-			for range 20 { // signatures have leading zeros at times
+			for range 20 { // some signatures have leading zeros
 				token := tokenFor(t, tokens, "alice", "repository:ns/x:pull")
-				got, err := auth.JWT{Service: "registry.test", Issuer: "https://tokens.test", Keys: keys}.Verify(token)
+				got, err := auth.JWT{Service: "registry.test", Issuer: "https://tokens.test", Keys: keys}.Verify(t.Context(), token)
 				qt.Assert(t, qt.IsNil(err))
 				qt.Assert(t, qt.Equals(got.User, "alice"))
 				qt.Assert(t, qt.DeepEquals(got.Grants, []auth.Grant{{Type: "repository", Name: "ns/x", Actions: []string{"pull"}}}))
@@ -167,24 +165,24 @@ func TestJWT(t *testing.T) {
 					"no_key":          {Service: "registry.test"},
 					"odd_keys":        {Service: "registry.test", Keys: []crypto.PublicKey{ed25519.PublicKey("short"), "no key"}},
 				} {
-					_, err := other.Verify(token)
+					_, err := other.Verify(t.Context(), token)
 					qt.Assert(t, qt.ErrorIs(err, auth.ErrTokenInvalid), qt.Commentf("%s", name))
 				}
 			}
 		})
 	}
-	t.Run("a_key_of_another_kind", func(t *testing.T) {
+	t.Run("an_unsupported_key", func(t *testing.T) {
 		p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 		qt.Assert(t, qt.IsNil(err))
 		tokens := newTokenServer()
 		tokens.Key = p384
 		a := call(t, tokens, "GET", "/token", "")
-		qt.Assert(t, qt.Equals(a.StatusCode, 500)) // the program's fault
+		qt.Assert(t, qt.Equals(a.StatusCode, 500)) // a mistake of the program
 		qt.Assert(t, qt.Not(qt.StringContains(a.body, "P-256")))
 	})
 }
 
-// forger makes tokens that a token server would not.
+// forger signs tokens that no token server would issue.
 type forger struct {
 	key ed25519.PrivateKey
 }
@@ -196,7 +194,8 @@ func (f forger) token(header, claims string) string {
 
 func b64(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
 
-// badCredentials are Authorization fields that get nobody in, to /v2/ even.
+// badCredentials returns Authorization headers that authenticate no user, not even
+// for /v2/.
 func badCredentials(t testing.TB, tokens *auth.TokenServer, f forger) map[string][]string {
 	now := time.Now().Unix()
 	const good = `{"typ":"JWT","alg":"EdDSA"}`
@@ -223,9 +222,9 @@ func badCredentials(t testing.TB, tokens *auth.TokenServer, f forger) map[string
 		"four_parts":                {"Bearer " + valid + ".x"},
 		"not_base64":                {"Bearer !.!.!"},
 		"not_JSON":                  {"Bearer " + f.token("x", "x")},
-		"JSON_of_another_kind":      {"Bearer " + f.token(`[]`, `[]`)},
+		"JSON_of_another_type":      {"Bearer " + f.token(`[]`, `[]`)},
 		"oversized":                 {"Bearer " + strings.Repeat("a", 100<<10)},
-		"two_fields":                {"Bearer " + valid, "Bearer " + valid},
+		"two_headers":               {"Bearer " + valid, "Bearer " + valid},
 		"alg_none":                  {"Bearer " + b64(`{"alg":"none"}`) + "." + b64(current) + "."},
 		"alg_None":                  {"Bearer " + b64(`{"alg":"None"}`) + "." + b64(current) + "." + b64("x")},
 		"alg_none_signed":           {"Bearer " + f.token(`{"typ":"JWT","alg":"none"}`, current)},
@@ -244,11 +243,11 @@ func badCredentials(t testing.TB, tokens *auth.TokenServer, f forger) map[string
 		"not_yet_valid":             {"Bearer " + f.token(good, claims("registry.test", now+60, now+120))},
 		"a_foreign_audience":        {"Bearer " + f.token(good, claims("other", now-60, now+60))},
 		"no_audience":               {"Bearer " + f.token(good, fmt.Sprintf(`{"sub":"alice","exp":%d}`, now+60))},
-		"audience_of_another_kind":  {"Bearer " + f.token(good, fmt.Sprintf(`{"sub":"alice","aud":5,"exp":%d}`, now+60))},
+		"audience_of_another_type":  {"Bearer " + f.token(good, fmt.Sprintf(`{"sub":"alice","aud":5,"exp":%d}`, now+60))},
 		"no_exp":                    {"Bearer " + f.token(good, `{"sub":"alice","aud":"registry.test"}`)},
-		"exp_of_another_kind":       {"Bearer " + f.token(good, `{"sub":"alice","aud":"registry.test","exp":"never"}`)},
+		"exp_of_another_type":       {"Bearer " + f.token(good, `{"sub":"alice","aud":"registry.test","exp":"never"}`)},
 		"exp_out_of_range":          {"Bearer " + f.token(good, `{"sub":"alice","aud":"registry.test","exp":1e300}`)},
-		"exp_before_all_time":       {"Bearer " + f.token(good, `{"sub":"alice","aud":"registry.test","exp":-1e300}`)},
+		"exp_below_the_range":       {"Bearer " + f.token(good, `{"sub":"alice","aud":"registry.test","exp":-1e300}`)},
 		"nbf_out_of_range":          {"Bearer " + f.token(good, fmt.Sprintf(`{"sub":"alice","aud":"registry.test","exp":%d,"nbf":1e300}`, now+60))},
 		"exp_overflows_a_float":     {"Bearer " + f.token(good, `{"sub":"alice","aud":"registry.test","exp":1e999}`)},
 		"exp_largest_integer":       {"Bearer " + f.token(good, fmt.Sprintf(`{"sub":"alice","aud":"registry.test","exp":%d}`, int64(math.MaxInt64)))},
@@ -257,7 +256,7 @@ func badCredentials(t testing.TB, tokens *auth.TokenServer, f forger) map[string
 		"basic_wrong_password":      {"Basic " + base64.StdEncoding.EncodeToString([]byte("alice:"))},
 		"basic_no_such_user":        {"Basic " + base64.StdEncoding.EncodeToString([]byte("carol:"))},
 		"basic_no_user":             {"Basic " + base64.StdEncoding.EncodeToString([]byte(":wonderland"))},
-		"basic_colon_cut":           {"Basic " + base64.StdEncoding.EncodeToString([]byte("colon:a"))},
+		"basic_cut_at_a_colon":      {"Basic " + base64.StdEncoding.EncodeToString([]byte("colon:a"))},
 		"basic_UTF-8_decomposed":    {"Basic " + base64.StdEncoding.EncodeToString([]byte("zoe\u0308:pässwörd ☂"))},
 		"basic_invalid_UTF-8":       {"Basic " + base64.StdEncoding.EncodeToString([]byte("zo\xff:p\xff"))},
 		"basic_zero_bytes":          {"Basic " + base64.StdEncoding.EncodeToString([]byte("alice\x00:wonderland"))},
@@ -268,6 +267,7 @@ func badCredentials(t testing.TB, tokens *auth.TokenServer, f forger) map[string
 	return all
 }
 
+// TestBadCredentials checks that invalid credentials never reach the registry.
 func TestBadCredentials(t *testing.T) {
 	_, key, err := ed25519.GenerateKey(nil)
 	qt.Assert(t, qt.IsNil(err))
@@ -283,7 +283,8 @@ func TestBadCredentials(t *testing.T) {
 		registry.New(registry.WithStore(store)).ServeHTTP(w, r)
 	})
 
-	// What is right gets in: the table below is wrong about nothing else.
+	// Valid credentials are accepted, so each entry of badCredentials fails for the
+	// reason that its name gives.
 	good := f.token(`{"alg":"EdDSA"}`, fmt.Sprintf(`{"sub":"alice","aud":["x","registry.test"],"exp":%d.5}`, time.Now().Unix()+60))
 	for _, h := range []http.Handler{auth.Bearer("r", "registry.test", tokens.Verify)(h), auth.Bearer("r", "registry.test", auth.JWT{Service: "registry.test", Keys: []crypto.PublicKey{key.Public()}}.Verify)(h)} {
 		for _, token := range []string{good, tokenFor(t, tokens, "alice")} {
@@ -301,14 +302,14 @@ func TestBadCredentials(t *testing.T) {
 		"opaque": auth.Bearer("r", "registry.test", opaque.Verify)(h),
 		"token":  tokens,
 	}
-	for name, fields := range badCredentials(t, tokens, f) {
+	for name, headers := range badCredentials(t, tokens, f) {
 		for kind, h := range handlers {
 			t.Run(kind+"/"+name, func(t *testing.T) {
 				reached = false
 				for _, target := range []string{"/v2/", "/v2/ns/image/manifests/latest", "/v2/public/image/manifests/latest", "/x"} {
 					req, err := http.NewRequest("GET", target, nil)
 					qt.Assert(t, qt.IsNil(err))
-					req.Header["Authorization"] = fields
+					req.Header["Authorization"] = headers
 					w := newRecorder()
 					h.ServeHTTP(w, req)
 					qt.Assert(t, qt.Equals(w.status, 401))
@@ -320,7 +321,7 @@ func TestBadCredentials(t *testing.T) {
 	}
 }
 
-// recorder is a ResponseWriter as of net/http/httptest.
+// recorder is a ResponseWriter like that of net/http/httptest.
 type recorder struct {
 	header http.Header
 	status int
@@ -342,16 +343,16 @@ func (r *recorder) Write(p []byte) (int, error) {
 	return r.body.Write(p)
 }
 
-// No Authorization field but a good one gets anything but a 401 or, for what is
-// known to be asked by somebody, a 403.
+// FuzzAuthorization checks that an Authorization header gets a 401 unless its
+// credentials are valid.
 func FuzzAuthorization(f *testing.F) {
 	_, key, err := ed25519.GenerateKey(nil)
 	qt.Assert(f, qt.IsNil(err))
 	tokens := newTokenServer()
 	tokens.Key = key
 	forge := forger{key}
-	for _, fields := range badCredentials(f, tokens, forge) {
-		f.Add(fields[0])
+	for _, headers := range badCredentials(f, tokens, forge) {
+		f.Add(headers[0])
 	}
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(299) })
 	opaque := newTokenServer()
@@ -362,13 +363,13 @@ func FuzzAuthorization(f *testing.F) {
 		auth.Bearer("r", "registry.test", opaque.Verify)(h),
 		tokens,
 	}
-	f.Fuzz(func(t *testing.T, field string) {
-		req := &http.Request{Method: "GET", URL: &url.URL{Path: "/v2/ns/image/tags/list"}, Header: http.Header{"Authorization": {field}}}
-		// Right credentials, which the fuzzer may find: the seeds have some.
+	f.Fuzz(func(t *testing.T, header string) {
+		req := &http.Request{Method: "GET", URL: &url.URL{Path: "/v2/ns/image/tags/list"}, Header: http.Header{"Authorization": {header}}}
+		// The fuzzer may find valid credentials, since the seeds have some.
 		user, password, ok := req.BasicAuth()
-		right := ok && (users.Check(user, password) || user == "" && password == "")
-		if scheme, token, ok := strings.Cut(field, " "); ok && strings.EqualFold(scheme, "Bearer") {
-			if _, err := tokens.Verify(strings.TrimLeft(token, " ")); err == nil {
+		right := ok && (users.Check(t.Context(), user, password) == nil || user == "" && password == "")
+		if scheme, token, ok := strings.Cut(header, " "); ok && strings.EqualFold(scheme, "Bearer") {
+			if _, err := tokens.Verify(t.Context(), strings.TrimLeft(token, " ")); err == nil {
 				right = true
 			} else if !errors.Is(err, auth.ErrTokenInvalid) {
 				t.Fatal(err)
@@ -378,13 +379,14 @@ func FuzzAuthorization(f *testing.F) {
 			w := newRecorder()
 			h.ServeHTTP(w, req)
 			if w.status != 401 && !right {
-				t.Fatalf("%d: %q gets %d", i, field, w.status)
+				t.Fatalf("handler %d responds to %q with %d", i, header, w.status)
 			}
 		}
 	})
 }
 
-// A token endpoint grants no more than the policy, whatever it is asked.
+// FuzzTokenRequest checks that a token server grants only rights that the policy
+// allows.
 func FuzzTokenRequest(f *testing.F) {
 	tokens := newTokenServer()
 	seed := tokenFor(f, tokens, "alice", "repository:ns/image:pull,push")
@@ -398,7 +400,6 @@ func FuzzTokenRequest(f *testing.F) {
 		if form != "" {
 			req.Method = "POST"
 			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-			req.Body = http.NoBody
 			req.Body = readCloser{strings.NewReader(form)}
 		}
 		w := newRecorder()
@@ -410,11 +411,11 @@ func FuzzTokenRequest(f *testing.F) {
 		default:
 			t.Fatalf("status %d", w.status)
 		}
-		var g given
+		var g tokenResponse
 		if err := json.Unmarshal([]byte(w.body.String()), &g); err != nil {
 			t.Fatal(err)
 		}
-		token, err := tokens.Verify(g.Token)
+		token, err := tokens.Verify(t.Context(), g.Token)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -424,8 +425,8 @@ func FuzzTokenRequest(f *testing.F) {
 				if grant.Type == "registry" {
 					repo, a = "", auth.Catalog
 				}
-				if !rules.Allow(token.User, repo, a) {
-					t.Fatalf("%q is granted %v", token.User, grant)
+				if rules.Allow(t.Context(), token.User, a, registry.Request{Repo: repo}) != nil {
+					t.Fatalf("%q got %v", token.User, grant)
 				}
 			}
 		}

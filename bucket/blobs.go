@@ -19,59 +19,86 @@ import (
 
 // link makes data readable as a blob of a repository.
 type link struct {
-	ID   string `json:"id"`   // its own, of no other
-	Data string `json:"data"` // what it names
+	ID   string `json:"id"`   // unique
+	Data string `json:"data"` // the name of the data
 	Size int64  `json:"size"`
+
+	time time.Time // when the object was written
 }
 
-// link returns the link of a repository to a blob.
-// Errors: errMissing.
-func (s *Store) link(ctx context.Context, repo string, d digest.Digest) (l link, err error) {
-	b, _, err := s.get(ctx, linkKey(repo, d))
+func (l link) info(d digest.Digest) registry.Info {
+	return registry.Info{Digest: d, Size: l.Size, Time: l.time}
+}
+
+// readLink returns a repository's link to a blob.
+// Errors: errNotFound.
+func (s *Store) readLink(ctx context.Context, repo string, d digest.Digest) (link, error) {
+	c, err := s.get(ctx, linkKey(repo, d))
 	if err != nil {
 		return link{}, err
 	}
-	if err := json.Unmarshal(b, &l); err != nil {
+	l := link{time: c.time}
+	if err := json.Unmarshal(c.data, &l); err != nil {
 		return link{}, fmt.Errorf("bucket: malformed link: %w", err)
 	}
 	return l, nil
 }
 
-// known is link, with a registry's errors.
-func (s *Store) known(ctx context.Context, repo string, d digest.Digest) (link, error) {
-	l, err := s.link(ctx, repo, d)
-	if err == errMissing {
-		err = s.unknown(ctx, repo, registry.ErrBlobUnknown)
+// blobLink is readLink with the errors of a registry.Store.
+// Errors: ErrNameUnknown, ErrBlobUnknown.
+func (s *Store) blobLink(ctx context.Context, repo string, d digest.Digest) (link, error) {
+	l, err := s.readLink(ctx, repo, d)
+	if err == errNotFound {
+		err = s.unknownError(ctx, repo, registry.ErrBlobUnknown)
 	}
 	return l, err
 }
 
-// OpenBlob returns the content of a blob. It asks for bytes when they are read,
-// so to look at the size costs no more than to look up the blob.
+// StatBlob returns the size and time of a blob. It costs one call.
+func (s *Store) StatBlob(ctx context.Context, repo string, d digest.Digest) (registry.Info, error) {
+	l, err := s.blobLink(ctx, repo, d)
+	if err != nil {
+		return registry.Info{}, err
+	}
+	return l.info(d), nil
+}
+
+// OpenBlob returns the content of a blob. It costs no more than StatBlob: the
+// content is requested when it is read.
 func (s *Store) OpenBlob(ctx context.Context, repo string, d digest.Digest) (io.ReadSeekCloser, error) {
-	l, err := s.known(ctx, repo, d)
+	l, err := s.blobLink(ctx, repo, d)
 	if err != nil {
 		return nil, err
 	}
 	return s.newReader(ctx, dataKey(d, l.Data), l.Size), nil
 }
 
+// Blobs yields the blobs of a repository after a digest. It reads each link, since
+// a list of links lacks the sizes of the blobs.
+func (s *Store) Blobs(ctx context.Context, repo string, after digest.Digest) iter.Seq2[registry.Info, error] {
+	blobs := listDigests(ctx, s, linksPrefix(repo), after, func(ctx context.Context, d digest.Digest) (registry.Info, error) {
+		l, err := s.readLink(ctx, repo, d)
+		return l.info(d), err
+	})
+	return orNameUnknown(ctx, s, repo, blobs)
+}
+
 // MountBlob links a blob of another repository.
 func (s *Store) MountBlob(ctx context.Context, repo, from string, d digest.Digest) error {
-	l, err := s.known(ctx, from, d)
+	l, err := s.blobLink(ctx, from, d)
 	if err != nil {
 		return err
 	}
-	ctx = context.WithoutCancel(ctx) // to be done half is no use to anyone
+	ctx = context.WithoutCancel(ctx) // half a mount is useless
 	err = s.publish(ctx, repo, d, l.Size, l.Data, func(key string) error {
 		return s.copy(ctx, key, dataKey(d, l.Data), l.Size)
 	})
-	if err != errMissing {
+	if err != errNotFound {
 		return err
 	}
-	// It was deleted meanwhile, and our link names nothing.
-	if now, err := s.link(ctx, repo, d); err == nil && now.Data == l.Data {
-		if err := s.unlink(ctx, repo, d, now); err != nil {
+	// The data was deleted meanwhile, and our link names nothing.
+	if current, err := s.readLink(ctx, repo, d); err == nil && current.Data == l.Data {
+		if err := s.unlink(ctx, repo, d, current); err != nil {
 			return err
 		}
 	}
@@ -82,18 +109,18 @@ func (s *Store) MountBlob(ctx context.Context, repo, from string, d digest.Diges
 func (s *Store) FindBlob(ctx context.Context, d digest.Digest) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		seen := make(map[string]bool)
-		for o, err := range s.list(ctx, inversePrefix(d), "", firstPage) {
+		for o, err := range s.list(ctx, inversePrefix(d), "", firstPageSize) {
 			if err != nil {
 				yield("", err)
 				return
 			}
-			_, repo, ok := parseInverse(o.name)
+			_, repo, ok := parseInverseKey(o.name)
 			if !ok || seen[repo] {
 				continue
 			}
 			seen[repo] = true
-			switch _, err := s.link(ctx, repo, d); {
-			case err == errMissing: // it is gone, or not there yet
+			switch _, err := s.readLink(ctx, repo, d); {
+			case err == errNotFound: // it was deleted, or is about to be written
 			case err != nil:
 				yield("", err)
 				return
@@ -106,35 +133,36 @@ func (s *Store) FindBlob(ctx context.Context, d digest.Digest) iter.Seq2[string,
 
 // DeleteBlob makes a blob unreadable through repo.
 func (s *Store) DeleteBlob(ctx context.Context, repo string, d digest.Digest) error {
-	l, err := s.known(ctx, repo, d)
+	l, err := s.blobLink(ctx, repo, d)
 	if err != nil {
 		return err
 	}
 	err = s.unlink(context.WithoutCancel(ctx), repo, d, l)
-	if err == errMissing {
-		return registry.ErrBlobUnknown // another was faster
+	if err == errNotFound {
+		return registry.ErrBlobUnknown // another caller was faster
 	}
 	return err
 }
 
 // unlink deletes a link.
-// Errors: errMissing.
+// Errors: errNotFound.
 func (s *Store) unlink(ctx context.Context, repo string, d digest.Digest, l link) error {
 	if err := s.remove(ctx, linkKey(repo, d)); err != nil {
 		return err
 	}
-	s.discard(ctx, inverseKey(d, l, repo))
-	return s.leave(ctx, repo)
+	s.tryRemove(ctx, inverseKey(d, l, repo))
+	return s.removeRepo(ctx, repo)
 }
 
-// publish links a blob in repo: to the data that is given, or, if data is "", to
-// what another repository has, or to new data, which write writes at a key.
+// publish links a blob in repo: to the given data or, if data is "", to that of
+// another repository or to new data. It calls write to write new data at a key
+// that it chooses.
 //
-// GC condemns data and then looks for links to it. Here the link is written,
-// and then we look whether the data is condemned, or gone already. So one of
-// the two sees the other: data that we find in good standing has a link that
-// GC will find, and what is condemned we write anew, under another name. Data
-// that we have just written is too young to be condemned.
+// GC condemns data and then looks for links to it. publish writes the link and
+// then checks whether the data is condemned, or deleted already. So at least one
+// of the two sees the other: data that publish finds usable has a link that GC
+// will find, and data that is condemned is written again, under another name. Data
+// that publish has just written is too young to be condemned.
 func (s *Store) publish(ctx context.Context, repo string, d digest.Digest, size int64, data string, write func(key string) error) error {
 	if data == "" {
 		var err error
@@ -142,8 +170,8 @@ func (s *Store) publish(ctx context.Context, repo string, d digest.Digest, size 
 			return err
 		}
 	}
-	var written time.Time // data, by us; before it began
-	for range attempts {
+	var written time.Time // when we began to write the data, if we did
+	for range maxAttempts {
 		if data == "" {
 			data, written = newUUID(), time.Now()
 			if err := write(dataKey(d, data)); err != nil {
@@ -151,16 +179,16 @@ func (s *Store) publish(ctx context.Context, repo string, d digest.Digest, size 
 			}
 		}
 		began := time.Now()
-		if err := s.writeLink(ctx, repo, d, link{newUUID(), data, size}); err != nil {
+		if err := s.writeLink(ctx, repo, d, link{ID: newUUID(), Data: data, Size: size}); err != nil {
 			return err
 		}
-		if time.Since(began) >= s.trust {
-			continue // GC may have taken the inverse for one that was left behind
+		if time.Since(began) >= s.trustedFor {
+			continue // GC may have deleted the inverse, because the link did not follow it in time
 		}
-		if time.Since(written) < s.trust {
+		if time.Since(written) < s.trustedFor {
 			return nil
 		}
-		if ok, err := s.standing(ctx, d, data); ok || err != nil {
+		if ok, err := s.isUsable(ctx, d, data); ok || err != nil {
 			return err
 		}
 		data = ""
@@ -168,8 +196,8 @@ func (s *Store) publish(ctx context.Context, repo string, d digest.Digest, size 
 	return registry.ErrUnavailable
 }
 
-// writeLink writes a link, its inverse first, lest GC miss it, and the name of
-// the repository last: see enter.
+// writeLink writes a link: its inverse first, so that GC can't miss the link, and
+// the name of the repository last: see addRepo.
 func (s *Store) writeLink(ctx context.Context, repo string, d digest.Digest, l link) error {
 	b, err := json.Marshal(l)
 	if err != nil {
@@ -181,12 +209,12 @@ func (s *Store) writeLink(ctx context.Context, repo string, d digest.Digest, l l
 	if err := s.put(ctx, linkKey(repo, d), b); err != nil {
 		return err
 	}
-	return s.enter(ctx, repo)
+	return s.addRepo(ctx, repo)
 }
 
-// standing reports whether data is there and not condemned. In this order: what
-// condemns it is deleted after the data.
-func (s *Store) standing(ctx context.Context, d digest.Digest, data string) (bool, error) {
+// isUsable reports whether data exists and is not condemned. The order of the
+// calls matters: GC deletes the data first, and then the mark that condemns it.
+func (s *Store) isUsable(ctx context.Context, d digest.Digest, data string) (bool, error) {
 	condemned, err := s.exists(ctx, condemnedKey(d, data))
 	if condemned || err != nil {
 		return false, err
@@ -194,24 +222,24 @@ func (s *Store) standing(ctx context.Context, d digest.Digest, data string) (boo
 	return s.exists(ctx, dataKey(d, data))
 }
 
-// findData returns the data that some repository has a blob in, or "". It looks
-// at few: to store a blob twice is no harm.
+// findData returns data that a repository's link to the blob names, or "". It
+// gives up after a few links, since it does no harm to store a blob twice.
 func (s *Store) findData(ctx context.Context, d digest.Digest) (data string, err error) {
-	const few = 4
+	const maxLinks = 4
 	tried := 0
-	for o, err := range s.list(ctx, inversePrefix(d), "", few) {
+	for o, err := range s.list(ctx, inversePrefix(d), "", maxLinks) {
 		if err != nil {
 			return "", err
 		}
-		inverse, repo, _ := parseInverse(o.name)
-		l, err := s.link(ctx, repo, d)
-		if err != nil && err != errMissing {
+		inverse, repo, _ := parseInverseKey(o.name)
+		l, err := s.readLink(ctx, repo, d)
+		if err != nil && err != errNotFound {
 			return "", err
 		}
 		if err == nil && l.Data == inverse.Data {
 			return l.Data, nil
 		}
-		if tried++; tried == few {
+		if tried++; tried == maxLinks {
 			break
 		}
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Check: is this bucket what a store needs?
+// Check, which tests whether a bucket meets the requirements of a store.
 
 package bucket
 
@@ -10,11 +10,11 @@ import (
 	"fmt"
 )
 
-// Check tries the bucket, at the start of a process: that it is there, that
-// this process may write, read, list and delete, and that it keeps the
-// conditions of writes. Not all that is called S3 does, and tags would be lost
-// where it does not.
-// Errors: registry.ErrUnavailable, and what it has found.
+// Check tests whether the bucket exists, whether the process may write, read, list
+// and delete objects, and whether conditional writes work: some S3-compatible
+// servers ignore the conditions, and would lose tags. Call it when the process
+// starts.
+// Errors: registry.ErrUnavailable, or an error that names the failed requirement.
 func (s *Store) Check(ctx context.Context) error {
 	const prefix = "check/"
 	name := newUUID()
@@ -22,21 +22,21 @@ func (s *Store) Check(ctx context.Context) error {
 	if _, err := s.create(ctx, key, []byte("1")); err != nil {
 		return err
 	}
-	defer s.discard(context.WithoutCancel(ctx), key)
+	defer s.tryRemove(context.WithoutCancel(ctx), key)
 	if again, err := s.create(ctx, key, []byte("2")); again || err != nil {
-		return broken(err, "a write on the condition that there is no object has replaced one")
+		return conditionError(err, "it replaced an object that the write required not to exist")
 	}
-	_, version, err := s.get(ctx, key)
+	c, err := s.get(ctx, key)
 	if err != nil {
 		return err
 	}
-	if ok, err := s.swap(ctx, key, []byte("3"), version); !ok || err != nil {
-		return broken(err, "a write on the condition of the present version was refused")
+	if ok, err := s.swap(ctx, key, []byte("3"), c.version); !ok || err != nil {
+		return conditionError(err, "it rejected a write that required the object's current version")
 	}
-	if ok, err := s.swap(ctx, key, []byte("4"), version); ok || err != nil {
-		return broken(err, "a write on the condition of an old version was done")
+	if ok, err := s.swap(ctx, key, []byte("4"), c.version); ok || err != nil {
+		return conditionError(err, "it accepted a write that required an old version of the object")
 	}
-	for o, err := range s.list(ctx, prefix, name[:1], firstPage) {
+	for o, err := range s.list(ctx, prefix, name[:1], firstPageSize) {
 		if err != nil {
 			return err
 		}
@@ -44,13 +44,13 @@ func (s *Store) Check(ctx context.Context) error {
 			return s.remove(ctx, key)
 		}
 	}
-	return errors.New("bucket: an object that was written is not in a list")
+	return errors.New("bucket: a list lacks an object that was just written")
 }
 
-// broken returns err, or, where there is none, that conditions are not kept.
-func broken(err error, what string) error {
+// conditionError returns err or, if it is nil, an error about conditional writes.
+func conditionError(err error, reason string) error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("bucket: it does not keep the conditions of writes: %s", what)
+	return fmt.Errorf("bucket: the provider does not enforce the conditions of writes: %s", reason)
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/berth-oci/registry/bucket"
 )
 
-// A registry in a bucket; any number of processes may do the same.
+// A registry in a bucket. Any number of processes may serve the same bucket.
 func Example() {
 	store, err := bucket.Open(context.Background(), "mem://", nil) // or "s3://name?region=eu-central-1"
 	if err != nil {
@@ -26,7 +26,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	handler := registry.New(registry.WithStore(store))
-	handler = store.Redirect(handler) // have clients pull blobs from the bucket, where it can sign URLs
+	handler = store.Redirect(handler) // let clients pull blobs from the bucket itself, if it can sign URLs
 
 	w := httptest.NewRecorder()
 	handler.ServeHTTP(w, httptest.NewRequest("GET", "/v2/_catalog", nil))

@@ -4,6 +4,7 @@ package bucket
 
 import "time"
 
-// SetGrace has minutes pass in a moment: the times that GC and those who push
-// keep between them become these.
-func (s *Store) SetGrace(trust, least time.Duration) { s.trust, s.least = trust, least }
+// SetGrace shortens the times that GC and pushes rely on, so that tests are fast.
+func (s *Store) SetGrace(trustedFor, minGrace time.Duration) {
+	s.trustedFor, s.minGrace = trustedFor, minGrace
+}

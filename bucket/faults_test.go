@@ -22,8 +22,8 @@ import (
 	"github.com/berth-oci/registry/bucket/miniotest"
 )
 
-// wantUnavailable checks that each operation says that the bucket is not to be
-// reached, and nothing of the bucket. lease was taken while it was.
+// wantUnavailable checks that each operation fails with 503, without any detail of
+// the bucket. lease and content were opened while the bucket was available.
 func wantUnavailable(t *testing.T, s *bucket.Store, lease registry.Upload, content io.Reader) {
 	t.Helper()
 	ctx := t.Context()
@@ -33,8 +33,10 @@ func wantUnavailable(t *testing.T, s *bucket.Store, lease registry.Upload, conte
 		name string
 		do   func() error
 	}{
+		{"StatBlob", func() error { _, err := s.StatBlob(ctx, "a", d); return err }},
 		{"OpenBlob", func() error { _, err := s.OpenBlob(ctx, "a", d); return err }},
 		{"Read", func() error { _, err := content.Read(make([]byte, 10)); return err }},
+		{"Blobs", func() error { _, err := collect(s.Blobs(ctx, "a", "")); return err }},
 		{"MountBlob", func() error { return s.MountBlob(ctx, "b", "a", d) }},
 		{"FindBlob", func() error { _, err := collect(s.FindBlob(ctx, d)); return err }},
 		{"DeleteBlob", func() error { return s.DeleteBlob(ctx, "a", d) }},
@@ -52,6 +54,7 @@ func wantUnavailable(t *testing.T, s *bucket.Store, lease registry.Upload, conte
 		{"PutManifest", func() error { return s.PutManifest(ctx, "a", m, []string{"tag"}, nil) }},
 		{"DeleteManifest", func() error { return s.DeleteManifest(ctx, "a", m.Digest) }},
 		{"DeleteTag", func() error { return s.DeleteTag(ctx, "a", "tag", nil) }},
+		{"Manifests", func() error { _, err := collect(s.Manifests(ctx, "a", "")); return err }},
 		{"Tags", func() error { _, err := collect(s.Tags(ctx, "a", "")); return err }},
 		{"Referrers", func() error { _, err := collect(s.Referrers(ctx, "a", d, "")); return err }},
 		{"Repositories", func() error { _, err := collect(s.Repositories(ctx, "")); return err }},
@@ -67,7 +70,7 @@ func wantUnavailable(t *testing.T, s *bucket.Store, lease registry.Upload, conte
 			return
 		}
 		if strings.Contains(err.Error(), "127.0.0.1") || strings.Contains(err.Error(), "blobs/") {
-			t.Errorf("%s tells of the bucket: %v", op.name, err)
+			t.Errorf("%s reveals details of the bucket: %v", op.name, err)
 		}
 	})
 	err := lease.Close()
@@ -76,8 +79,8 @@ func wantUnavailable(t *testing.T, s *bucket.Store, lease registry.Upload, conte
 	}
 }
 
-// prepare returns a lease and a reader of a blob of s.
-func prepare(t *testing.T, s *bucket.Store) (registry.Upload, io.Reader) {
+// openAll returns an upload with data and a reader of a blob.
+func openAll(t *testing.T, s *bucket.Store) (registry.Upload, io.Reader) {
 	t.Helper()
 	d := push(t, s, "a", "data")
 	content, err := s.OpenBlob(t.Context(), "a", d)
@@ -90,22 +93,22 @@ func prepare(t *testing.T, s *bucket.Store) (registry.Upload, io.Reader) {
 	return lease, content
 }
 
-// TestDeadBucket kills the bucket.
+// TestDeadBucket kills the server of the bucket.
 func TestDeadBucket(t *testing.T) {
 	t.Parallel()
 	server := miniotest.Start(t)
-	var told atomic.Int64
-	s := open(t, server.URL(t), &bucket.Options{OnError: func(error) { told.Add(1) }})
-	lease, content := prepare(t, s)
+	var reported atomic.Int64
+	s := open(t, server.URL(t), &bucket.Options{OnError: func(error) { reported.Add(1) }})
+	lease, content := openAll(t, s)
 	server.Kill(0)
 	wantUnavailable(t, s, lease, content)
-	qt.Assert(t, qt.IsTrue(told.Load() > 0))
+	qt.Assert(t, qt.IsTrue(reported.Load() > 0))
 }
 
-// TestHangingBucket has a bucket that takes connections and never answers.
+// TestHangingBucket uses a bucket that accepts connections and never responds.
 func TestHangingBucket(t *testing.T) {
 	s, p := withProxy(t, &bucket.Options{Timeout: 300 * time.Millisecond})
-	lease, content := prepare(t, s)
+	lease, content := openAll(t, s)
 	hang := make(chan struct{})
 	defer close(hang)
 	p.to.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
@@ -113,7 +116,7 @@ func TestHangingBucket(t *testing.T) {
 		case <-hang:
 		case <-r.Context().Done():
 		}
-		return nil, errors.New("it hung")
+		return nil, errors.New("no response")
 	})
 	wantUnavailable(t, s, lease, content)
 }
@@ -122,8 +125,8 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// TestPortsOfS3 has a port with 301 in it refuse connections, which the Go CDK
-// takes for "not found".
+// TestPortsOfS3 connects to a closed port whose number contains 301: the Go CDK
+// reports that error as "not found".
 func TestPortsOfS3(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:30199")
 	if err != nil {
@@ -137,7 +140,8 @@ func TestPortsOfS3(t *testing.T) {
 	qt.Assert(t, qt.ErrorIs(err, error(registry.ErrUnavailable)))
 }
 
-// TestNoBucket has a bucket that does not exist: that is no empty registry.
+// TestNoBucket uses a bucket that does not exist, which must not look like an
+// empty registry.
 func TestNoBucket(t *testing.T) {
 	server := miniotest.Start(t)
 	s := open(t, server.URLAt("no-such-bucket", server.Address(0)), nil)
@@ -149,20 +153,20 @@ func TestNoBucket(t *testing.T) {
 	qt.Assert(t, qt.ErrorIs(err, error(registry.ErrUnavailable)))
 }
 
-// TestLostAnswers loses the answer to each write once: the SDK writes again, and
-// its condition does not hold any more.
-func TestLostAnswers(t *testing.T) {
+// TestLostResponses loses the response to each write once: the SDK writes again,
+// and the condition of the write no longer holds.
+func TestLostResponses(t *testing.T) {
 	t.Parallel()
 	s, p := withProxy(t, nil)
 	var seen sync.Map
-	p.spoiled(func(r *http.Request) fault {
+	p.setFaults(func(r *http.Request) fault {
 		if r.Method != http.MethodPut {
 			return none
 		}
 		if _, again := seen.LoadOrStore(r.URL.Path, true); again {
 			return none
 		}
-		return lostAnswer
+		return lostResponse
 	})
 	create := func(tag string, current digest.Digest) error {
 		if current != "" {
@@ -197,23 +201,23 @@ func TestLostAnswers(t *testing.T) {
 	wantBlob(t, s, "a", digest.FromString("one two "))
 }
 
-// TestReadingResumes breaks the connection of a download again and again.
-func TestReadingResumes(t *testing.T) {
+// TestDownloadResumes breaks the connection of a download several times.
+func TestDownloadResumes(t *testing.T) {
 	s, p := withProxy(t, nil)
 	d := push(t, s, "a", strings.Repeat("0123456789abcde", 200_000))
 	var cuts atomic.Int64
-	p.spoiled(func(r *http.Request) fault {
+	p.setFaults(func(r *http.Request) fault {
 		if !strings.Contains(r.URL.Path, "/data/") || cuts.Add(1) > 5 {
 			return none
 		}
-		return cutAnswer
+		return cutResponse
 	})
 	wantBlob(t, s, "a", d)
 	qt.Assert(t, qt.Equals(cuts.Load(), 6))
 }
 
-// TestUploadSurvives has the bucket fail while chunks come in, and when the
-// upload is published: the session stands where it was, and goes on.
+// TestUploadSurvives makes the bucket fail while chunks arrive and while the upload
+// is committed: the session stays unchanged and can be resumed.
 func TestUploadSurvives(t *testing.T) {
 	t.Parallel()
 	s, p := withProxy(t, nil)
@@ -223,8 +227,8 @@ func TestUploadSurvives(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(u.Close()))
 
-	fails := func(in string) {
-		p.spoiled(func(r *http.Request) fault {
+	failWrites := func(in string) {
+		p.setFaults(func(r *http.Request) fault {
 			if r.Method == http.MethodPut && strings.Contains(r.URL.Path, in) {
 				return overloaded
 			}
@@ -236,9 +240,9 @@ func TestUploadSurvives(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		_, err = u.ReadFrom(strings.NewReader("two"))
 		qt.Assert(t, qt.IsNil(err))
-		fails(in)
+		failWrites(in)
 		qt.Assert(t, qt.ErrorIs(u.Close(), error(registry.ErrUnavailable)))
-		p.spoiled(nil)
+		p.setFaults(nil)
 		size, err := s.UploadSize(t.Context(), "a", u.ID())
 		qt.Assert(t, qt.IsNil(err))
 		qt.Assert(t, qt.Equals(size, 4))
@@ -249,9 +253,9 @@ func TestUploadSurvives(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		_, err = u.ReadFrom(strings.NewReader("two"))
 		qt.Assert(t, qt.IsNil(err))
-		fails(in)
+		failWrites(in)
 		qt.Assert(t, qt.ErrorIs(u.Commit(t.Context(), d), error(registry.ErrUnavailable)), qt.Commentf("%s", in))
-		p.spoiled(nil)
+		p.setFaults(nil)
 		qt.Assert(t, qt.IsNil(u.Rollback()))
 		qt.Assert(t, qt.IsNil(u.Close()))
 		size, err := s.UploadSize(t.Context(), "a", u.ID())
@@ -267,8 +271,8 @@ func TestUploadSurvives(t *testing.T) {
 	wantBlob(t, s, "a", d)
 }
 
-// TestCluster has replicas at several nodes of an erasure-coded cluster, and
-// kills one of them.
+// TestCluster runs two replicas on different nodes of an erasure-coded cluster,
+// and kills a third node.
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	server := miniotest.StartCluster(t, 4)
@@ -289,14 +293,14 @@ func TestCluster(t *testing.T) {
 	}
 }
 
-// TestCancelledRequest has the client go away: what it does not wait for is no
-// failure of the bucket.
+// TestCancelledRequest cancels a request, which does not count as a failure of the
+// bucket.
 func TestCancelledRequest(t *testing.T) {
-	var told atomic.Int64
-	s := open(t, miniotest.Start(t).URL(t), &bucket.Options{OnError: func(error) { told.Add(1) }})
+	var reported atomic.Int64
+	s := open(t, miniotest.Start(t).URL(t), &bucket.Options{OnError: func(error) { reported.Add(1) }})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := s.GetManifest(ctx, "a", digest.FromString("m"))
 	qt.Assert(t, qt.ErrorIs(err, context.Canceled))
-	qt.Assert(t, qt.Equals(told.Load(), 0))
+	qt.Assert(t, qt.Equals(reported.Load(), 0))
 }

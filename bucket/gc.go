@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// GC: deleting what nothing names any more.
+// GC, which deletes data that no repository has anymore.
 
 package bucket
 
@@ -16,38 +16,38 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// GCOptions are the choices of GC.
+// GCOptions are the options of GC.
 type GCOptions struct {
-	// Grace is how old something must be for GC to touch it, and how long
-	// data is condemned before it is deleted: one hour by default, and at
-	// least half an hour. Who began to read a blob before it was deleted can
-	// read on for that long.
+	// Grace is the minimum age of objects that GC touches, and the minimum
+	// time between condemning data and deleting it: one hour by default, and at
+	// least half an hour. A client that has begun to read a blob before it was
+	// deleted can continue to read for that long.
 	Grace time.Duration
 }
 
-// GCStats is what GC has done.
+// GCStats counts the results of a run of GC.
 type GCStats struct {
-	Blobs     int   // data objects that it has looked at
-	Condemned int   // data objects to delete in a later run
+	Blobs     int   // data objects examined
+	Condemned int   // data objects that a later run will delete
 	Deleted   int   // data objects deleted
-	Bytes     int64 // and their bytes
-	Links     int   // inverse links deleted, left behind by processes that stopped
+	Bytes     int64 // in the data objects deleted
+	Links     int   // inverse links deleted that stopped processes had left behind
 	Uploads   int   // upload sessions ended
-	Names     int   // repositories taken off the catalog, left behind likewise
+	Names     int   // repositories removed from the catalog, likewise left behind
 }
 
-// GC deletes the data of blobs that no repository has any more, and the
-// sessions of uploads that were given up. Data is condemned in one run and
-// deleted in another, Grace later: so run it now and then, as from cron. It may
-// run while others push and pull, and beside another.
+// GC deletes the data of blobs that no repository has anymore, and abandoned
+// upload sessions. It condemns data in one run and deletes it in another, at least
+// Grace later, so run it regularly, for example from cron. It may run while
+// clients push and pull, and concurrently with another GC.
 func (s *Store) GC(ctx context.Context, opts GCOptions) (GCStats, error) {
 	if opts.Grace == 0 {
 		opts.Grace = time.Hour
 	}
-	if opts.Grace < s.least {
-		return GCStats{}, fmt.Errorf("bucket: a grace of %v is too short: what is being pushed would be deleted; the least is %v", opts.Grace, s.least)
+	if opts.Grace < s.minGrace {
+		return GCStats{}, fmt.Errorf("bucket: a grace period of %v is too short: pushes in progress would lose data; the minimum is %v", opts.Grace, s.minGrace)
 	}
-	g := &collection{store: s, before: time.Now().Add(-opts.Grace)}
+	g := &collection{store: s, cutoff: time.Now().Add(-opts.Grace)}
 	err := g.sweepUploads(ctx, time.Now().Add(-max(opts.Grace, s.opts.UploadIdle)))
 	if err == nil {
 		err = g.sweepBlobs(ctx)
@@ -61,155 +61,150 @@ func (s *Store) GC(ctx context.Context, opts GCOptions) (GCStats, error) {
 // collection is one run of GC.
 type collection struct {
 	store  *Store
-	before time.Time // what was written before is old
+	cutoff time.Time // objects written before are old
 	stats  GCStats
 }
 
-// candidate is a data object.
-type candidate struct {
+func (g *collection) isOld(written time.Time) bool { return written.Before(g.cutoff) }
+
+// blobData is a data object of a blob.
+type blobData struct {
 	size      int64
 	old       bool
 	condemned bool
-	overdue   bool // condemned long ago
+	overdue   bool // condemned at least Grace ago
 	linked    bool
 }
 
-// sweepBlobs walks all that is in blobs/ once. Of a blob come, in the order of
-// the keys, what condemns data, then data, then the inverse links.
+// sweepBlobs walks all of blobs/ once. In the order of the keys, each blob has
+// the marks that condemn data, then the data, then the inverse links.
 func (g *collection) sweepBlobs(ctx context.Context) error {
 	var (
-		d    digest.Digest // the blob
-		data map[string]*candidate
+		d    digest.Digest        // the current blob
+		data map[string]*blobData // of that blob, by name
 	)
-	for o, err := range g.store.list(ctx, blobsPrefix, "", nextPage) {
+	for o, err := range g.store.list(ctx, blobsPrefix, "", nextPageSize) {
 		if err != nil {
 			return err
 		}
-		of, kind, name, ok := parseBlobKey(o.name)
+		blob, kind, name, ok := parseBlobKey(o.name)
 		if !ok {
 			continue
 		}
-		if of != d {
-			if err := g.judge(ctx, d, data); err != nil {
+		if blob != d {
+			if err := g.condemnOrDelete(ctx, d, data); err != nil {
 				return err
 			}
-			d, data = of, make(map[string]*candidate)
+			d, data = blob, make(map[string]*blobData)
 		}
 		switch kind {
 		case "condemned", "data":
-			c := data[name]
-			if c == nil {
-				c = new(candidate)
-				data[name] = c
+			b := data[name]
+			if b == nil {
+				b = new(blobData)
+				data[name] = b
 			}
 			if kind == "condemned" {
-				c.condemned, c.overdue = true, o.time.Before(g.before)
+				b.condemned, b.overdue = true, g.isOld(o.time)
 				continue
 			}
-			c.size, c.old = o.size, o.time.Before(g.before)
+			b.size, b.old = o.size, g.isOld(o.time)
 			g.stats.Blobs++
 		case "links":
-			l, repo, ok := parseInverse(name)
-			if c := data[l.Data]; !ok || c != nil && c.linked {
+			l, repo, ok := parseInverseKey(name)
+			if b := data[l.Data]; !ok || b != nil && b.linked {
 				continue
 			}
-			live, err := g.lives(ctx, d, l, repo, o.time)
+			live, err := g.isLive(ctx, d, l, repo, o.time)
 			if err != nil {
 				return err
 			}
-			if c := data[l.Data]; c != nil {
-				c.linked = live
+			if b := data[l.Data]; b != nil {
+				b.linked = live
 			}
 		}
 	}
-	return g.judge(ctx, d, data)
+	return g.condemnOrDelete(ctx, d, data)
 }
 
-// parseBlobKey is the inverse of dataKey and the like, after blobsPrefix.
-func parseBlobKey(key string) (d digest.Digest, kind, name string, ok bool) {
-	alg, rest, _ := strings.Cut(key, "/")
-	hex, rest, _ := strings.Cut(rest, "/")
-	kind, name, ok = strings.Cut(rest, "/")
-	return digest.Digest(alg + ":" + hex), kind, name, ok
-}
-
-// lives reports whether the link that an inverse tells of is there, or may be
-// about to be written. Otherwise it deletes the inverse.
-func (g *collection) lives(ctx context.Context, d digest.Digest, inverse link, repo string, written time.Time) (bool, error) {
-	l, err := g.store.link(ctx, repo, d)
-	if err != nil && err != errMissing {
+// isLive reports whether the link of an inverse exists, or may be about to be
+// written. Otherwise it deletes the inverse.
+func (g *collection) isLive(ctx context.Context, d digest.Digest, inverse link, repo string, written time.Time) (bool, error) {
+	l, err := g.store.readLink(ctx, repo, d)
+	if err != nil && err != errNotFound {
 		return false, err
 	}
-	if err == nil && l.ID == inverse.ID || !written.Before(g.before) {
+	if err == nil && l.ID == inverse.ID || !g.isOld(written) {
 		return true, nil
 	}
-	if err := g.store.remove(ctx, inverseKey(d, inverse, repo)); err != nil && err != errMissing {
+	if err := g.store.removeIfExists(ctx, inverseKey(d, inverse, repo)); err != nil {
 		return false, err
 	}
 	g.stats.Links++
 	return false, nil
 }
 
-// judge condemns the data of a blob that no link names, and deletes what was
-// condemned long ago.
+// condemnOrDelete condemns the data of a blob that no link names, and deletes
+// data that was condemned at least Grace ago.
 //
-// What condemns data is never taken back while the data is there, though a link
-// may name it: of two runs at once, one could take it back while the other is
-// about to delete, and who publishes would look just then. Such data stays
-// while the link does; who pushes the blob next writes it anew.
-func (g *collection) judge(ctx context.Context, d digest.Digest, data map[string]*candidate) error {
+// The mark that condemns data is never removed while the data exists, even if a
+// link names the data: of two concurrent runs, one could remove the mark while the
+// other is about to delete the data, and a push could check for the mark just
+// then. Such data stays as long as the link does; the next push of the blob writes
+// the data again.
+func (g *collection) condemnOrDelete(ctx context.Context, d digest.Digest, data map[string]*blobData) error {
 	s := g.store
-	for name, c := range data {
+	for name, b := range data {
 		switch {
-		case c.linked || !c.old:
-		case !c.condemned:
+		case b.linked || !b.old:
+		case !b.condemned:
 			if err := s.put(ctx, condemnedKey(d, name), nil); err != nil {
 				return err
 			}
 			g.stats.Condemned++
-		case c.overdue:
-			// The links were listed after the data was condemned: who wrote
-			// one since has found that out.
-			if err := s.remove(ctx, dataKey(d, name)); err != nil && err != errMissing {
+		case b.overdue:
+			// The links were listed after the data was condemned: a push that
+			// has written a link since then has seen the mark.
+			if err := s.removeIfExists(ctx, dataKey(d, name)); err != nil {
 				return err
 			}
-			if err := s.remove(ctx, condemnedKey(d, name)); err != nil && err != errMissing {
+			if err := s.removeIfExists(ctx, condemnedKey(d, name)); err != nil {
 				return err
 			}
 			g.stats.Deleted++
-			g.stats.Bytes += c.size
+			g.stats.Bytes += b.size
 		}
 	}
 	return nil
 }
 
-// sweepUploads ends the sessions that were not used since idle, and deletes
+// sweepUploads ends the sessions that were last used before idleSince, and deletes
 // parts that were left behind.
-func (g *collection) sweepUploads(ctx context.Context, idle time.Time) error {
+func (g *collection) sweepUploads(ctx context.Context, idleSince time.Time) error {
 	var (
-		id    string
-		parts []part
-		used  time.Time // the latest
+		id       string // of the current session
+		parts    []part
+		lastUsed time.Time
 	)
 	sweep := func() error {
-		if id == "" || !used.Before(idle) {
+		if id == "" || !lastUsed.Before(idleSince) {
 			return nil
 		}
 		return g.sweepUpload(ctx, id, parts)
 	}
-	for o, err := range g.store.list(ctx, uploadsPrefix, "", nextPage) {
+	for o, err := range g.store.list(ctx, uploadsPrefix, "", nextPageSize) {
 		if err != nil {
 			return err
 		}
-		of, name, _ := strings.Cut(o.name, "/")
-		if of != id {
+		session, name, _ := strings.Cut(o.name, "/")
+		if session != id {
 			if err := sweep(); err != nil {
 				return err
 			}
-			id, parts, used = of, nil, time.Time{}
+			id, parts, lastUsed = session, nil, time.Time{}
 		}
-		if o.time.After(used) {
-			used = o.time
+		if o.time.After(lastUsed) {
+			lastUsed = o.time
 		}
 		if name, ok := strings.CutPrefix(name, "part-"); ok {
 			parts = append(parts, part{Name: name})
@@ -218,15 +213,15 @@ func (g *collection) sweepUploads(ctx context.Context, idle time.Time) error {
 	return sweep()
 }
 
-// sweepUpload ends a session, unless someone uses it just now, and deletes its
-// objects.
+// sweepUpload ends a session, unless a request has used it meanwhile, and deletes
+// its objects.
 func (g *collection) sweepUpload(ctx context.Context, id string, parts []part) error {
-	st, err := g.store.state(ctx, id)
-	if err != nil && err != errMissing {
+	st, err := g.store.readState(ctx, id)
+	if err != nil && err != errNotFound {
 		return err
 	}
 	if err == nil && !st.Ended {
-		switch _, err := g.store.end(ctx, id, st); {
+		switch _, err := g.store.endUpload(ctx, id, st); {
 		case errors.Is(err, registry.ErrUploadBusy) || errors.Is(err, registry.ErrBlobUploadUnknown):
 			return nil
 		case err != nil:
@@ -234,24 +229,24 @@ func (g *collection) sweepUpload(ctx context.Context, id string, parts []part) e
 		}
 		g.stats.Uploads++
 	}
-	g.store.clear(ctx, id, parts)
+	g.store.removeUpload(ctx, id, parts)
 	return nil
 }
 
-// sweepNames takes repositories off the catalog that hold nothing.
+// sweepNames removes repositories without content from the catalog.
 func (g *collection) sweepNames(ctx context.Context) error {
-	for o, err := range g.store.list(ctx, namesPrefix, "", nextPage) {
+	for o, err := range g.store.list(ctx, namesPrefix, "", nextPageSize) {
 		if err != nil {
 			return err
 		}
-		if !o.time.Before(g.before) {
+		if !g.isOld(o.time) {
 			continue
 		}
-		repo := unflatten.Replace(o.name)
-		holds, err := g.store.holds(ctx, repo)
-		if err == nil && !holds {
+		repo := unflattenName.Replace(o.name)
+		hasContent, err := g.store.hasContent(ctx, repo)
+		if err == nil && !hasContent {
 			g.stats.Names++
-			err = g.store.leave(ctx, repo)
+			err = g.store.removeRepo(ctx, repo)
 		}
 		if err != nil {
 			return err

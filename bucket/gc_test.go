@@ -19,15 +19,15 @@ import (
 	"github.com/berth-oci/registry/bucket"
 )
 
-// The hours of GC, in these tests.
+// The times that GC and pushes rely on in these tests.
 const (
-	trust = 400 * time.Millisecond
-	grace = time.Second
+	trustedFor = 400 * time.Millisecond
+	grace      = time.Second
 )
 
-func hurry(stores ...*bucket.Store) {
+func shortenGrace(stores ...*bucket.Store) {
 	for _, s := range stores {
-		s.SetGrace(trust, grace)
+		s.SetGrace(trustedFor, grace)
 	}
 }
 
@@ -64,14 +64,14 @@ func gcAfter(t testing.TB, s *bucket.Store, grace time.Duration) bucket.GCStats 
 	return stats
 }
 
-func TestGCRefusesShortGrace(t *testing.T) {
+func TestGCRejectsShortGrace(t *testing.T) {
 	_, err := open(t, "mem://", nil).GC(t.Context(), bucket.GCOptions{Grace: time.Minute})
 	qt.Assert(t, qt.ErrorMatches(err, ".*too short.*"))
 }
 
 func TestGC(t *testing.T) {
 	onReplicas(t, nil, func(t *testing.T, stores []*bucket.Store) {
-		hurry(stores...)
+		shortenGrace(stores...)
 		s := stores[0]
 		kept := push(t, s, "a", "kept")
 		gone := push(t, s, "a", "gone")
@@ -85,7 +85,7 @@ func TestGC(t *testing.T) {
 		time.Sleep(grace + 50*time.Millisecond)
 		qt.Assert(t, qt.Equals(gc(t, s), bucket.GCStats{Blobs: 3, Condemned: 1}))
 		qt.Assert(t, qt.Equals(gcAfter(t, stores[1], time.Hour), bucket.GCStats{Blobs: 3}))
-		again := push(t, stores[2], "d", "gone") // it is condemned, so it is written anew
+		again := push(t, stores[2], "d", "gone") // it is condemned, so it is written again
 		qt.Assert(t, qt.Equals(again, gone))
 		time.Sleep(grace + 50*time.Millisecond)
 		qt.Assert(t, qt.Equals(gc(t, stores[1]), bucket.GCStats{Blobs: 4, Deleted: 1, Bytes: 4}))
@@ -102,7 +102,7 @@ func TestGCUploads(t *testing.T) {
 	const idle = 2 * time.Second
 	opts := &bucket.Options{UploadIdle: idle}
 	onReplicas(t, opts, func(t *testing.T, stores []*bucket.Store) {
-		hurry(stores...)
+		shortenGrace(stores...)
 		var ids []string
 		for range 3 {
 			u, err := stores[0].CreateUpload(t.Context(), "a", registry.UploadOptions{})
@@ -112,7 +112,7 @@ func TestGCUploads(t *testing.T) {
 			qt.Assert(t, qt.IsNil(u.Close()))
 			ids = append(ids, u.ID())
 		}
-		for range 8 { // who asks uses it
+		for range 8 { // a request for the size resets the idle timer
 			time.Sleep(idle / 8)
 			_, err := stores[1].UploadSize(t.Context(), "a", ids[0])
 			qt.Assert(t, qt.IsNil(err))
@@ -127,12 +127,12 @@ func TestGCUploads(t *testing.T) {
 	})
 }
 
-// TestGCWhilePushed has two GCs run at once, over and over, while replicas push,
-// mount and delete the same few blobs: what was acknowledged, and not deleted
-// since, can be read.
-func TestGCWhilePushed(t *testing.T) {
+// TestGCDuringPushes keeps two GCs running while replicas push, mount and delete
+// the same few blobs: a blob whose push was acknowledged can be read until it is
+// deleted.
+func TestGCDuringPushes(t *testing.T) {
 	onReplicas(t, nil, func(t *testing.T, stores []*bucket.Store) {
-		hurry(stores...)
+		shortenGrace(stores...)
 		var stop atomic.Bool
 		var runs, deleted atomic.Int64
 		done := make(chan struct{})
@@ -147,15 +147,15 @@ func TestGCWhilePushed(t *testing.T) {
 					}
 					runs.Add(1)
 					deleted.Add(int64(stats.Deleted))
-					time.Sleep(5 * time.Millisecond) // memory alone would be busy all the time
+					time.Sleep(5 * time.Millisecond) // or a bucket in memory would do nothing else
 				}
 			})
 		}()
 		end := time.Now().Add(8 * time.Second)
 		var pushes atomic.Int64
 		concurrently(6, func(i int) {
-			// Each has a repository of its own, so it knows what is in it; the
-			// blobs are the same for all.
+			// Each writer has its own repository, so it knows the content. All
+			// use the same blobs.
 			s, repo := stores[i%len(stores)], fmt.Sprint("repo", i)
 			for n := 0; time.Now().Before(end); n++ {
 				data := fmt.Sprint("data", (n+i)%3)
@@ -196,9 +196,9 @@ func TestGCWhilePushed(t *testing.T) {
 		})
 		stop.Store(true)
 		<-done
-		t.Logf("%d runs of GC deleted %d data objects beside %d pushes", runs.Load(), deleted.Load(), pushes.Load())
+		t.Logf("%d runs of GC deleted %d data objects during %d pushes", runs.Load(), deleted.Load(), pushes.Load())
 		if deleted.Load() == 0 {
-			t.Error("GC has deleted nothing, so nothing was tried")
+			t.Error("GC deleted nothing, so the test proves nothing")
 		}
 	})
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The races that the protocols are made for, each in the order that would hurt.
+// The races that the protocols must survive, each in its most harmful order.
 
 package bucket_test
 
@@ -19,11 +19,11 @@ import (
 	"github.com/berth-oci/registry/bucket/miniotest"
 )
 
-// before has f run once, before the first request with a method for a path that
-// contains a part.
+// before runs f once, before the first request that has the method and a path that
+// contains part.
 func (p *proxy) before(method, part string, f func()) {
 	var once sync.Once
-	p.spoiled(func(r *http.Request) fault {
+	p.setFaults(func(r *http.Request) fault {
 		if r.Method == method && strings.Contains(r.URL.Path, part) {
 			once.Do(f)
 		}
@@ -41,7 +41,7 @@ func TestInterleavings(t *testing.T) {
 		t.Helper()
 		qt.Assert(t, qt.IsNil(s.PutManifest(t.Context(), "a", m, []string{"tag"}, nil)))
 	}
-	whole := func(t *testing.T, s *bucket.Store) { // m with all that belongs to it
+	wantComplete := func(t *testing.T, s *bucket.Store) { // m, its tag, referrer and name
 		t.Helper()
 		got, err := s.GetTag(t.Context(), "a", "tag")
 		qt.Assert(t, qt.IsNil(err))
@@ -58,45 +58,75 @@ func TestInterleavings(t *testing.T) {
 
 	for _, test := range []struct {
 		name string
-		// run has one store stopped by the proxy, while another, that is not
-		// behind it, goes on.
+		// run pauses an operation of slow in the proxy p, and meanwhile uses s,
+		// which has the same bucket without the proxy.
 		run func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store)
 	}{
 		{"delete_while_put_before_the_tag", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
 			p.before("PUT", "/_tags/", func() { qt.Check(t, qt.IsNil(s.DeleteManifest(ctx, "a", m.Digest))) })
 			put(t, slow)
-			whole(t, s)
+			wantComplete(t, s)
 		}},
 		{"delete_while_put_after_the_tag", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
 			p.before("HEAD", "/_manifests/", func() { qt.Check(t, qt.IsNil(s.DeleteManifest(ctx, "a", m.Digest))) })
 			put(t, slow)
-			whole(t, s)
+			wantComplete(t, s)
+		}},
+		{"delete_while_put_again_before_the_manifest_is_read", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+			put(t, s)
+			p.before("GET", "/_manifests/", func() { qt.Check(t, qt.IsNil(s.DeleteManifest(ctx, "a", m.Digest))) })
+			put(t, slow)
+			wantComplete(t, s)
+		}},
+		{"delete_while_put_again_before_the_manifest_is_rewritten", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+			put(t, s)
+			p.before("GET", "/_manifests/", func() {
+				p.before("PUT", "/_manifests/", func() { qt.Check(t, qt.IsNil(s.DeleteManifest(ctx, "a", m.Digest))) })
+			})
+			put(t, slow)
+			wantComplete(t, s)
+		}},
+		{"put_with_another_type_while_put_again", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+			put(t, s)
+			other := m
+			other.MediaType = "application/vnd.other+json"
+			p.before("GET", "/_manifests/", func() {
+				p.before("PUT", "/_manifests/", func() {
+					qt.Check(t, qt.IsNil(s.DeleteManifest(ctx, "a", m.Digest)))
+					qt.Check(t, qt.IsNil(s.PutManifest(ctx, "a", other, nil, nil)))
+				})
+			})
+			put(t, slow)
+			wantComplete(t, s)
+			got, err := s.GetManifest(ctx, "a", m.Digest)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.Equals(got.MediaType, other.MediaType))
 		}},
 		{"put_while_deleted_before_the_referrer", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
 			put(t, s)
 			p.before("DELETE", "/_referrers/", func() { put(t, s) })
 			qt.Assert(t, qt.IsNil(slow.DeleteManifest(ctx, "a", m.Digest)))
-			whole(t, s)
+			wantComplete(t, s)
 		}},
 		{"put_while_deleted_before_the_tag_is_read", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
 			put(t, s)
 			p.before("GET", "/_tags/", func() { put(t, s) })
 			qt.Assert(t, qt.IsNil(slow.DeleteManifest(ctx, "a", m.Digest)))
-			whole(t, s)
+			wantComplete(t, s)
 		}},
 		{"put_while_deleted_before_the_tag_is_deleted", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
 			put(t, s)
 			p.before("PUT", "/_tags/", func() { put(t, s) })
 			qt.Assert(t, qt.IsNil(slow.DeleteManifest(ctx, "a", m.Digest)))
-			whole(t, s)
+			wantComplete(t, s)
 		}},
-		{"put_while_deleted_before_the_name_goes", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+		{"put_while_deleted_before_the_name_is_deleted", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
 			put(t, s)
 			p.before("DELETE", "/names/", func() { put(t, s) })
 			qt.Assert(t, qt.IsNil(slow.DeleteManifest(ctx, "a", m.Digest)))
-			whole(t, s)
+			wantComplete(t, s)
 		}},
-		{"tag_moved_while_asked", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+		{"tag_moved_after_allow", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
 			p.before("PUT", "/_tags/", func() { put(t, s) })
 			err := slow.PutManifest(ctx, "a", manifest("other"), []string{"tag"}, func(_ string, current digest.Digest) error {
 				if current != "" {
@@ -105,9 +135,9 @@ func TestInterleavings(t *testing.T) {
 				return nil
 			})
 			qt.Assert(t, qt.ErrorIs(err, error(registry.ErrDenied)))
-			whole(t, s)
+			wantComplete(t, s)
 		}},
-		{"second_tag_refused_after_the_first_moved", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+		{"second_tag_rejected_after_the_first_moved", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
 			qt.Assert(t, qt.IsNil(s.PutManifest(ctx, "a", manifest("old"), []string{"first"}, nil)))
 			p.before("PUT", "/_tags/tag", func() { put(t, s) })
 			err := slow.PutManifest(ctx, "a", manifest("other"), []string{"first", "new", "tag"}, func(tag string, current digest.Digest) error {
@@ -117,7 +147,7 @@ func TestInterleavings(t *testing.T) {
 				return nil
 			})
 			qt.Assert(t, qt.ErrorIs(err, error(registry.ErrDenied)))
-			whole(t, s)
+			wantComplete(t, s)
 			got, err := s.GetTag(ctx, "a", "first")
 			qt.Assert(t, qt.IsNil(err))
 			qt.Assert(t, qt.Equals(got.Digest, manifest("old").Digest))
@@ -131,10 +161,10 @@ func TestInterleavings(t *testing.T) {
 				put(t, s)
 				qt.Check(t, qt.IsNil(s.DeleteManifest(ctx, "a", manifest("old").Digest)))
 			})
-			whole(t, slow)
+			wantComplete(t, slow)
 		}},
 		{"cancelled_while_committed", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
-			id := session(t, s)
+			id := newSession(t, s)
 			u, err := slow.ResumeUpload(ctx, "a", id)
 			qt.Assert(t, qt.IsNil(err))
 			defer u.Close()
@@ -144,7 +174,7 @@ func TestInterleavings(t *testing.T) {
 			qt.Assert(t, qt.ErrorIs(err, error(registry.ErrNameUnknown)))
 		}},
 		{"cancelled_while_published", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
-			id := session(t, s)
+			id := newSession(t, s)
 			u, err := slow.ResumeUpload(ctx, "a", id)
 			qt.Assert(t, qt.IsNil(err))
 			defer u.Close()
@@ -154,13 +184,13 @@ func TestInterleavings(t *testing.T) {
 			qt.Assert(t, qt.IsNil(u.Commit(ctx, d)))
 			wantBlob(t, s, "a", d)
 		}},
-		{"asked_while_closed", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
-			id := session(t, s)
+		{"size_requested_while_closed", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+			id := newSession(t, s)
 			u, err := slow.ResumeUpload(ctx, "a", id)
 			qt.Assert(t, qt.IsNil(err))
 			_, err = u.ReadFrom(strings.NewReader("more"))
 			qt.Assert(t, qt.IsNil(err))
-			p.before("PUT", "/state", func() { // late enough to be noted as used
+			p.before("PUT", "/state", func() { // late enough to reset the idle timer
 				time.Sleep(idle / 3)
 				_, err := s.UploadSize(ctx, "a", id)
 				qt.Check(t, qt.IsNil(err))
@@ -170,13 +200,13 @@ func TestInterleavings(t *testing.T) {
 			qt.Assert(t, qt.IsNil(err))
 			qt.Assert(t, qt.Equals(size, 8))
 		}},
-		// A push that has found data in a repository that gives it up just then,
-		// and GC that deletes it, up to each of the steps of the push.
+		// A push finds data that another repository links. Before each step of
+		// the push, that repository deletes the blob, and GC deletes the data.
 		{"deleted_while_pushed_before_the_inverse", deletedWhilePushed("/links/")},
 		{"deleted_while_pushed_before_the_link", deletedWhilePushed("/_blobs/")},
 		{"deleted_while_pushed_before_the_name", deletedWhilePushed("/names/")},
-		// GC takes the inverse of a link that is long in coming for one that was
-		// left behind, and the other repository gives the data up later.
+		// The link follows its inverse so late that GC deletes the inverse as
+		// left behind. Later the other repository deletes the blob.
 		{"slow_link", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
 			push(t, s, "x", "data")
 			p.before("PUT", "/_blobs/", func() {
@@ -189,25 +219,26 @@ func TestInterleavings(t *testing.T) {
 			gc(t, s)
 			wantBlob(t, s, "a", d)
 		}},
-		// The same as above, where GC has looked for links already, and then waits.
-		{"doomed_while_pushed", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+		// As above, but GC has already looked for links when the push writes its
+		// link, and waits before it deletes the data.
+		{"data_deleted_after_push", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
 			push(t, s, "x", "data")
 			gcs, gcProxy := behindProxy(t, server, p.direct, nil)
-			hurry(gcs)
+			shortenGrace(gcs)
 			pushed, done := make(chan struct{}), make(chan struct{})
 			p.before("PUT", "/links/", func() {
 				qt.Check(t, qt.IsNil(s.DeleteBlob(ctx, "x", d)))
 				condemn(t, s)
-				looked := make(chan struct{})
+				aboutToDelete := make(chan struct{})
 				gcProxy.before("DELETE", "/data/", func() {
-					close(looked)
+					close(aboutToDelete)
 					<-pushed
 				})
 				go func() {
 					defer close(done)
 					gc(t, gcs)
 				}()
-				<-looked
+				<-aboutToDelete
 			})
 			qt.Assert(t, qt.IsNil(registry.PushBlob(ctx, slow, "a", d, strings.NewReader("data"))))
 			close(pushed)
@@ -220,7 +251,7 @@ func TestInterleavings(t *testing.T) {
 			opts := &bucket.Options{UploadIdle: idle}
 			slow, p := behindProxy(t, server, direct, opts)
 			s := open(t, direct, opts)
-			hurry(slow, s)
+			shortenGrace(slow, s)
 			test.run(t, slow, p, s)
 		})
 	}
@@ -228,8 +259,8 @@ func TestInterleavings(t *testing.T) {
 
 const idle = 3 * time.Second
 
-// session makes an upload session with data.
-func session(t *testing.T, s *bucket.Store) (id string) {
+// newSession opens an upload session that contains data.
+func newSession(t *testing.T, s *bucket.Store) (id string) {
 	t.Helper()
 	u, err := s.CreateUpload(t.Context(), "a", registry.UploadOptions{})
 	qt.Assert(t, qt.IsNil(err))
@@ -239,7 +270,8 @@ func session(t *testing.T, s *bucket.Store) (id string) {
 	return u.ID()
 }
 
-// condemn has GC condemn what no link names, and wait until it is due.
+// condemn makes GC condemn data without links, and waits until the next run can
+// delete it.
 func condemn(t *testing.T, s *bucket.Store) {
 	t.Helper()
 	time.Sleep(grace + 50*time.Millisecond)

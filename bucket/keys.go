@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The names of objects: see the layout in the package's comment.
+// The keys of objects: see the layout in the package's comment.
 
 package bucket
 
@@ -18,27 +18,28 @@ const (
 	uploadsPrefix = "uploads/"
 )
 
-// A repository's name as one component of a key, so that none is another's
-// directory, and in the same byte order: each of - . / becomes the character
-// that takes its place before the digits.
+// flattenName turns a repository's name into one component of a key, so that no
+// name is a directory of another. It keeps the byte order: - . / become three
+// other characters that sort before the digits, in the same order. unflattenName
+// is its inverse.
 var (
-	flatten   = strings.NewReplacer("-", "!", ".", "-", "/", ".")
-	unflatten = strings.NewReplacer("!", "-", "-", ".", ".", "/")
+	flattenName   = strings.NewReplacer("-", "!", ".", "-", "/", ".")
+	unflattenName = strings.NewReplacer("!", "-", "-", ".", ".", "/")
 )
 
-func nameKey(repo string) string { return namesPrefix + flatten.Replace(repo) }
+func nameKey(repo string) string { return namesPrefix + flattenName.Replace(repo) }
 
-// contentPrefix is of all that makes a repository exist, and of its other
-// objects, which sort after that.
+// contentPrefix is the prefix of a repository's objects. Those that make the
+// repository exist, blobs and manifests, sort before the others.
 func contentPrefix(repo string) string { return "repos/" + repo + "/_" }
 
-func linkKey(repo string, d digest.Digest) string {
-	return contentPrefix(repo) + "blobs/" + digestPath(d)
-}
+func linksPrefix(repo string) string { return contentPrefix(repo) + "blobs/" }
 
-func manifestKey(repo string, d digest.Digest) string {
-	return contentPrefix(repo) + "manifests/" + digestPath(d)
-}
+func linkKey(repo string, d digest.Digest) string { return linksPrefix(repo) + digestPath(d) }
+
+func manifestsPrefix(repo string) string { return contentPrefix(repo) + "manifests/" }
+
+func manifestKey(repo string, d digest.Digest) string { return manifestsPrefix(repo) + digestPath(d) }
 
 func referrersPrefix(repo string, subject digest.Digest) string {
 	return contentPrefix(repo) + "referrers/" + digestPath(subject) + "/"
@@ -60,46 +61,56 @@ func condemnedKey(d digest.Digest, data string) string {
 
 func inversePrefix(d digest.Digest) string { return blobsPrefix + digestPath(d) + "/links/" }
 
-// inverseKey tells of a link that it is there. It has the link's own ID: once
-// that link is gone, no other ever has this key, and so it may be deleted
-// without a condition.
+// inverseKey returns the key of a link's inverse. It contains the link's own ID:
+// no other link will ever have the same key, so once the link is gone, the inverse
+// may be deleted without a condition.
 func inverseKey(d digest.Digest, l link, repo string) string {
 	return inversePrefix(d) + l.Data + "/" + l.ID + "/" + repo
 }
 
-// parseInverse is the inverse of inverseKey, after its prefix.
-func parseInverse(name string) (l link, repo string, ok bool) {
+// parseInverseKey is the inverse of inverseKey, without its prefix.
+func parseInverseKey(name string) (l link, repo string, ok bool) {
 	l.Data, name, _ = strings.Cut(name, "/")
 	l.ID, repo, ok = strings.Cut(name, "/")
 	return l, repo, ok
 }
 
-// word is what names are made of, but for the slashes of repositories.
-const word = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz._-="
+// parseBlobKey is the inverse of dataKey, condemnedKey and inverseKey, without
+// blobsPrefix.
+func parseBlobKey(key string) (d digest.Digest, kind, name string, ok bool) {
+	alg, rest, _ := strings.Cut(key, "/")
+	hex, rest, _ := strings.Cut(rest, "/")
+	kind, name, ok = strings.Cut(rest, "/")
+	return digest.Digest(alg + ":" + hex), kind, name, ok
+}
 
-// plain returns the part of a name to start a list after that may be a part of a
-// key: it comes as a request has it. Who lists skips what is left.
-func plain(after string) string {
+// nameChars are the characters of names, other than the slashes of repositories.
+const nameChars = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz._-="
+
+// keyPart returns the longest prefix of after that may be part of a key. The name
+// after which a list starts comes from a request, unchecked. A list that starts at
+// keyPart may begin too early, so the caller must skip names up to after.
+func keyPart(after string) string {
 	after = after[:min(len(after), 255)]
 	for i := range len(after) {
-		if strings.IndexByte(word+"/", after[i]) < 0 {
+		if strings.IndexByte(nameChars+"/", after[i]) < 0 {
 			return after[:i]
 		}
 	}
 	return after
 }
 
-// validID reports whether an upload session may have this ID. What a request
-// names comes here unchecked, and would be a part of a key.
+// validID reports whether id may be the ID of an upload session. An ID comes from
+// a request, unchecked, and becomes part of a key.
 func validID(id string) bool {
-	return id != "" && id != "." && id != ".." && len(id) <= 128 && strings.Trim(id, word) == ""
+	return id != "" && id != "." && id != ".." && len(id) <= 128 && strings.Trim(id, nameChars) == ""
 }
 
 func stateKey(id string) string { return uploadsPrefix + id + "/state" }
 
 func partKey(id, part string) string { return uploadsPrefix + id + "/part-" + part }
 
-// digestPath is a digest as components of a key.
+// digestPath returns a digest as two components of a key.
 func digestPath(d digest.Digest) string { return strings.Replace(string(d), ":", "/", 1) }
 
 func parseDigestPath(path string) digest.Digest {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Manifests and referrers.
+// Manifests: an object for each.
 
 package bucket
 
@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -19,31 +18,28 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// head is the first line of a manifest's object. Its bytes are in base64, since
-// JSON would change what is no UTF-8.
-type head struct {
+// manifestHeader is the first line of a manifest's object. Byte slices become
+// base64, because JSON strings would change bytes that are not UTF-8.
+type manifestHeader struct {
 	MediaType    []byte        `json:"mediaType"`
 	Subject      digest.Digest `json:"subject,omitempty"`
 	ArtifactType string        `json:"artifactType,omitempty"`
 	Descriptor   []byte        `json:"descriptor,omitempty"`
 }
 
-// entry is an object in a list of referrers.
-type entry struct {
-	ArtifactType string `json:"artifactType,omitempty"`
-	Descriptor   []byte `json:"descriptor"`
-}
-
-// manifest returns a manifest.
-// Errors: errMissing.
-func (s *Store) manifest(ctx context.Context, repo string, d digest.Digest) (registry.Manifest, error) {
-	b, _, err := s.get(ctx, manifestKey(repo, d))
+// readManifest returns a manifest.
+// Errors: errNotFound.
+func (s *Store) readManifest(ctx context.Context, repo string, d digest.Digest) (registry.Manifest, error) {
+	c, err := s.get(ctx, manifestKey(repo, d))
 	if err != nil {
 		return registry.Manifest{}, err
 	}
-	line, content, ok := bytes.Cut(b, []byte("\n"))
-	var h head
-	if err := json.Unmarshal(line, &h); err != nil || !ok {
+	line, content, ok := bytes.Cut(c.data, []byte("\n"))
+	if !ok {
+		return registry.Manifest{}, errNoHeader
+	}
+	var h manifestHeader
+	if err := json.Unmarshal(line, &h); err != nil {
 		return registry.Manifest{}, fmt.Errorf("bucket: malformed manifest: %w", err)
 	}
 	m := registry.Manifest{MediaType: string(h.MediaType), Digest: d, Content: content, Subject: h.Subject}
@@ -53,38 +49,69 @@ func (s *Store) manifest(ctx context.Context, repo string, d digest.Digest) (reg
 	return m, nil
 }
 
+var errNoHeader = errors.New("bucket: malformed manifest: it has no header")
+
 // GetManifest returns the manifest with the given digest.
 func (s *Store) GetManifest(ctx context.Context, repo string, d digest.Digest) (registry.Manifest, error) {
-	m, err := s.manifest(ctx, repo, d)
-	if err == errMissing {
-		err = s.unknown(ctx, repo, registry.ErrManifestUnknown)
+	m, err := s.readManifest(ctx, repo, d)
+	if err == errNotFound {
+		err = s.unknownError(ctx, repo, registry.ErrManifestUnknown)
 	}
 	return m, err
 }
 
-// PutManifest stores m and points tags at it. Where allow refuses a tag that
-// another moved meanwhile, m stays in the repository, without tags: someone
-// else may have pushed it too, and been told that it is there.
-func (s *Store) PutManifest(ctx context.Context, repo string, m registry.Manifest, tags []string, allow func(tag string, current digest.Digest) error) error {
+// Manifests yields the manifests of a repository after a digest. It reads the
+// beginning of each, since the sizes in a list include the headers.
+func (s *Store) Manifests(ctx context.Context, repo string, after digest.Digest) iter.Seq2[registry.Info, error] {
+	manifests := listDigests(ctx, s, manifestsPrefix(repo), after, func(ctx context.Context, d digest.Digest) (registry.Info, error) {
+		return s.statManifest(ctx, repo, d)
+	})
+	return orNameUnknown(ctx, s, repo, manifests)
+}
+
+// statManifest returns the size and time of a manifest.
+// Errors: errNotFound.
+func (s *Store) statManifest(ctx context.Context, repo string, d digest.Digest) (registry.Info, error) {
+	const enough = 4 << 10 // for most headers
+	c, err := s.getStart(ctx, manifestKey(repo, d), enough)
+	if err != nil {
+		return registry.Info{}, err
+	}
+	end := bytes.IndexByte(c.data, '\n')
+	if end < 0 { // a referrer with many annotations
+		if c, err = s.get(ctx, manifestKey(repo, d)); err != nil {
+			return registry.Info{}, err
+		}
+		if end = bytes.IndexByte(c.data, '\n'); end < 0 {
+			return registry.Info{}, errNoHeader
+		}
+	}
+	return registry.Info{Digest: d, Size: c.size - int64(end+1), Time: c.time}, nil
+}
+
+// PutManifest stores m and points tags at it. If allow rejects a tag that another
+// process has moved meanwhile, m stays in the repository, without tags: another
+// client may have pushed it too, and may know of its success.
+func (s *Store) PutManifest(ctx context.Context, repo string, m registry.Manifest, tags []string, allow registry.AllowFunc) error {
 	moves := make([]move, len(tags))
 	for i, name := range tags {
 		moves[i].name = name
 		if allow == nil {
 			continue
 		}
-		if err := s.ask(ctx, repo, &moves[i], allow); err != nil {
+		if err := s.checkAllowed(ctx, repo, &moves[i], allow); err != nil {
 			return err
 		}
 	}
 	ctx = context.WithoutCancel(ctx) // all or nothing
-	for range attempts {
+	for range maxAttempts {
 		if err := s.putContent(ctx, repo, m, tags); err != nil {
 			return err
 		}
 		for i := range moves {
 			if err := s.moveTag(ctx, repo, &moves[i], m.Digest, allow); err != nil {
 				if allow == nil {
-					return err // the bucket's failure: nothing is refused
+					return err // a failure of the bucket, not a rejection
 				}
 				return errors.Join(err, s.moveBack(ctx, repo, moves[:i]))
 			}
@@ -92,9 +119,10 @@ func (s *Store) PutManifest(ctx context.Context, repo string, m registry.Manifes
 		if len(tags) == 0 && m.Subject == "" {
 			return nil
 		}
-		// DeleteManifest deletes the manifest, and then what points at it. We
-		// have written what points at it, and now look whether it is there: if
-		// not, we begin again, with tags that it has not seen.
+		// DeleteManifest deletes the manifest, and then the objects that point
+		// at it. We have written the objects that point at it, and now check
+		// that it still exists. If not, we start again, and write tags that
+		// DeleteManifest has not seen.
 		if ok, err := s.exists(ctx, manifestKey(repo, m.Digest)); ok || err != nil {
 			return err
 		}
@@ -102,23 +130,14 @@ func (s *Store) PutManifest(ctx context.Context, repo string, m registry.Manifes
 	return registry.ErrUnavailable
 }
 
-// putContent writes all of a manifest but its tags. What is there already stays
-// as it is. Where a tag may point at it is told before it does, so that
-// DeleteManifest finds the tag.
+// putContent writes everything that belongs to a manifest, except for its tags.
+// The hints that tags may point at it are written before the tags, so that
+// DeleteManifest finds each tag.
 func (s *Store) putContent(ctx context.Context, repo string, m registry.Manifest, tags []string) error {
-	h := head{MediaType: []byte(m.MediaType), Subject: m.Subject}
-	if m.Subject != "" {
-		h.ArtifactType, h.Descriptor = m.Referrer.ArtifactType, m.Referrer.Descriptor
-	}
-	line, err := json.Marshal(h)
-	if err != nil {
+	if err := s.putObject(ctx, repo, m); err != nil {
 		return err
 	}
-	content := append(append(line, '\n'), m.Content...)
-	if _, err := s.create(ctx, manifestKey(repo, m.Digest), content); err != nil {
-		return err
-	}
-	if err := s.refer(ctx, repo, m); err != nil {
+	if err := s.addReferrer(ctx, repo, m); err != nil {
 		return err
 	}
 	for _, name := range tags {
@@ -126,43 +145,51 @@ func (s *Store) putContent(ctx context.Context, repo string, m registry.Manifest
 			return err
 		}
 	}
-	return s.enter(ctx, repo)
+	return s.addRepo(ctx, repo)
 }
 
-func referrerKey(repo string, m registry.Manifest) string {
-	return referrersPrefix(repo, m.Subject) + digestPath(m.Digest)
-}
-
-// refer lists m as a referrer of its subject.
-func (s *Store) refer(ctx context.Context, repo string, m registry.Manifest) error {
-	if m.Subject == "" {
-		return nil
+// putObject writes a manifest's object. If the object exists, putObject rewrites
+// it with the same bytes, which renews its time: a manifest that the repository
+// already has keeps its media type. The write is conditional on the version that
+// was read, because the manifest may have been deleted meanwhile, and pushed again
+// with another media type.
+func (s *Store) putObject(ctx context.Context, repo string, m registry.Manifest) error {
+	h := manifestHeader{MediaType: []byte(m.MediaType), Subject: m.Subject}
+	if m.Subject != "" {
+		h.ArtifactType, h.Descriptor = m.Referrer.ArtifactType, m.Referrer.Descriptor
 	}
-	b, err := json.Marshal(entry{m.Referrer.ArtifactType, m.Referrer.Descriptor})
+	line, err := json.Marshal(h)
 	if err != nil {
 		return err
 	}
-	return s.put(ctx, referrerKey(repo, m), b)
+	key, object := manifestKey(repo, m.Digest), append(append(line, '\n'), m.Content...)
+	changed := false // since we have read it
+	for attempt := range maxAttempts {
+		backOff(attempt)
+		created, err := s.create(ctx, key, object)
+		if created || err != nil {
+			return err
+		}
+		if changed {
+			return nil // another push has rewritten it just now
+		}
+		old, err := s.get(ctx, key)
+		if err == errNotFound {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		rewritten, err := s.swap(ctx, key, old.data, old.version)
+		if rewritten || err != nil {
+			return err
+		}
+		changed = true // rewritten or deleted
+	}
+	return registry.ErrUnavailable
 }
 
-// unrefer takes m, which was deleted, off its subject's referrers. It looks
-// whether it was pushed again meanwhile, by someone who had listed it before
-// that.
-func (s *Store) unrefer(ctx context.Context, repo string, m registry.Manifest) error {
-	if m.Subject == "" {
-		return nil
-	}
-	if err := s.remove(ctx, referrerKey(repo, m)); err != nil && err != errMissing {
-		return err
-	}
-	again, err := s.exists(ctx, manifestKey(repo, m.Digest))
-	if again && err == nil {
-		err = s.refer(ctx, repo, m)
-	}
-	return err
-}
-
-// DeleteManifest deletes a manifest, and then all that points at it: see
+// DeleteManifest deletes a manifest, and then all objects that point at it: see
 // PutManifest.
 func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest) error {
 	m, err := s.GetManifest(ctx, repo, d)
@@ -171,37 +198,37 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest
 	}
 	ctx = context.WithoutCancel(ctx)
 	if err := s.remove(ctx, manifestKey(repo, d)); err != nil {
-		if err == errMissing {
-			return registry.ErrManifestUnknown // another was faster
+		if err == errNotFound {
+			return registry.ErrManifestUnknown // another caller was faster
 		}
 		return err
 	}
-	if err := s.unrefer(ctx, repo, m); err != nil {
+	if err := s.removeReferrer(ctx, repo, m); err != nil {
 		return err
 	}
-	for o, err := range s.list(ctx, hintsPrefix(repo, d), "", firstPage) {
+	for o, err := range s.list(ctx, hintsPrefix(repo, d), "", firstPageSize) {
 		if err != nil {
 			return err
 		}
 		if err := s.untag(ctx, repo, o.name, d); err != nil {
 			return err
 		}
-		// One who pushes just now may have written the hint and not yet the
-		// tag, so only what is old is deleted.
-		if time.Since(o.time) > s.least {
-			s.discard(ctx, hintsPrefix(repo, d)+o.name)
+		// A push in progress may have written the hint and not yet the tag, so
+		// only old hints are deleted.
+		if time.Since(o.time) > s.minGrace {
+			s.tryRemove(ctx, hintsPrefix(repo, d)+o.name)
 		}
 	}
-	return s.leave(ctx, repo)
+	return s.removeRepo(ctx, repo)
 }
 
-// untag deletes a tag if it points at a manifest that is not there. It is read
-// before the manifest is looked for: one that was written for a manifest that
-// was pushed again has another version.
+// untag deletes a tag if it points at a manifest that does not exist. The tag is
+// read before untag looks for the manifest: a tag that was written after the
+// manifest was pushed again has another version.
 func (s *Store) untag(ctx context.Context, repo, name string, d digest.Digest) error {
-	for attempt := range attempts {
+	for attempt := range maxAttempts {
 		backOff(attempt)
-		t, err := s.tag(ctx, repo, name)
+		t, err := s.readTag(ctx, repo, name)
 		if err != nil || t.digest != d {
 			return err
 		}
@@ -214,67 +241,4 @@ func (s *Store) untag(ctx context.Context, repo, name string, d digest.Digest) e
 		}
 	}
 	return registry.ErrUnavailable
-}
-
-// together is how many referrers are read at once: a list has their keys only.
-const together = 16
-
-// Referrers yields the manifests in repo whose subject is the given digest.
-func (s *Store) Referrers(ctx context.Context, repo string, subject, after digest.Digest) iter.Seq2[registry.Referrer, error] {
-	return func(yield func(registry.Referrer, error) bool) {
-		prefix := referrersPrefix(repo, subject)
-		var digests []digest.Digest
-		// flush yields what was gathered, and reports whether to go on.
-		flush := func() bool {
-			for i, r := range s.entries(ctx, prefix, digests) {
-				switch {
-				case r.err == errMissing: // deleted since
-				case r.err != nil:
-					yield(registry.Referrer{}, r.err)
-					return false
-				case !yield(registry.Referrer{Digest: digests[i], ArtifactType: r.ArtifactType, Descriptor: r.Descriptor}, nil):
-					return false
-				}
-			}
-			digests = digests[:0]
-			return true
-		}
-		for o, err := range s.list(ctx, prefix, plain(digestPath(after)), firstPage) {
-			if err != nil {
-				yield(registry.Referrer{}, err)
-				return
-			}
-			if d := parseDigestPath(o.name); d > after {
-				digests = append(digests, d)
-			}
-			if len(digests) == together && !flush() {
-				return
-			}
-		}
-		flush()
-	}
-}
-
-type entryOrError struct {
-	entry
-	err error
-}
-
-// entries reads entries of a list of referrers, all at once.
-func (s *Store) entries(ctx context.Context, prefix string, digests []digest.Digest) []entryOrError {
-	all := make([]entryOrError, len(digests))
-	var wg sync.WaitGroup
-	for i, d := range digests {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			b, _, err := s.get(ctx, prefix+digestPath(d))
-			if err == nil {
-				err = json.Unmarshal(b, &all[i].entry)
-			}
-			all[i].err = err
-		}()
-	}
-	wg.Wait()
-	return all
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Reading and writing objects: with a deadline on each call, and errors that
-// the rest of the package understands.
+// Small objects: calls with a deadline, and errors that the rest of the package
+// understands.
 
 package bucket
 
@@ -10,8 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"iter"
 	"math/rand/v2"
 	"time"
 
@@ -21,29 +19,30 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// errMissing says that there is no such object.
-var errMissing = errors.New("bucket: no such object")
+// errNotFound means that an object does not exist.
+var errNotFound = errors.New("bucket: no such object")
 
-// attempts is how often something is tried that others may undo meanwhile.
-const attempts = 100
+// maxAttempts bounds the attempts at an operation that others may undo meanwhile.
+const maxAttempts = 100
 
-// backOff waits a little, longer the more often it was tried.
+// backOff waits before an attempt: not at all before the first, and longer before
+// later ones.
 func backOff(attempt int) {
 	if attempt > 0 {
 		time.Sleep(rand.N(time.Duration(min(attempt, 20)) * 5 * time.Millisecond))
 	}
 }
 
-// failed returns what an error of the bucket is to a caller. ctx is the
-// caller's own.
-func (s *Store) failed(ctx context.Context, err error) error {
+// storeError converts an error of the bucket for callers of the store. ctx is the
+// caller's own, without the deadline of the call.
+func (s *Store) storeError(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	if s.provider.missing(err) {
-		return errMissing
+	if s.provider.isNotFound(err) {
+		return errNotFound
 	}
-	if ctx.Err() != nil { // nobody is there to be told more
+	if ctx.Err() != nil { // the caller has gone away: not a failure of the bucket
 		return ctx.Err()
 	}
 	if s.opts.OnError != nil {
@@ -51,68 +50,90 @@ func (s *Store) failed(ctx context.Context, err error) error {
 	}
 	switch gcerrors.Code(err) {
 	case gcerrors.PermissionDenied, gcerrors.InvalidArgument, gcerrors.Unimplemented:
-		return fmt.Errorf("bucket: %w", err) // to try again does not help
+		return fmt.Errorf("bucket: %w", err) // retrying does not help
 	}
-	return registry.ErrUnavailable // alone: the text of err has hosts and keys
+	return registry.ErrUnavailable // does not wrap err, whose text contains hosts and keys
 }
 
-func (s *Store) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
+func (s *Store) withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, s.opts.Timeout)
 }
 
-// get returns an object's bytes, with their version.
-// Errors: errMissing.
-func (s *Store) get(ctx context.Context, key string) (data []byte, version string, err error) {
-	call, cancel := s.deadline(ctx)
-	defer cancel()
-	r, err := s.bucket.NewReader(call, s.opts.Prefix+key, nil)
-	if err != nil {
-		return nil, "", s.failed(ctx, err)
-	}
-	defer r.Close()
-	b := bytes.NewBuffer(make([]byte, 0, max(r.Size(), 0)+bytes.MinRead))
-	if _, err := b.ReadFrom(r); err != nil {
-		return nil, "", s.failed(ctx, err)
-	}
-	if !s.provider.conditional() {
-		return b.Bytes(), localVersion(b.Bytes()), nil
-	}
-	return b.Bytes(), s.provider.version(r), nil
+// content is the result of reading an object.
+type content struct {
+	data    []byte
+	version string    // only if data is all of the object
+	size    int64     // of the entire object
+	time    time.Time // when the object was last written
 }
 
-// localVersion is the version of an object in a bucket that has none. What is
-// moved under conditions never has the same bytes twice.
+// get reads an object.
+// Errors: errNotFound.
+func (s *Store) get(ctx context.Context, key string) (content, error) {
+	return s.getStart(ctx, key, -1)
+}
+
+// getStart reads the first n bytes of an object, or all of it if n is -1.
+// Errors: errNotFound.
+func (s *Store) getStart(ctx context.Context, key string, n int64) (content, error) {
+	call, cancel := s.withTimeout(ctx)
+	defer cancel()
+	r, err := s.bucket.NewRangeReader(call, s.opts.Prefix+key, 0, n, nil)
+	if err != nil {
+		return content{}, s.storeError(ctx, err)
+	}
+	defer r.Close()
+	c := content{size: r.Size(), time: r.ModTime()}
+	if n < 0 || n > c.size {
+		n = max(c.size, 0)
+	}
+	b := bytes.NewBuffer(make([]byte, 0, n+bytes.MinRead))
+	if _, err := b.ReadFrom(r); err != nil {
+		return content{}, s.storeError(ctx, err)
+	}
+	c.data = b.Bytes()
+	if s.provider.conditional() {
+		c.version = s.provider.version(r)
+	} else {
+		c.version = localVersion(c.data)
+	}
+	return c, nil
+}
+
+// localVersion returns the version of an object in a bucket without versions.
+// Objects that are written conditionally never have the same bytes twice, except
+// for manifests, for which only the bytes matter.
 func localVersion(data []byte) string { return "=" + string(data) }
 
 func (s *Store) exists(ctx context.Context, key string) (bool, error) {
-	call, cancel := s.deadline(ctx)
+	call, cancel := s.withTimeout(ctx)
 	defer cancel()
 	_, err := s.bucket.Attributes(call, s.opts.Prefix+key)
-	switch err := s.failed(ctx, err); err {
+	switch err := s.storeError(ctx, err); err {
 	case nil:
 		return true, nil
-	case errMissing:
+	case errNotFound:
 		return false, nil
 	default:
 		return false, err
 	}
 }
 
-// put writes an object, whatever was there.
+// put writes an object, and replaces an existing one.
 func (s *Store) put(ctx context.Context, key string, data []byte) error {
 	if !s.provider.conditional() {
 		defer lockFor(key)()
 	}
-	return s.failed(ctx, s.upload(ctx, key, data, blob.WriterOptions{}))
+	return s.storeError(ctx, s.upload(ctx, key, data, blob.WriterOptions{}))
 }
 
-// create writes an object, unless there is one.
+// create writes an object unless it exists.
 func (s *Store) create(ctx context.Context, key string, data []byte) (created bool, err error) {
 	return s.swap(ctx, key, data, "")
 }
 
-// swap writes an object if the one that is there has the given version, or if
-// there is none and version is "". It reports whether it has.
+// swap writes an object if the existing one has the given version or, for the
+// version "", if there is none. It reports whether it wrote the object.
 func (s *Store) swap(ctx context.Context, key string, data []byte, version string) (bool, error) {
 	if !s.provider.conditional() {
 		return s.swapLocked(ctx, key, data, version)
@@ -126,36 +147,37 @@ func (s *Store) swap(ctx context.Context, key string, data []byte, version strin
 			return nil
 		}
 	}
-	for attempt := range attempts {
+	for attempt := range maxAttempts {
 		backOff(attempt)
 		err := s.upload(ctx, key, data, opts)
 		switch {
 		case err == nil:
 			return true, nil
-		case s.provider.refused(err):
+		case s.provider.isConditionFailed(err):
 			return false, nil
-		case !s.provider.conflict(err):
-			return false, s.failed(ctx, err)
+		case !s.provider.isConflict(err):
+			return false, s.storeError(ctx, err)
 		}
 	}
 	return false, registry.ErrUnavailable
 }
 
+// swapLocked is swap for a bucket without conditional writes.
 func (s *Store) swapLocked(ctx context.Context, key string, data []byte, version string) (bool, error) {
 	defer lockFor(key)()
-	_, now, err := s.get(ctx, key)
-	if err != nil && err != errMissing {
+	current, err := s.get(ctx, key)
+	if err != nil && err != errNotFound {
 		return false, err
 	}
-	if now != version {
+	if current.version != version {
 		return false, nil
 	}
-	return true, s.failed(ctx, s.upload(ctx, key, data, blob.WriterOptions{}))
+	return true, s.storeError(ctx, s.upload(ctx, key, data, blob.WriterOptions{}))
 }
 
 // upload writes an object from memory.
 func (s *Store) upload(ctx context.Context, key string, data []byte, opts blob.WriterOptions) error {
-	ctx, cancel := s.deadline(ctx)
+	ctx, cancel := s.withTimeout(ctx)
 	defer cancel()
 	opts.ContentType = contentType
 	return s.bucket.Upload(ctx, s.opts.Prefix+key, bytes.NewReader(data), &opts)
@@ -164,164 +186,39 @@ func (s *Store) upload(ctx context.Context, key string, data []byte, opts blob.W
 const contentType = "application/octet-stream"
 
 // remove deletes an object.
-// Errors: errMissing.
+// Errors: errNotFound.
 func (s *Store) remove(ctx context.Context, key string) error {
 	if !s.provider.conditional() {
 		defer lockFor(key)()
 	}
-	call, cancel := s.deadline(ctx)
+	call, cancel := s.withTimeout(ctx)
 	defer cancel()
-	return s.failed(ctx, s.bucket.Delete(call, s.opts.Prefix+key))
+	return s.storeError(ctx, s.bucket.Delete(call, s.opts.Prefix+key))
 }
 
-// discard deletes an object that GC would delete otherwise, later.
-func (s *Store) discard(ctx context.Context, key string) {
+// removeIfExists deletes an object, if it exists.
+func (s *Store) removeIfExists(ctx context.Context, key string) error {
+	if err := s.remove(ctx, key); err != errNotFound {
+		return err
+	}
+	return nil
+}
+
+// tryRemove deletes an object. If that fails, GC deletes the object later.
+func (s *Store) tryRemove(ctx context.Context, key string) {
 	s.remove(ctx, key)
 }
 
-// copy has the provider copy an object. It says nothing meanwhile, so it gets
-// more time the more there is.
-// Errors: errMissing.
+// copy makes the provider copy an object. The provider reports no progress, so
+// the deadline grows with the object's size.
+// Errors: errNotFound.
 func (s *Store) copy(ctx context.Context, to, from string, size int64) error {
-	const second = 8 << 20 // bytes
-	call, cancel := context.WithTimeout(ctx, s.opts.Timeout+time.Duration(size/second)*time.Second)
+	const bytesPerSecond = 8 << 20
+	call, cancel := context.WithTimeout(ctx, s.opts.Timeout+time.Duration(size/bytesPerSecond)*time.Second)
 	defer cancel()
-	return s.failed(ctx, s.bucket.Copy(call, s.opts.Prefix+to, s.opts.Prefix+from, nil))
+	return s.storeError(ctx, s.bucket.Copy(call, s.opts.Prefix+to, s.opts.Prefix+from, nil))
 }
 
-// maxCopy is the largest object that each provider copies, in bytes.
+// maxCopy is the size in bytes of the largest object that every provider can
+// copy.
 const maxCopy = 5 << 30
-
-// The pages of a list. Who lists for a page of 100 names takes one more, and
-// should not pay for a thousand.
-const (
-	firstPage = 128
-	nextPage  = 1000
-)
-
-// object is an entry of a list.
-type object struct {
-	name string // the key after the prefix
-	size int64
-	time time.Time // when it was written
-}
-
-// list yields the objects whose keys begin with prefix, in byte order, after a
-// plain name, "" for all. It asks for first of them to begin with.
-func (s *Store) list(ctx context.Context, prefix, after string, first int) iter.Seq2[object, error] {
-	return func(yield func(object, error) bool) {
-		opts := &blob.ListOptions{Prefix: s.opts.Prefix + prefix}
-		token := blob.FirstPageToken
-		if after != "" {
-			start, before := s.provider.startAfter(opts.Prefix + after)
-			if start != nil {
-				token = start
-			}
-			opts.BeforeList = before
-		}
-		for size := first; len(token) > 0; size = nextPage {
-			page, next, err := s.page(ctx, token, size, opts)
-			if err != nil {
-				yield(object{}, err)
-				return
-			}
-			token = next
-			for _, o := range page {
-				name := o.Key[len(opts.Prefix):]
-				if after != "" && name <= after {
-					continue
-				}
-				if !yield(object{name, o.Size, o.ModTime}, nil) {
-					return
-				}
-			}
-		}
-	}
-}
-
-func (s *Store) page(ctx context.Context, token []byte, size int, opts *blob.ListOptions) ([]*blob.ListObject, []byte, error) {
-	call, cancel := s.deadline(ctx)
-	defer cancel()
-	page, next, err := s.bucket.ListPage(call, token, size, opts)
-	if err != nil {
-		if err = s.failed(ctx, err); err == errMissing { // the bucket itself
-			err = registry.ErrUnavailable
-		}
-		return nil, nil, err
-	}
-	return page, next, nil
-}
-
-// patience cancels a context when one step of what uses it takes too long. The
-// time between steps, when others are slow, does not count.
-type patience struct {
-	timer *time.Timer
-	most  time.Duration
-}
-
-func newPatience(cancel context.CancelFunc, most time.Duration) patience {
-	timer := time.AfterFunc(most, cancel)
-	timer.Stop()
-	return patience{timer, most}
-}
-
-// begin begins a step, and end ends it.
-func (p patience) begin() { p.timer.Reset(p.most) }
-func (p patience) end()   { p.timer.Stop() }
-
-// writer writes a large object, in memory that is bounded.
-type writer struct {
-	store *Store
-	ctx   context.Context
-	stop  context.CancelFunc
-	patience
-	w *blob.Writer
-}
-
-// How large a piece is that goes to the bucket at once, in bytes, and how many
-// go at the same time. An object of S3 has at most 10,000 pieces.
-const (
-	pieceSize = 8 << 20
-	pieces    = 2
-)
-
-// write begins a large object. It is there once close has returned.
-func (s *Store) write(ctx context.Context, key string) (*writer, error) {
-	call, cancel := context.WithCancel(ctx)
-	w := &writer{store: s, ctx: ctx, stop: cancel, patience: newPatience(cancel, s.opts.Timeout)}
-	w.begin()
-	defer w.end()
-	var err error
-	w.w, err = s.bucket.NewWriter(call, s.opts.Prefix+key, &blob.WriterOptions{
-		ContentType:    contentType,
-		BufferSize:     pieceSize,
-		MaxConcurrency: pieces,
-	})
-	if err != nil {
-		cancel()
-		return nil, s.failed(ctx, err)
-	}
-	return w, nil
-}
-
-func (w *writer) Write(p []byte) (int, error) {
-	w.begin()
-	defer w.end()
-	n, err := w.w.Write(p)
-	return n, w.store.failed(w.ctx, err)
-}
-
-func (w *writer) close() error {
-	w.begin()
-	defer w.stop()
-	defer w.end()
-	return w.store.failed(w.ctx, w.w.Close())
-}
-
-// abort leaves no object.
-func (w *writer) abort() {
-	w.stop()
-	w.w.Close()
-}
-
-var _ io.Writer = (*writer)(nil)

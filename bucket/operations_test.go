@@ -16,8 +16,8 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// TestOperations counts what each request to the registry asks of S3: the
-// figures of SCALE.md.
+// TestOperations counts the requests to S3 that each request to the registry
+// makes: the figures in docs/scaling.md.
 func TestOperations(t *testing.T) {
 	s, p := withProxy(t, nil)
 	h := registry.New(registry.WithStore(s))
@@ -57,18 +57,18 @@ func TestOperations(t *testing.T) {
 		{"finish it with a small blob", "PUT", func() string { return location + "?digest=" + digest.FromString("other").String() }, nil, "other", 201, "1 DELETE, 1 GET, 1 HEAD, 1 LIST, 5 PUT"},
 		{"begin another", "POST", at("/v2/a/blobs/uploads/"), nil, "", 202, "1 PUT"},
 		{"send it 5 MiB", "PATCH", upload, nil, large, 202, "1 GET, 2 PUT"},
-		{"ask how much it has", "GET", upload, nil, "", 204, "1 GET"},
+		{"get its size", "GET", upload, nil, "", 204, "1 GET"},
 		{"finish it", "PUT", func() string { return location + "?digest=" + largeDigest.String() }, nil, "", 201, "2 DELETE, 1 GET, 2 HEAD, 1 LIST, 5 PUT"},
-		{"push a blob that is there", "POST", at("/v2/a/blobs/uploads/?digest=" + smallDigest.String()), nil, small, 201, "1 GET, 2 HEAD, 1 LIST, 3 PUT"},
+		{"push a blob that exists", "POST", at("/v2/a/blobs/uploads/?digest=" + smallDigest.String()), nil, small, 201, "1 GET, 2 HEAD, 1 LIST, 3 PUT"},
 		{"mount a blob", "POST", at("/v2/b/blobs/uploads/?from=a&mount=" + smallDigest.String()), nil, "", 201, "1 GET, 2 HEAD, 3 PUT"},
 		{"push a manifest of 2 blobs with a tag", "PUT", at("/v2/a/manifests/tag"), manifestType, image, 201, "2 GET, 1 HEAD, 4 PUT"},
-		{"push it with If-None-Match: *", "PUT", at("/v2/a/manifests/new"), http.Header{"Content-Type": manifestType["Content-Type"], "If-None-Match": {"*"}}, image, 201, "3 GET, 1 HEAD, 4 PUT"},
+		{"push it with If-None-Match: *", "PUT", at("/v2/a/manifests/new"), http.Header{"Content-Type": manifestType["Content-Type"], "If-None-Match": {"*"}}, image, 201, "4 GET, 1 HEAD, 5 PUT"},
 		{"push a referrer by digest", "PUT", at("/v2/a/manifests/" + digest.FromString(referrer).String()), manifestType, referrer, 201, "2 GET, 1 HEAD, 3 PUT"},
 		{"HEAD a manifest by tag", "HEAD", at("/v2/a/manifests/tag"), nil, "", 200, "2 GET"},
 		{"GET a manifest by digest", "GET", at("/v2/a/manifests/" + imageDigest.String()), nil, "", 200, "1 GET"},
 		{"HEAD a blob", "HEAD", at("/v2/a/blobs/" + smallDigest.String()), nil, "", 200, "1 GET"},
 		{"GET a blob", "GET", at("/v2/a/blobs/" + smallDigest.String()), nil, "", 200, "2 GET"},
-		{"HEAD a blob that is not there", "HEAD", at("/v2/a/blobs/" + digest.FromString("none").String()), nil, "", 404, "1 GET, 1 HEAD"},
+		{"HEAD a blob that does not exist", "HEAD", at("/v2/a/blobs/" + digest.FromString("none").String()), nil, "", 404, "1 GET, 1 HEAD"},
 		{"a page of tags", "GET", at("/v2/a/tags/list?n=100"), nil, "", 200, "1 LIST"},
 		{"a page of the catalog", "GET", at("/v2/_catalog?n=100"), nil, "", 200, "1 LIST"},
 		{"a list of one referrer", "GET", at("/v2/a/referrers/" + imageDigest.String()), nil, "", 200, "1 GET, 1 LIST"},
@@ -76,14 +76,14 @@ func TestOperations(t *testing.T) {
 		{"delete a manifest with a tag", "DELETE", at("/v2/a/manifests/" + imageDigest.String()), nil, "", 202, "1 DELETE, 3 GET, 2 HEAD, 2 LIST, 1 PUT"},
 		{"delete a blob", "DELETE", at("/v2/a/blobs/" + smallDigest.String()), nil, "", 202, "2 DELETE, 1 GET, 2 HEAD, 1 LIST"},
 	} {
-		p.take()
+		p.takeCounts()
 		resp := serve(step.method, step.target(), step.header, step.body)
 		body, _ := io.ReadAll(resp.Body)
 		qt.Assert(t, qt.Equals(resp.StatusCode, step.status), qt.Commentf("%s: %s", step.name, body))
 		if step.status == http.StatusAccepted && resp.Header.Get("Location") != "" {
 			location = resp.Header.Get("Location")
 		}
-		got := format(p.take())
+		got := format(p.takeCounts())
 		if got != step.want {
 			t.Errorf("%s: %q", step.name, got)
 		}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What differs between the kinds of buckets.
+// The differences between the kinds of buckets.
 
 package bucket
 
@@ -14,33 +14,38 @@ import (
 	"gocloud.dev/gcerrors"
 )
 
-// provider knows one kind of bucket. Its errors are read by itself: the Go CDK
-// takes some for "not found" that are not, as a connection to S3 that is
-// refused at a port with 301 in it, or what Google forbids. A store that
-// believed it would answer 404 for content that it has, and delete it.
+// provider knows one kind of bucket. It classifies errors itself, because the Go
+// CDK reports some as "not found" that are something else: a connection to S3
+// that fails at a port whose number contains 301, or an operation that Google
+// forbids. A store that believed it would respond with 404 for content that it
+// has, and delete it.
 type provider interface {
 	// conditional reports whether the bucket has conditional writes. If not,
-	// the store has locks, and version and ifVersion are not used.
+	// the store uses locks, and neither version nor ifVersion.
 	conditional() bool
 
-	// version returns the version of what r reads.
+	// version returns the version of the object that r reads.
 	version(r *blob.Reader) string
 
-	// ifVersion makes a write fail unless the object has this version.
+	// ifVersion makes a write fail unless the object has the given version.
 	ifVersion(version string, as func(any) bool)
 
-	// startAfter has a list start after a key. It returns the token of the
-	// first page, if the bucket has it so; what it can't do is left to the
-	// caller, who skips.
+	// startAfter makes a list start after a key, or at it. It returns a page
+	// token, or a function for blob.ListOptions.BeforeList. If both are nil, the
+	// list starts at its beginning. The caller must skip keys that come too
+	// early.
 	startAfter(key string) (token []byte, before func(as func(any) bool) error)
 
-	// missing reports whether err says that there is no such object.
-	missing(err error) bool
+	// isNotFound reports whether err means that an object does not exist.
+	isNotFound(err error) bool
 
-	// refused reports whether err says that a condition does not hold, and
-	// conflict that the write is to be tried again to know.
-	refused(err error) bool
-	conflict(err error) bool
+	// isConditionFailed reports whether err means that the condition of a write
+	// does not hold.
+	isConditionFailed(err error) bool
+
+	// isConflict reports whether err means that another write was in progress:
+	// only a retry tells whether the condition holds.
+	isConflict(err error) bool
 }
 
 func providerOf(b *blob.Bucket) provider {
@@ -60,14 +65,14 @@ func providerOf(b *blob.Bucket) provider {
 	return localProvider{}
 }
 
-// localProvider is of file:// and mem://.
+// localProvider is the provider of file:// and mem://.
 type localProvider struct{}
 
-// locks stand in for conditional writes, by key. They are the process's, not
-// the store's, so that two stores on one bucket are right too.
+// locks stand in for conditional writes, by the hash of the key. They belong to
+// the process, not to a store, so that two stores can share a bucket.
 var locks [64]sync.Mutex
 
-// lockFor locks a key, and returns what unlocks it.
+// lockFor locks a key, and returns a function that unlocks it.
 func lockFor(key string) (unlock func()) {
 	h := uint32(2166136261) // FNV-1a
 	for i := range len(key) {
@@ -82,11 +87,12 @@ func (localProvider) conditional() bool                { return false }
 func (localProvider) version(*blob.Reader) string      { return "" }
 func (localProvider) ifVersion(string, func(any) bool) {}
 
-// startAfter: the token of a page is the last key of the one before.
+// startAfter returns the key: the token of a page is the last key of the page
+// before it.
 func (localProvider) startAfter(key string) ([]byte, func(func(any) bool) error) {
 	return []byte(key), nil
 }
 
-func (localProvider) missing(err error) bool  { return gcerrors.Code(err) == gcerrors.NotFound }
-func (localProvider) refused(err error) bool  { return false }
-func (localProvider) conflict(err error) bool { return false }
+func (localProvider) isNotFound(err error) bool        { return gcerrors.Code(err) == gcerrors.NotFound }
+func (localProvider) isConditionFailed(err error) bool { return false }
+func (localProvider) isConflict(err error) bool        { return false }

@@ -36,12 +36,12 @@ func (azureProvider) ifVersion(version string, as func(any) bool) {
 
 func (azureProvider) startAfter(string) ([]byte, func(func(any) bool) error) { return nil, nil }
 
-func (azureProvider) missing(err error) bool {
+func (azureProvider) isNotFound(err error) bool {
 	return bloberror.HasCode(err, bloberror.BlobNotFound)
 }
 
-func (p azureProvider) refused(err error) bool {
-	return bloberror.HasCode(err, bloberror.ConditionNotMet, bloberror.TargetConditionNotMet, bloberror.BlobAlreadyExists) || p.missing(err)
+func (p azureProvider) isConditionFailed(err error) bool {
+	return bloberror.HasCode(err, bloberror.ConditionNotMet, bloberror.TargetConditionNotMet, bloberror.BlobAlreadyExists) || p.isNotFound(err)
 }
 
-func (azureProvider) conflict(error) bool { return false }
+func (azureProvider) isConflict(error) bool { return false }

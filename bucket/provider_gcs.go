@@ -29,12 +29,12 @@ func (gcsProvider) version(r *blob.Reader) string {
 func (gcsProvider) ifVersion(version string, as func(any) bool) {
 	var object **storage.ObjectHandle
 	if as(&object) {
-		generation, _ := strconv.ParseInt(version, 10, 64) // version has made it
+		generation, _ := strconv.ParseInt(version, 10, 64) // from version
 		*object = (*object).If(storage.Conditions{GenerationMatch: generation})
 	}
 }
 
-// startAfter: the list has the key itself too.
+// startAfter starts the list at the key itself.
 func (gcsProvider) startAfter(key string) ([]byte, func(func(any) bool) error) {
 	return nil, func(as func(any) bool) error {
 		var query *storage.Query
@@ -53,13 +53,13 @@ func (gcsProvider) status(err error) int {
 	return e.Code
 }
 
-func (p gcsProvider) missing(err error) bool {
+func (p gcsProvider) isNotFound(err error) bool {
 	return errors.Is(err, storage.ErrObjectNotExist) ||
 		p.status(err) == http.StatusNotFound && !errors.Is(err, storage.ErrBucketNotExist)
 }
 
-func (p gcsProvider) refused(err error) bool {
-	return p.status(err) == http.StatusPreconditionFailed || p.missing(err)
+func (p gcsProvider) isConditionFailed(err error) bool {
+	return p.status(err) == http.StatusPreconditionFailed || p.isNotFound(err)
 }
 
-func (gcsProvider) conflict(error) bool { return false }
+func (gcsProvider) isConflict(error) bool { return false }

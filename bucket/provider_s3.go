@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// S3, and what speaks it.
+// S3, and S3-compatible servers.
 
 package bucket
 
@@ -43,7 +43,7 @@ func (s3Provider) startAfter(key string) ([]byte, func(func(any) bool) error) {
 	}
 }
 
-// code returns what S3 calls an error, "" if it is not from there.
+// code returns S3's code of an error, "" if the error is not from S3.
 func (s3Provider) code(err error) string {
 	var e smithy.APIError
 	if !errors.As(err, &e) {
@@ -52,17 +52,18 @@ func (s3Provider) code(err error) string {
 	return e.ErrorCode()
 }
 
-func (p s3Provider) missing(err error) bool {
+func (p s3Provider) isNotFound(err error) bool {
 	code := p.code(err)
 	return code == "NoSuchKey" || code == "NotFound"
 }
 
-// refused: If-Match on an object that is not there any more is NoSuchKey.
-func (p s3Provider) refused(err error) bool {
-	return p.code(err) == "PreconditionFailed" || p.missing(err)
+// isConditionFailed includes NoSuchKey, the response to If-Match for an object
+// that no longer exists.
+func (p s3Provider) isConditionFailed(err error) bool {
+	return p.code(err) == "PreconditionFailed" || p.isNotFound(err)
 }
 
-func (p s3Provider) conflict(err error) bool {
+func (p s3Provider) isConflict(err error) bool {
 	code := p.code(err)
 	return code == "ConditionalRequestConflict" || code == "OperationAborted"
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// A proxy before MinIO that counts requests, and spoils some.
+// A proxy in front of MinIO that counts requests and injects faults.
 
 package bucket_test
 
@@ -19,25 +19,25 @@ import (
 	"github.com/berth-oci/registry/bucket/miniotest"
 )
 
-// proxy is between a store and MinIO.
+// proxy is a proxy between a store and MinIO.
 type proxy struct {
 	*httptest.Server
 	to     *httputil.ReverseProxy
 	direct string // the bucket's URL without the proxy
 
-	mu     sync.Mutex // guards what follows
-	counts map[string]int
-	spoil  func(r *http.Request) fault // nil: none
+	mu      sync.Mutex // guards the fields below
+	counts  map[string]int
+	faultOf func(r *http.Request) fault // nil: no faults
 }
 
-// fault is what happens to a request.
+// fault is a way for a request to fail.
 type fault int
 
 const (
-	none       fault = iota
-	lostAnswer       // MinIO has it, and the client does not learn of it
-	cutAnswer        // half of the body comes
-	overloaded       // 503
+	none         fault = iota
+	lostResponse       // MinIO handles the request, but the client gets no response
+	cutResponse        // the client gets half of the body
+	overloaded         // 503
 )
 
 // withProxy returns a store whose bucket is behind a proxy.
@@ -57,7 +57,7 @@ func behindProxy(t *testing.T, server *miniotest.Server, direct string, opts *bu
 	p := &proxy{
 		direct: direct,
 		counts: make(map[string]int),
-		// The Host stays the client's, which it has signed.
+		// Host does not change, because the client has signed it.
 		to: &httputil.ReverseProxy{
 			Rewrite: func(r *httputil.ProxyRequest) {
 				r.SetURL(&url.URL{Scheme: "http", Host: u.Query().Get("endpoint")[len("http://"):]})
@@ -78,24 +78,24 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	p.mu.Lock()
 	p.counts[kind]++
-	spoil := p.spoil
+	faultOf := p.faultOf
 	p.mu.Unlock()
 	f := none
-	if spoil != nil {
-		f = spoil(r)
+	if faultOf != nil {
+		f = faultOf(r)
 	}
 	switch f {
-	case lostAnswer:
+	case lostResponse:
 		p.to.ServeHTTP(httptest.NewRecorder(), r)
 		panic(http.ErrAbortHandler)
-	case cutAnswer:
-		answer := httptest.NewRecorder()
-		p.to.ServeHTTP(answer, r)
-		for k, v := range answer.Header() {
+	case cutResponse:
+		resp := httptest.NewRecorder()
+		p.to.ServeHTTP(resp, r)
+		for k, v := range resp.Header() {
 			w.Header()[k] = v
 		}
-		w.WriteHeader(answer.Code)
-		io.CopyN(w, answer.Body, int64(answer.Body.Len()/2))
+		w.WriteHeader(resp.Code)
+		io.CopyN(w, resp.Body, int64(resp.Body.Len()/2))
 		w.(http.Flusher).Flush()
 		panic(http.ErrAbortHandler)
 	case overloaded:
@@ -105,15 +105,15 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// spoiled has faults happen as f says.
-func (p *proxy) spoiled(f func(r *http.Request) fault) {
+// setFaults makes requests fail as f returns; none do if f is nil.
+func (p *proxy) setFaults(f func(r *http.Request) fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.spoil = f
+	p.faultOf = f
 }
 
-// take returns how many requests there were since it was called last.
-func (p *proxy) take() map[string]int {
+// takeCounts returns the numbers of requests since its last call, by method.
+func (p *proxy) takeCounts() map[string]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	counts := p.counts

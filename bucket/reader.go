@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Reading the data of a blob, at any offset.
+// Reading the data of a blob, from any offset.
 
 package bucket
 
@@ -13,8 +13,8 @@ import (
 	"gocloud.dev/blob"
 )
 
-// reader reads an object. It asks for nothing until it is read, and where the
-// connection breaks it goes on at the same offset with another.
+// reader reads an object. It makes no call until it is read. If a connection
+// breaks, it continues at the same offset with a new one.
 type reader struct {
 	store  *Store
 	ctx    context.Context
@@ -22,19 +22,19 @@ type reader struct {
 	size   int64
 	offset int64
 
-	body *blob.Reader // nil: none is open
-	at   int64        // the offset of body
-	stop context.CancelFunc
-	patience
+	body       *blob.Reader // nil: none is open
+	bodyOffset int64
+	cancel     context.CancelFunc
+	stepTimer
 }
 
 func (s *Store) newReader(ctx context.Context, key string, size int64) *reader {
 	return &reader{store: s, ctx: ctx, key: key, size: size}
 }
 
-// resumes is how often reading goes on after a connection broke without having
-// given anything.
-const resumes = 3
+// maxResumes is how many times one Read opens a new connection because the last
+// one broke without delivering a byte.
+const maxResumes = 3
 
 func (r *reader) Read(p []byte) (int, error) {
 	if r.offset >= r.size {
@@ -43,66 +43,67 @@ func (r *reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if r.body != nil && r.at != r.offset {
+	if r.body != nil && r.bodyOffset != r.offset {
 		r.Close()
 	}
 	for attempt := 0; ; attempt++ {
 		if r.body == nil {
 			if err := r.open(); err != nil {
-				return 0, err // the provider's client has tried again already
+				return 0, err // the provider's client has retried already
 			}
 		}
-		r.begin()
+		r.beginStep()
 		n, err := r.body.Read(p)
-		r.end()
+		r.endStep()
 		if n > 0 {
 			r.offset += int64(n)
-			r.at = r.offset
+			r.bodyOffset = r.offset
 			return n, nil
 		}
 		r.Close()
-		if attempt < resumes && r.ctx.Err() == nil {
+		if attempt < maxResumes && r.ctx.Err() == nil {
 			continue
 		}
 		if err == nil || err == io.EOF { // before the object's end
 			err = io.ErrUnexpectedEOF
 		}
-		return 0, r.store.failed(r.ctx, err)
+		return 0, r.store.storeError(r.ctx, err)
 	}
 }
 
-// WriteTo writes what is left, in larger pieces than io.Copy.
+// WriteTo writes the rest of the object, in larger pieces than io.Copy would.
 func (r *reader) WriteTo(w io.Writer) (int64, error) {
-	buffer := copyBuffers.Get().(*[copyBuffer]byte)
+	buffer := copyBuffers.Get().(*[copyBufferSize]byte)
 	defer copyBuffers.Put(buffer)
 	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, buffer[:])
 }
 
-const copyBuffer = 256 << 10
+const copyBufferSize = 256 << 10
 
-var copyBuffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
+var copyBuffers = sync.Pool{New: func() any { return new([copyBufferSize]byte) }}
 
 // open opens the object at the offset.
 func (r *reader) open() error {
 	call, cancel := context.WithCancel(r.ctx)
-	r.stop, r.patience = cancel, newPatience(cancel, r.store.opts.Timeout)
-	r.begin()
+	r.cancel, r.stepTimer = cancel, newStepTimer(cancel, r.store.opts.Timeout)
+	r.beginStep()
 	body, err := r.store.bucket.NewRangeReader(call, r.store.opts.Prefix+r.key, r.offset, -1, nil)
-	r.end()
+	r.endStep()
 	if err != nil {
 		cancel()
-		if err = r.store.failed(r.ctx, err); err == errMissing {
-			// What is linked is there: this is not for a client to know.
+		if err = r.store.storeError(r.ctx, err); err == errNotFound {
+			// A link names this data, so it should exist. This is an internal
+			// error: clients get no details.
 			err = errors.New("bucket: the data of a blob is missing")
 		}
 		return err
 	}
-	r.body, r.at = body, r.offset
+	r.body, r.bodyOffset = body, r.offset
 	return nil
 }
 
-// Seek sets the offset of the next Read. What is open is kept in case the next
-// Read is where it is.
+// Seek sets the offset of the next Read. It keeps the connection open, in case
+// the next Read continues at the same offset after all.
 func (r *reader) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
 	case io.SeekCurrent:
@@ -121,7 +122,7 @@ func (r *reader) Close() error {
 	if r.body == nil {
 		return nil
 	}
-	r.stop() // what is on its way is not waited for
+	r.cancel() // don't wait for bytes in transit
 	r.body.Close()
 	r.body = nil
 	return nil

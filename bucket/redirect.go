@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Redirect: blobs straight from the bucket.
+// Redirect, which lets clients download blobs from the bucket itself.
 
 package bucket
 
@@ -13,14 +13,15 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// signedFor is how long a client may follow a redirection.
-const signedFor = 15 * time.Minute
+// signedURLExpiry is how long a client may use the URL of a redirect.
+const signedURLExpiry = 15 * time.Minute
 
-// Redirect returns a handler that answers a GET of a blob with 307, to where the
-// client has it from the bucket itself, and leaves all else to h. It leaves that
-// to h too where the bucket can't sign URLs, as memory can't.
+// Redirect returns a handler that responds to a GET of a blob with 307 and a
+// signed URL of the bucket, and passes all other requests to h. If the bucket
+// can't sign URLs, as in memory, h gets all requests.
 //
-// Whoever gets here is sent on: what checks permissions must be outside.
+// The handler redirects without checking permissions: put the check in front of
+// it.
 func (s *Store) Redirect(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		location, d := s.signedURL(r)
@@ -30,13 +31,13 @@ func (s *Store) Redirect(h http.Handler) http.Handler {
 		}
 		w.Header().Set("Location", location)
 		w.Header().Set("Docker-Content-Digest", d)
-		w.Header().Set("Cache-Control", "no-store") // the URL ends
+		w.Header().Set("Cache-Control", "no-store") // the URL expires
 		w.WriteHeader(http.StatusTemporaryRedirect)
 	})
 }
 
-// signedURL returns the URL that r is to be sent to, with the blob's digest, or
-// "" where it is not: h knows how to answer what is wrong, and conditions.
+// signedURL returns the URL to redirect r to, and the blob's digest, or "" if r
+// should not be redirected: the registry itself handles errors and conditions.
 func (s *Store) signedURL(r *http.Request) (location, digest string) {
 	req, err := registry.ParseRequest(r)
 	if err != nil || req.Op != registry.OpBlobGet || req.Namespace != "" {
@@ -47,12 +48,12 @@ func (s *Store) signedURL(r *http.Request) (location, digest string) {
 			return "", ""
 		}
 	}
-	l, err := s.link(r.Context(), req.Repo, req.Digest)
+	l, err := s.readLink(r.Context(), req.Repo, req.Digest)
 	if err != nil {
 		return "", ""
 	}
 	location, err = s.bucket.SignedURL(r.Context(), s.opts.Prefix+dataKey(req.Digest, l.Data), &blob.SignedURLOptions{
-		Expiry: signedFor,
+		Expiry: signedURLExpiry,
 		Method: http.MethodGet,
 	})
 	if err != nil {

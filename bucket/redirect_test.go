@@ -57,7 +57,7 @@ func TestRedirect(t *testing.T) {
 	qt.Assert(t, qt.Equals(string(data), "data"))
 }
 
-// TestNoRedirect has a bucket that can't sign URLs.
+// TestNoRedirect uses a bucket that can't sign URLs.
 func TestNoRedirect(t *testing.T) {
 	s := open(t, "mem://", nil)
 	d := push(t, s, "a", "data")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Several stores on one bucket, as several processes are.
+// Several stores in one bucket, standing in for several processes.
 
 package bucket_test
 
@@ -22,7 +22,7 @@ import (
 	"github.com/berth-oci/registry/bucket/miniotest"
 )
 
-// onReplicas runs a test on three stores that share a bucket: of memory, and of
+// onReplicas runs a test on three stores that share a bucket: in memory, and in
 // MinIO.
 func onReplicas(t *testing.T, opts *bucket.Options, test func(t *testing.T, stores []*bucket.Store)) {
 	t.Run("memory", func(t *testing.T) {
@@ -81,9 +81,9 @@ func TestUploadMoves(t *testing.T) {
 	})
 }
 
-// TestTwoLeases has two replicas lease a session at once: one is kept, and
-// whole.
-func TestTwoLeases(t *testing.T) {
+// TestConcurrentLeases leases a session on all replicas at once: the bytes of one
+// lease are kept, in full.
+func TestConcurrentLeases(t *testing.T) {
 	onReplicas(t, nil, func(t *testing.T, stores []*bucket.Store) {
 		for _, size := range []int{1, 2 << 20} {
 			u, err := stores[0].CreateUpload(t.Context(), "a", registry.UploadOptions{})
@@ -109,8 +109,8 @@ func TestTwoLeases(t *testing.T) {
 	})
 }
 
-// TestCancelElsewhere cancels a session that another replica has leased: what
-// that has is not published.
+// TestCancelElsewhere cancels a session that another replica has leased: the lease
+// can no longer publish it.
 func TestCancelElsewhere(t *testing.T) {
 	onReplicas(t, nil, func(t *testing.T, stores []*bucket.Store) {
 		u, err := stores[0].CreateUpload(t.Context(), "a", registry.UploadOptions{})
@@ -128,9 +128,9 @@ func TestCancelElsewhere(t *testing.T) {
 	})
 }
 
-// TestTagsOfReplicas has writers at all replicas create and move the same tags
-// under conditions: of each change that was acknowledged, the next saw it.
-func TestTagsOfReplicas(t *testing.T) {
+// TestTagsOnReplicas creates and moves the same tags conditionally, on all replicas
+// at once: each acknowledged change is seen by the next.
+func TestTagsOnReplicas(t *testing.T) {
 	onReplicas(t, nil, func(t *testing.T, stores []*bucket.Store) {
 		const writers, tags = 12, 4
 		var created [tags]atomic.Int64
@@ -155,8 +155,8 @@ func TestTagsOfReplicas(t *testing.T) {
 			qt.Check(t, qt.Equals(created[tag].Load(), 1))
 		}
 
-		// A counter: each writer moves the tag to the next manifest, if it is
-		// where it thinks that it is.
+		// A counter: each writer moves the tag to the next manifest, unless
+		// another has moved it since it was read.
 		number := map[digest.Digest]int{"": 0}
 		for i := range 200 {
 			number[manifest(fmt.Sprint("count", i)).Digest] = i
@@ -192,8 +192,8 @@ func TestTagsOfReplicas(t *testing.T) {
 }
 
 // TestPutWhileDeleted pushes a manifest with a tag while another replica deletes
-// it: a push that is acknowledged after the last delete is there, with its tag
-// and its place in the list of referrers.
+// it: after the last acknowledged push, the manifest exists with its tag and its
+// entry in the list of referrers.
 func TestPutWhileDeleted(t *testing.T) {
 	onReplicas(t, nil, func(t *testing.T, stores []*bucket.Store) {
 		subject := digest.FromString("subject")
@@ -213,7 +213,7 @@ func TestPutWhileDeleted(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			// Whatever came first, what is there is whole.
+			// Whatever the order, the result is consistent.
 			tags, err := collect(stores[0].Tags(t.Context(), "a", ""))
 			if !errors.Is(err, registry.ErrNameUnknown) {
 				qt.Assert(t, qt.IsNil(err))
@@ -238,8 +238,8 @@ func TestPutWhileDeleted(t *testing.T) {
 	})
 }
 
-// TestReferrersOfReplicas pushes referrers at all replicas at once.
-func TestReferrersOfReplicas(t *testing.T) {
+// TestReferrersOnReplicas pushes referrers to all replicas at once.
+func TestReferrersOnReplicas(t *testing.T) {
 	onReplicas(t, nil, func(t *testing.T, stores []*bucket.Store) {
 		const n = 60
 		subject := digest.FromString("subject")
@@ -267,9 +267,9 @@ func TestReferrersOfReplicas(t *testing.T) {
 	})
 }
 
-// TestCatalogOfReplicas fills and empties a repository at several replicas at
-// once: while something is in it, it is in the catalog.
-func TestCatalogOfReplicas(t *testing.T) {
+// TestCatalogOnReplicas fills and empties a repository on all replicas at once: the
+// catalog lists it as long as it has content.
+func TestCatalogOnReplicas(t *testing.T) {
 	onReplicas(t, nil, func(t *testing.T, stores []*bucket.Store) {
 		for range 10 {
 			concurrently(3, func(i int) {
@@ -280,7 +280,7 @@ func TestCatalogOfReplicas(t *testing.T) {
 					t.Error(err)
 				}
 				if i == 0 {
-					return // one stays
+					return // one blob stays
 				}
 				if err := s.DeleteBlob(t.Context(), "a/b", d); err != nil {
 					t.Error(err)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Which repositories there are.
+// The catalog of repositories.
 
 package bucket
 
@@ -12,11 +12,11 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// Repositories yields the repositories' names after a name.
+// Repositories yields the names of the repositories after a name.
 func (s *Store) Repositories(ctx context.Context, after string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		for o, err := range s.list(ctx, namesPrefix, flatten.Replace(plain(after)), firstPage) {
-			name := unflatten.Replace(o.name)
+		for o, err := range s.list(ctx, namesPrefix, flattenName.Replace(keyPart(after)), firstPageSize) {
+			name := unflattenName.Replace(o.name)
 			if err == nil && name <= after {
 				continue
 			}
@@ -27,46 +27,72 @@ func (s *Store) Repositories(ctx context.Context, after string) iter.Seq2[string
 	}
 }
 
-// unknown returns the error for what a repository lacks: that there is no such
-// repository, or otherwise err.
-func (s *Store) unknown(ctx context.Context, repo string, err error) error {
-	known, failed := s.exists(ctx, nameKey(repo))
-	switch {
-	case failed != nil:
-		return failed
-	case !known:
-		return registry.ErrNameUnknown
+// checkRepo returns ErrNameUnknown if a repository does not exist.
+func (s *Store) checkRepo(ctx context.Context, repo string) error {
+	exists, err := s.exists(ctx, nameKey(repo))
+	if err == nil && !exists {
+		err = registry.ErrNameUnknown
 	}
 	return err
 }
 
-// enter puts a repository in the catalog. It must be called after something
-// was put in the repository: see leave.
-func (s *Store) enter(ctx context.Context, repo string) error {
+// unknownError returns the error for content that a repository lacks:
+// ErrNameUnknown if the repository does not exist, and otherwise contentErr.
+func (s *Store) unknownError(ctx context.Context, repo string, contentErr error) error {
+	if err := s.checkRepo(ctx, repo); err != nil {
+		return err
+	}
+	return contentErr
+}
+
+// orNameUnknown yields seq or, if it is empty because the repository does not
+// exist, ErrNameUnknown. Only an empty list costs a call to find out.
+func orNameUnknown[T any](ctx context.Context, s *Store, repo string, seq iter.Seq2[T, error]) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		empty := true
+		for v, err := range seq {
+			if !yield(v, err) || err != nil {
+				return
+			}
+			empty = false
+		}
+		if !empty {
+			return
+		}
+		if err := s.checkRepo(ctx, repo); err != nil {
+			var zero T
+			yield(zero, err)
+		}
+	}
+}
+
+// addRepo adds a repository to the catalog. It must be called after content was
+// added to the repository: see removeRepo.
+func (s *Store) addRepo(ctx context.Context, repo string) error {
 	_, err := s.create(ctx, nameKey(repo), nil)
 	return err
 }
 
-// leave takes a repository off the catalog if nothing is left in it. Who puts
-// something there writes content, and then the name; here the name goes, and
-// then we look for content. So one of the two sees the other.
-func (s *Store) leave(ctx context.Context, repo string) error {
-	holds, err := s.holds(ctx, repo)
-	if holds || err != nil {
+// removeRepo removes a repository from the catalog unless it has content. A push
+// writes content and then the name; removeRepo deletes the name and then looks
+// for content. So at least one of the two sees the other.
+func (s *Store) removeRepo(ctx context.Context, repo string) error {
+	hasContent, err := s.hasContent(ctx, repo)
+	if hasContent || err != nil {
 		return err
 	}
-	if err := s.remove(ctx, nameKey(repo)); err != nil && err != errMissing {
+	if err := s.removeIfExists(ctx, nameKey(repo)); err != nil {
 		return err
 	}
-	if holds, err = s.holds(ctx, repo); holds {
-		err = s.enter(ctx, repo)
+	if hasContent, err = s.hasContent(ctx, repo); hasContent {
+		err = s.addRepo(ctx, repo)
 	}
 	return err
 }
 
-// holds reports whether there is a blob or a manifest in a repository: their
-// keys sort before all others of it.
-func (s *Store) holds(ctx context.Context, repo string) (bool, error) {
+// hasContent reports whether a repository has a blob or a manifest, whose keys
+// sort before all others of the repository.
+func (s *Store) hasContent(ctx context.Context, repo string) (bool, error) {
 	for o, err := range s.list(ctx, contentPrefix(repo), "", 1) {
 		return strings.HasPrefix(o.name, "blobs/") || strings.HasPrefix(o.name, "manifests/"), err
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Upload sessions as they are in the bucket.
+// The state of upload sessions in the bucket.
 
 package bucket
 
@@ -15,76 +15,79 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// state is what a session has. It moves by conditional writes, so of two leases
-// in two processes one is kept, whole.
-type state struct {
+// uploadState is the state of a session. It is changed by conditional writes, so
+// if two processes have leases, the bytes of one are kept, in full.
+type uploadState struct {
 	Repo      string           `json:"repo"`
 	Algorithm digest.Algorithm `json:"algorithm"`
 	Size      int64            `json:"size"`
-	Hash      []byte           `json:"hash,omitempty"` // of all that it has, to go on from
+	Hash      []byte           `json:"hash,omitempty"` // state of the hash of all bytes
 	Parts     []part           `json:"parts,omitempty"`
-	Used      time.Time        `json:"used"`            // when last
+	Used      time.Time        `json:"used"`            // last use
 	Ended     bool             `json:"ended,omitempty"` // published or cancelled
-	// Revision is another after each change but that of Used: to ask for the
-	// size of a session is to use it, and must not disturb who has the lease.
+	// Revision is replaced by each change, except a change of Used alone: a
+	// request for the size of a session uses the session, and must not disturb
+	// the holder of the lease.
 	Revision string `json:"revision"`
 
 	version string // of the object
 }
 
-// part is a piece of a session's bytes, an object of its own.
+// part is a piece of a session's bytes, in an object of its own.
 type part struct {
 	Name string `json:"name"`
 	Size int64  `json:"size"`
 }
 
-func (s *Store) state(ctx context.Context, id string) (st state, err error) {
-	b, version, err := s.get(ctx, stateKey(id))
+// readState returns the state of a session.
+// Errors: errNotFound.
+func (s *Store) readState(ctx context.Context, id string) (st uploadState, err error) {
+	c, err := s.get(ctx, stateKey(id))
 	if err != nil {
-		return state{}, err
+		return uploadState{}, err
 	}
-	if err := json.Unmarshal(b, &st); err != nil {
-		return state{}, fmt.Errorf("bucket: malformed upload: %w", err)
+	if err := json.Unmarshal(c.data, &st); err != nil {
+		return uploadState{}, fmt.Errorf("bucket: malformed upload: %w", err)
 	}
-	st.version = version
+	st.version = c.version
 	return st, nil
 }
 
-// session returns the state of a session that can be used. One that was idle
-// for too long it ends.
+// activeState returns the state of a session that is in progress. It ends a
+// session that has been idle for too long.
 // Errors: ErrBlobUploadUnknown.
-func (s *Store) session(ctx context.Context, repo, id string) (state, error) {
+func (s *Store) activeState(ctx context.Context, repo, id string) (uploadState, error) {
 	if !validID(id) {
-		return state{}, registry.ErrBlobUploadUnknown
+		return uploadState{}, registry.ErrBlobUploadUnknown
 	}
-	st, err := s.state(ctx, id)
+	st, err := s.readState(ctx, id)
 	switch {
-	case err == errMissing, err == nil && (st.Ended || st.Repo != repo):
-		return state{}, registry.ErrBlobUploadUnknown
+	case err == errNotFound, err == nil && (st.Ended || st.Repo != repo):
+		return uploadState{}, registry.ErrBlobUploadUnknown
 	case err != nil:
-		return state{}, err
+		return uploadState{}, err
 	case time.Since(st.Used) > s.opts.UploadIdle:
-		if _, err := s.end(ctx, id, st); err != nil {
-			return state{}, err
+		if _, err := s.endUpload(ctx, id, st); err != nil {
+			return uploadState{}, err
 		}
-		s.clear(ctx, id, st.Parts)
-		return state{}, registry.ErrBlobUploadUnknown
+		s.removeUpload(ctx, id, st.Parts)
+		return uploadState{}, registry.ErrBlobUploadUnknown
 	}
 	return st, nil
 }
 
-// change replaces the state of a session, which was old, or which is not there
-// yet if old has no revision.
+// replaceState replaces the state old of a session, or creates the session if
+// old has no revision.
 //
-// Errors: ErrBlobUploadUnknown where the session has ended, ErrUploadBusy where
-// another has changed it, ErrBlobUploadInvalid where there is one already.
-func (s *Store) change(ctx context.Context, id string, old, next state) (state, error) {
+// Errors: ErrBlobUploadUnknown if the session has ended, ErrUploadBusy if another
+// process has changed it, ErrBlobUploadInvalid if a new session exists already.
+func (s *Store) replaceState(ctx context.Context, id string, old, next uploadState) (uploadState, error) {
 	next.Revision, next.version = newUUID(), ""
 	b, err := json.Marshal(next)
 	if err != nil {
-		return state{}, err
+		return uploadState{}, err
 	}
-	for attempt := range attempts {
+	for attempt := range maxAttempts {
 		backOff(attempt)
 		if old.version != "" || old.Revision == "" {
 			ok, err := s.swap(ctx, stateKey(id), b, old.version)
@@ -92,33 +95,31 @@ func (s *Store) change(ctx context.Context, id string, old, next state) (state, 
 				return next, err
 			}
 		}
-		now, err := s.state(ctx, id)
+		current, err := s.readState(ctx, id)
 		switch {
-		case err == errMissing && old.Revision == "":
+		case err == errNotFound && old.Revision == "":
 			continue
-		case err == errMissing:
-			return state{}, registry.ErrBlobUploadUnknown
+		case err == errNotFound:
+			return uploadState{}, registry.ErrBlobUploadUnknown
 		case err != nil:
-			return state{}, err
-		case now.Revision == next.Revision:
-			return now, nil // it was ours: the answer was lost
+			return uploadState{}, err
+		case current.Revision == next.Revision:
+			return current, nil // our own write, whose response was lost
 		case old.Revision == "":
-			return state{}, errIDInUse
-		case now.Revision == old.Revision: // only Used has changed
-			old.version = now.version
-		case now.Ended:
-			return state{}, registry.ErrBlobUploadUnknown
+			return uploadState{}, errIDInUse
+		case current.Revision == old.Revision: // only Used has changed
+			old.version = current.version
+		case current.Ended:
+			return uploadState{}, registry.ErrBlobUploadUnknown
 		default:
-			return state{}, registry.ErrUploadBusy
+			return uploadState{}, registry.ErrUploadBusy
 		}
 	}
-	return state{}, registry.ErrUnavailable
+	return uploadState{}, registry.ErrUnavailable
 }
 
-var errIDInUse = fmt.Errorf("%w: session ID in use", registry.ErrBlobUploadInvalid)
-
-// use notes that a session is in use, if that is not known well enough.
-func (s *Store) use(ctx context.Context, id string, st state) error {
+// touch resets a session's idle timer, unless it was reset recently.
+func (s *Store) touch(ctx context.Context, id string, st uploadState) error {
 	if time.Since(st.Used) < s.opts.UploadIdle/4 {
 		return nil
 	}
@@ -127,68 +128,31 @@ func (s *Store) use(ctx context.Context, id string, st state) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.swap(ctx, stateKey(id), b, st.version) // whoever was faster has used it too
+	_, err = s.swap(ctx, stateKey(id), b, st.version) // if the version has changed, another process has used the session too
 	return err
 }
 
-// end marks a session as ended: who succeeds, and no one else, may publish its
-// bytes or drop them.
-func (s *Store) end(ctx context.Context, id string, st state) (state, error) {
+// endUpload marks a session as ended. Only the caller for which it succeeds may
+// publish the session's bytes or discard them.
+func (s *Store) endUpload(ctx context.Context, id string, st uploadState) (uploadState, error) {
 	next := st
 	next.Ended = true
-	return s.change(ctx, id, st, next)
+	return s.replaceState(ctx, id, st, next)
 }
 
-// revive undoes end.
-func (s *Store) revive(ctx context.Context, id string, ended state) (state, error) {
+// reviveUpload undoes endUpload.
+func (s *Store) reviveUpload(ctx context.Context, id string, ended uploadState) (uploadState, error) {
 	next := ended
 	next.Ended = false
 	next.Used = time.Now()
-	return s.change(ctx, id, ended, next)
+	return s.replaceState(ctx, id, ended, next)
 }
 
-// clear deletes the objects of a session that has ended, its state last: GC
-// finds what is left of it by that.
-func (s *Store) clear(ctx context.Context, id string, parts []part) {
+// removeUpload deletes the objects of a session that has ended. The state goes
+// last, because it tells GC that the session has ended.
+func (s *Store) removeUpload(ctx context.Context, id string, parts []part) {
 	for _, p := range parts {
-		s.discard(ctx, partKey(id, p.Name))
+		s.tryRemove(ctx, partKey(id, p.Name))
 	}
-	s.discard(ctx, stateKey(id))
-}
-
-// UploadSize returns the number of bytes that an upload session has.
-func (s *Store) UploadSize(ctx context.Context, repo, id string) (int64, error) {
-	if size, ok := s.leasedSize(repo, id); ok {
-		return size, nil
-	}
-	st, err := s.session(ctx, repo, id)
-	if err != nil {
-		return 0, err
-	}
-	return st.Size, s.use(ctx, id, st)
-}
-
-// CancelUpload ends an upload session, and drops its bytes.
-func (s *Store) CancelUpload(ctx context.Context, repo, id string) error {
-	if s.cancelUnsaved(repo, id) {
-		return nil
-	}
-	ctx = context.WithoutCancel(ctx)
-	for range attempts {
-		st, err := s.session(ctx, repo, id)
-		if err != nil {
-			return err
-		}
-		_, err = s.end(ctx, id, st)
-		if err == registry.ErrUploadBusy {
-			continue // it moved: that does not save it
-		}
-		if err != nil {
-			return err
-		}
-		s.cancelLease(id)
-		s.clear(ctx, id, st.Parts)
-		return nil
-	}
-	return registry.ErrUnavailable
+	s.tryRemove(ctx, stateKey(id))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Store, its options, and how a bucket is opened.
+// Store, its options, and how it opens a bucket.
 
 package bucket
 
@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"gocloud.dev/blob"
-	_ "gocloud.dev/blob/azureblob" // the kinds of URLs that Open takes
+	_ "gocloud.dev/blob/azureblob" // the schemes that Open accepts
 	_ "gocloud.dev/blob/fileblob"
 	_ "gocloud.dev/blob/gcsblob"
 	_ "gocloud.dev/blob/memblob"
@@ -21,60 +21,68 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// Store is a registry.Store in a bucket. Open and New make one. It starts no
-// goroutine of its own.
+// Store is a registry.Store in a bucket. Use Open or New to create one. It starts
+// no goroutine that outlives a call.
 type Store struct {
-	bucket   *blob.Bucket
-	provider provider
-	opts     Options
-	trust    time.Duration // how long data that was just written needs no second look
-	least    time.Duration // the least grace of GC
+	laterMethods
 
-	mu     sync.Mutex          // guards leases, and what is in them
-	leases map[string]*session // that this process has, by ID
+	bucket     *blob.Bucket
+	provider   provider
+	opts       Options
+	trustedFor time.Duration // see defaultTrustedFor
+	minGrace   time.Duration // see defaultMinGrace
+
+	mu     sync.Mutex                // guards leases, and the sessions in it
+	leases map[string]*leasedSession // of this process, by ID
 }
 
 var _ registry.Store = (*Store)(nil)
 
-// Options are the choices of Open and New. A zero field means its default.
+// laterMethods implements the methods that later versions of registry.Store may
+// have, since this module must compile with them.
+type laterMethods = registry.UnimplementedStore
+
+// Options are the options of Open and New. A zero field means its default.
 type Options struct {
-	// Prefix is what all keys begin with, as in "registry/"; none by default.
+	// Prefix is the beginning of all keys, such as "registry/"; empty by
+	// default.
 	Prefix string
 
-	// Timeout is how long a call to the bucket may take, or one that moves
-	// bytes make no progress: 30 seconds by default. What takes longer is
-	// registry.ErrUnavailable.
+	// Timeout is how long a call to the bucket may take or, if the call moves
+	// bytes, how long it may make no progress: 30 seconds by default. A call
+	// that exceeds it fails with registry.ErrUnavailable.
 	Timeout time.Duration
 
 	// UploadIdle is how long an upload is kept while no request uses it: one
 	// hour by default.
 	UploadIdle time.Duration
 
-	// Uploads is the number of uploads that this process may have in progress
-	// at one moment; unbounded by default. A further one is
-	// registry.ErrTooManyRequests. Those of other processes, and those between
-	// two requests, are not counted: that would take a list for each.
+	// Uploads is the maximum number of uploads that this process may have in
+	// progress; unlimited by default. A further one is rejected with
+	// registry.ErrTooManyUploads. Uploads of other processes, and uploads
+	// between two requests, are not counted: that would require a list for each
+	// new upload.
 	Uploads int
 
-	// OnError is told why the bucket failed, for a log: what clients are told
-	// has nothing of it.
+	// OnError is called with each failure of the bucket, for a log: the errors
+	// that clients get do not contain the cause.
 	OnError func(error)
 }
 
-// trusted is how long data that was just written can't be condemned, and
-// leastGrace the least grace that GC keeps. What is between them is for clocks
-// that differ, and for what takes its time.
+// defaultTrustedFor is how long data can't be condemned after it was written, and
+// defaultMinGrace is the minimum of GCOptions.Grace. The difference allows for
+// clocks that disagree and for slow calls.
 const (
-	trusted    = 10 * time.Minute
-	leastGrace = 30 * time.Minute
+	defaultTrustedFor = 10 * time.Minute
+	defaultMinGrace   = 30 * time.Minute
 )
 
-// Open opens the bucket that a URL names, as the Go CDK does
-// (https://gocloud.dev/howto/blob/): s3://, gs://, azblob://, file:// or
-// mem://. The prefix parameter of a URL comes before Options.Prefix. It does
-// not ask whether the bucket is there. opts may be nil.
-func Open(ctx context.Context, name string, opts *Options) (*Store, error) {
-	u, err := url.Parse(name)
+// Open opens the bucket with a URL of the Go CDK
+// (https://gocloud.dev/howto/blob/): s3://, gs://, azblob://, file:// or mem://.
+// The URL's prefix parameter precedes Options.Prefix. Open does not check that
+// the bucket exists: see Check. opts may be nil.
+func Open(ctx context.Context, bucketURL string, opts *Options) (*Store, error) {
+	u, err := url.Parse(bucketURL)
 	if err != nil {
 		return nil, fmt.Errorf("bucket: %w", err)
 	}
@@ -83,11 +91,12 @@ func Open(ctx context.Context, name string, opts *Options) (*Store, error) {
 	}
 	o := *opts
 	q := u.Query()
-	// Lists that start after a name need whole keys.
+	// A prefix that the Go CDK handles would hide part of each key, and a list
+	// that starts after a name needs entire keys.
 	o.Prefix = q.Get("prefix") + o.Prefix
 	q.Del("prefix")
 	if u.Scheme == "file" && !q.Has("metadata") {
-		q.Set("metadata", "skip") // there is none: one file for each object, not two
+		q.Set("metadata", "skip") // objects have none: one file per object, not two
 	}
 	u.RawQuery = q.Encode()
 	b, err := blob.OpenBucket(ctx, u.String())
@@ -97,10 +106,16 @@ func Open(ctx context.Context, name string, opts *Options) (*Store, error) {
 	return New(b, &o), nil
 }
 
-// New returns a store in a bucket that is open already. It must not be one of
-// blob.PrefixedBucket: Options.Prefix is for that. opts may be nil.
+// New returns a store in an open bucket. The bucket must not be the result of
+// blob.PrefixedBucket: use Options.Prefix instead. opts may be nil.
 func New(b *blob.Bucket, opts *Options) *Store {
-	s := &Store{bucket: b, provider: providerOf(b), trust: trusted, least: leastGrace, leases: make(map[string]*session)}
+	s := &Store{
+		bucket:     b,
+		provider:   providerOf(b),
+		trustedFor: defaultTrustedFor,
+		minGrace:   defaultMinGrace,
+		leases:     make(map[string]*leasedSession),
+	}
 	if opts != nil {
 		s.opts = *opts
 	}
@@ -113,10 +128,11 @@ func New(b *blob.Bucket, opts *Options) *Store {
 	return s
 }
 
-// Close closes the bucket. Nothing may use the store any more.
+// Close closes the bucket. The store must not be used afterwards.
 func (s *Store) Close() error { return s.bucket.Close() }
 
-// Warnings returns what whoever runs the store should know at its start.
+// Warnings returns warnings about this kind of bucket, for the operator to read
+// when the process starts.
 func (s *Store) Warnings() []string {
 	if s.provider.conditional() {
 		return nil

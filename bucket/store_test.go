@@ -55,7 +55,7 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-// TestPrefix has two stores in a bucket, each with all of a store.
+// TestPrefix opens two stores in one bucket, which share nothing.
 func TestPrefix(t *testing.T) {
 	dir := t.TempDir()
 	one := open(t, "file://"+dir+"?prefix=one/", nil)
@@ -77,7 +77,7 @@ func TestPrefix(t *testing.T) {
 	qt.Assert(t, qt.DeepEquals(tags, []string{"b", "c"}))
 }
 
-// TestListsAfterAnything starts lists after what is no name.
+// TestListsAfterAnything starts lists after strings that need not be names.
 func TestListsAfterAnything(t *testing.T) {
 	for _, url := range []string{"mem://", miniotest.Start(t).URL(t)} {
 		s := open(t, url, nil)
@@ -111,17 +111,13 @@ func TestListsAfterAnything(t *testing.T) {
 }
 
 func TestUploadLimit(t *testing.T) {
-	s := open(t, "mem://", &bucket.Options{Uploads: 1})
-	u, err := s.CreateUpload(t.Context(), "a", registry.UploadOptions{})
-	qt.Assert(t, qt.IsNil(err))
-	_, err = s.CreateUpload(t.Context(), "a", registry.UploadOptions{})
-	qt.Assert(t, qt.ErrorIs(err, error(registry.ErrTooManyRequests)))
-	qt.Assert(t, qt.IsNil(u.Close()))
-	push(t, s, "a", "data")
+	storetest.RunUploadLimit(t, func(t *testing.T, uploads int) registry.Store {
+		return open(t, "mem://", &bucket.Options{Uploads: uploads})
+	})
 }
 
-// TestSessionIDs has requests name sessions that would be other keys.
-func TestSessionIDs(t *testing.T) {
+// TestInvalidSessionIDs uses IDs that would change the form of a key.
+func TestInvalidSessionIDs(t *testing.T) {
 	s := open(t, "file://"+t.TempDir(), nil)
 	for _, id := range []string{"", ".", "..", "a/b", "\xff", "../x", "a b"} {
 		_, err := s.ResumeUpload(t.Context(), "a", id)
@@ -146,7 +142,7 @@ func TestCheck(t *testing.T) {
 	qt.Assert(t, qt.IsNil(s.Check(t.Context())))
 	qt.Assert(t, qt.HasLen(s.Warnings(), 0))
 
-	// What takes every write, whatever its conditions.
+	// A server that ignores the conditions of writes.
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"x"`)
 	}))

@@ -21,11 +21,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// v1Hash stands in for go-containerregistry's v1.Hash: another type of the same
+// v1Hash stands in for go-containerregistry's v1.Hash: another type with the same
 // fields.
 type v1Hash struct{ Algorithm, Hex string }
 
-// handler is a BlobHandler that only reads, of one blob or one error.
+// handler is a read-only BlobHandler, with one blob or one error.
 type handler[H ~struct{ Algorithm, Hex string }] struct {
 	content string
 	broken  bool // after the content
@@ -43,7 +43,7 @@ func (h handler[H]) Get(context.Context, string, H) (io.ReadCloser, error) {
 	return io.NopCloser(r), h.err
 }
 
-// sized is a handler with a size that need not be the content's.
+// sized is a handler that returns a size, which need not be the content's.
 type sized struct {
 	handler[v1Hash]
 	size    int64
@@ -52,7 +52,7 @@ type sized struct {
 
 func (s sized) Stat(context.Context, string, v1Hash) (int64, error) { return s.size, s.statErr }
 
-// all is what the handlers of this package are.
+// all is the interface of this package's handlers.
 type all interface {
 	registry.BlobHandler
 	registry.BlobStatHandler
@@ -60,8 +60,8 @@ type all interface {
 	registry.BlobDeleteHandler
 }
 
-// mixed has methods of either hash type, as a program has that embeds a handler
-// and replaces one method.
+// mixed has methods with both hash types, like a type that embeds a handler and
+// overrides one method.
 type mixed struct {
 	all
 	puts *[]string
@@ -94,7 +94,7 @@ func TestHashTypes(t *testing.T) {
 	pushBlob.send(t, silent(registry.WithBlobHandler(none)))
 }
 
-func TestHandlerThatOnlyReads(t *testing.T) {
+func TestReadOnlyHandler(t *testing.T) {
 	h := silent(registry.WithBlobHandler(handler[v1Hash]{err: registry.ErrNotFound}))
 	for _, q := range []request{
 		{do: "GET /v2/a/blobs/" + contentDigest, status: 404, code: "BLOB_UNKNOWN"},
@@ -129,18 +129,18 @@ func TestRedirect(t *testing.T) {
 			q.send(t, silent(registry.WithBlobHandler(sized{statErr: c.err})))
 		}
 	}
-	// A handler may know the size, and still have the content elsewhere.
+	// A handler may know the size of a blob and redirect to its content.
 	h := silent(registry.WithBlobHandler(sized{handler: handler[v1Hash]{err: registry.RedirectError{Location: "/x", Code: 307}}, size: 10}))
 	request{do: "HEAD /v2/a/blobs/" + contentDigest, status: 200, want: map[string]string{"Content-Length": "10"}}.send(t, h)
 	request{do: "GET /v2/a/blobs/" + contentDigest, status: 307}.send(t, h)
 }
 
-// TestBadHandlers has handlers that break their promises: none of them may
-// break the registry, and none of their content may pass for a whole blob.
-func TestBadHandlers(t *testing.T) {
+// TestFaultyHandlers checks that faulty handlers do not break the registry, and
+// that clients do not take partial content for a complete blob.
+func TestFaultyHandlers(t *testing.T) {
 	for name, h := range map[string]http.Handler{
 		"an error":         silent(registry.WithBlobHandler(handler[v1Hash]{err: errors.New("disk on fire")})),
-		"nothing":          silent(registry.WithBlobHandler(handler[v1Hash]{})),
+		"neither":          silent(registry.WithBlobHandler(handler[v1Hash]{})),
 		"a negative size":  silent(registry.WithBlobHandler(sized{size: -1})),
 		"an error of Stat": silent(registry.WithBlobHandler(sized{statErr: io.ErrNoProgress})),
 		"a broken reader":  silent(registry.WithBlobHandler(handler[v1Hash]{content: "a", broken: true})),
@@ -179,8 +179,8 @@ type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, errors.New("disk on fire") }
 
-// TestFailedPut has a handler fail: the session is as it was before, so that the
-// client can try again.
+// TestFailedPut checks that a session is unchanged after the handler has failed, so
+// that the client can try again.
 func TestFailedPut(t *testing.T) {
 	var puts []string
 	m := &mixed{all: registry.NewInMemoryBlobHandler().(all), puts: &puts, err: errors.New("disk full")}
@@ -199,11 +199,11 @@ func TestFailedPut(t *testing.T) {
 	getBlob.send(t, h)
 }
 
-// TestStalled has uploads and a handler's Put stall: nothing else waits for
-// them.
+// TestStalled checks that other requests do not wait for a stalled upload or a
+// stalled Put of a handler.
 func TestStalled(t *testing.T) {
 	r, w := io.Pipe()
-	stalled := &stallingPut{all: registry.NewInMemoryBlobHandler().(all), started: make(chan bool), goOn: make(chan bool)}
+	stalled := &stallingPut{all: registry.NewInMemoryBlobHandler().(all), started: make(chan bool), proceed: make(chan bool)}
 	for name, h := range map[string]http.Handler{"memory": silent(), "a handler": silent(registry.WithBlobHandler(stalled))} {
 		var done sync.WaitGroup
 		done.Add(1)
@@ -229,28 +229,29 @@ func TestStalled(t *testing.T) {
 			io.WriteString(w, "lls")
 			w.Close()
 		} else {
-			close(stalled.goOn)
+			close(stalled.proceed)
 		}
 		done.Wait()
 	}
 }
 
-// stallingPut stalls at the blob "stalls".
+// stallingPut is a handler whose Put stalls for the blob "stalls".
 type stallingPut struct {
 	all
-	started, goOn chan bool
+	started, proceed chan bool
 }
 
 func (s *stallingPut) Put(ctx context.Context, repo string, h registry.Hash, rc io.ReadCloser) error {
 	if h.Hex == digest.FromString("stalls").Encoded() {
 		s.started <- true
-		<-s.goOn
+		<-s.proceed
 	}
 	return s.all.Put(ctx, repo, h, rc)
 }
 
-// TestSameBlobAtOnce pushes one blob by many clients: each Put gets all of it.
-func TestSameBlobAtOnce(t *testing.T) {
+// TestSameBlobConcurrently pushes one blob with many clients: each Put gets the
+// complete content.
+func TestSameBlobConcurrently(t *testing.T) {
 	h := silent(registry.WithBlobHandler(registry.NewDiskBlobHandler(t.TempDir())))
 	var done sync.WaitGroup
 	for range 20 {
@@ -303,17 +304,17 @@ func TestDisk(t *testing.T) {
 	for _, method := range []string{"GET", "HEAD"} {
 		request{do: method + " /v2/a/blobs/" + contentDigest, status: 404}.send(t, h)
 	}
-	pushBlob.send(t, h) // which repairs it
+	pushBlob.send(t, h) // repairs it
 	getBlob.send(t, h)
 
-	// A hash is no path.
+	// A malformed hash must not be used as a path.
 	for _, hash := range []registry.Hash{{Algorithm: "..", Hex: "secret"}, {Algorithm: "sha256", Hex: "../../secret"}, {}} {
 		_, err := d.Stat(ctx, "a", hash)
 		qt.Check(t, qt.ErrorIs(err, registry.ErrNotFound))
 		qt.Check(t, qt.ErrorIs(d.Put(ctx, "a", hash, io.NopCloser(strings.NewReader(""))), registry.ErrNotFound))
 		qt.Check(t, qt.ErrorIs(d.Delete(ctx, "a", hash), registry.ErrNotFound))
 	}
-	// Content of another digest is not stored.
+	// Content with another digest is not stored.
 	other := registry.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}
 	for _, h := range []all{d, registry.NewInMemoryBlobHandler().(all)} {
 		qt.Check(t, qt.IsNotNil(h.Put(ctx, "a", other, io.NopCloser(bytes.NewReader(nil)))))

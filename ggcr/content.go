@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Content of a handler that can't seek.
+// Seeking in content whose handler can't.
 
 package registry
 
@@ -9,18 +9,19 @@ import (
 	"io"
 )
 
-// content makes a reader one that can seek, holding nothing of it: forward by
-// reading, backward by opening it again.
+// content is an io.ReadSeekCloser for a reader that can't seek. It buffers
+// nothing: it seeks forward by reading, and backward by opening the reader again.
 type content struct {
 	open   func() (io.ReadCloser, error)
 	rc     io.ReadCloser // nil: not open
 	size   int64
-	at     int64 // where rc is
-	offset int64 // where the next Read is
+	at     int64 // the position of rc
+	offset int64 // the position of the next Read
 }
 
-// measure finds the size by reading to the end. Unless that was all, the
-// content is opened again: an error must be known before a response begins.
+// measure determines the size by reading to the end. Unless only the size is
+// needed, it opens the content again, so that an error occurs before the response
+// begins.
 func (c *content) measure(sizeOnly bool) error {
 	var err error
 	c.size, err = io.Copy(io.Discard, c.rc)
@@ -58,7 +59,7 @@ func (c *content) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// shorter returns an error in place of an io.EOF before the size was reached.
+// shorter replaces an io.EOF, if it comes before the size was reached.
 func shorter(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF

@@ -15,16 +15,16 @@ import (
 )
 
 // NewDiskBlobHandler returns a BlobHandler that keeps blobs in files below dir,
-// as <algorithm>/<hex>. It implements the three extensions too. A file whose
-// content does not have the digest in its name is not found.
+// named <algorithm>/<hex>. It implements all three extensions. It ignores a file
+// whose content does not match the digest in its name.
 func NewDiskBlobHandler(dir string) BlobHandler { return disk{dir} }
 
 type disk struct {
 	dir string
 }
 
-// path returns the file of a blob. A malformed hash, which could name a file
-// elsewhere, has none.
+// path returns the name of a blob's file. It rejects a malformed hash, which could
+// name a file elsewhere.
 func (d disk) path(h Hash) (string, error) {
 	if err := digestOf(h).Validate(); err != nil {
 		return "", fmt.Errorf("%w: %w", ErrNotFound, err)
@@ -41,7 +41,7 @@ func (d disk) open(h Hash) (*os.File, error) {
 	return f, missing(err)
 }
 
-// missing returns ErrNotFound in place of an error that says so of a file.
+// missing replaces fs.ErrNotExist with ErrNotFound.
 func missing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return ErrNotFound
@@ -57,8 +57,8 @@ func (d disk) Get(_ context.Context, _ string, h Hash) (io.ReadCloser, error) {
 	return f, nil
 }
 
-// Stat reads all of the file: others may write to dir, and what a disk returns
-// may not be what was written to it.
+// Stat reads the entire file to verify it: other programs may write to dir, and a
+// disk may return other bytes than were written.
 func (d disk) Stat(ctx context.Context, _ string, h Hash) (int64, error) {
 	f, err := d.open(h)
 	if err != nil {
@@ -71,12 +71,12 @@ func (d disk) Stat(ctx context.Context, _ string, h Hash) (int64, error) {
 		return 0, err
 	}
 	if !verifier.Verified() {
-		return 0, fmt.Errorf("%w: the file of %s has another digest", ErrNotFound, digestOf(h))
+		return 0, fmt.Errorf("%w: the content of %s does not match its digest", ErrNotFound, digestOf(h))
 	}
 	return size, nil
 }
 
-// contextReader stops when a client is gone.
+// contextReader is a reader that fails once ctx has ended.
 type contextReader struct {
 	ctx context.Context
 	r   io.Reader
@@ -89,8 +89,8 @@ func (c contextReader) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
-// Put writes to a file of another name first: a blob is stored whole or not at
-// all.
+// Put writes to a temporary file first, so that a blob is stored completely or not
+// at all.
 func (d disk) Put(ctx context.Context, _ string, h Hash, rc io.ReadCloser) error {
 	defer rc.Close()
 	path, err := d.path(h)
@@ -107,13 +107,13 @@ func (d disk) Put(ctx context.Context, _ string, h Hash, rc io.ReadCloser) error
 	verifier := digestOf(h).Verifier()
 	_, err = io.Copy(io.MultiWriter(f, verifier), contextReader{ctx, rc})
 	if err == nil && !verifier.Verified() {
-		err = fmt.Errorf("the content does not have the digest %s", digestOf(h))
+		err = fmt.Errorf("the content does not match the digest %s", digestOf(h))
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		os.Remove(f.Name()) // the first error counts
+		os.Remove(f.Name()) // err is more important than an error of Remove
 	}
 	return err
 }

@@ -30,8 +30,8 @@ func Example() {
 	// 404 Not Found
 }
 
-// files serves blobs, and takes none. Its methods could have
-// go-containerregistry's v1.Hash in place of registry.Hash.
+// files serves blobs, and accepts none. Its methods could take
+// go-containerregistry's v1.Hash instead of registry.Hash.
 type files map[string]string
 
 func (f files) Get(_ context.Context, _ string, h registry.Hash) (io.ReadCloser, error) {

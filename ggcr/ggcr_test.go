@@ -18,24 +18,24 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// silent is a registry that logs nothing.
+// silent returns a registry that logs nothing.
 func silent(opts ...registry.Option) http.Handler {
 	return registry.New(append([]registry.Option{registry.Logger(log.New(io.Discard, "", 0))}, opts...)...)
 }
 
-// request is one of a test, with what is wanted of its response.
+// request is a request and the expected response.
 type request struct {
 	do     string // method and URL
-	header string // one, as "Name: value"
+	header string // "Name: value"
 	body   string
 
 	status int
 	code   string            // of the error; empty for any
-	want   map[string]string // headers; "" is one that must not be there
-	reply  string            // the body, unless it is empty
+	want   map[string]string // headers; "" for one that must be absent
+	reply  string            // the body; empty for any
 }
 
-// send sends a request as a client does that does not know its length.
+// send sends a request like a client that does not know its length.
 func (q request) send(t *testing.T, h http.Handler) {
 	t.Helper()
 	method, target, _ := strings.Cut(q.do, " ")
@@ -62,7 +62,7 @@ const (
 	content  = "some bytes"
 	image    = `{"schemaVersion":2}`
 	docker   = "application/vnd.docker.distribution.manifest.v2+json"
-	notThere = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+	missing  = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
 	ociType  = "Content-Type: " + ocispec.MediaTypeImageManifest
 	listType = "Content-Type: " + ocispec.MediaTypeImageIndex
 )
@@ -75,11 +75,11 @@ var (
 	pushImage = request{do: "PUT /v2/a/manifests/v1", header: ociType, body: image, status: 201}
 )
 
-// TestHabits has what go-containerregistry does too: with its package in place
-// of this one, the test passes.
-func TestHabits(t *testing.T) {
-	index := `{"manifests":[{"mediaType":"` + ocispec.MediaTypeImageManifest + `","digest":"` + imageDigest + `"},{"mediaType":"image/png","digest":"` + notThere + `"}]}`
-	referrer := `{"config":{"mediaType":"text/x","digest":"` + notThere + `"},"subject":{"digest":"` + imageDigest + `"}}`
+// TestQuirks checks behaviour that go-containerregistry shares: the test also
+// passes with its package in place of this one.
+func TestQuirks(t *testing.T) {
+	index := `{"manifests":[{"mediaType":"` + ocispec.MediaTypeImageManifest + `","digest":"` + imageDigest + `"},{"mediaType":"image/png","digest":"` + missing + `"}]}`
+	referrer := `{"config":{"mediaType":"text/x","digest":"` + missing + `"},"subject":{"digest":"` + imageDigest + `"}}`
 	list := `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[`
 	for name, requests := range map[string][]request{
 		"the API's root": {
@@ -103,12 +103,12 @@ func TestHabits(t *testing.T) {
 			{do: "GET /v2/a/referrers/v1", status: 400, code: "UNSUPPORTED"},
 			{do: "GET /v2/blobs/" + contentDigest, status: 400, code: "NAME_INVALID"},
 		},
-		"a digest that is not the content's": {
-			{do: "POST /v2/a/blobs/uploads/?digest=" + notThere, body: content, status: 400, code: "DIGEST_INVALID"},
-			{do: "PUT /v2/a/blobs/uploads/x?digest=" + notThere, body: content, status: 400, code: "DIGEST_INVALID"},
+		"a wrong digest": {
+			{do: "POST /v2/a/blobs/uploads/?digest=" + missing, body: content, status: 400, code: "DIGEST_INVALID"},
+			{do: "PUT /v2/a/blobs/uploads/x?digest=" + missing, body: content, status: 400, code: "DIGEST_INVALID"},
 			{do: "PUT /v2/a/blobs/uploads/x", body: content, status: 400, code: "DIGEST_INVALID"},
 		},
-		"a blob is in all repositories": {
+		"a blob can be read through all repositories": {
 			{do: "GET /v2/a/blobs/" + contentDigest, status: 404, code: "BLOB_UNKNOWN"},
 			pushBlob,
 			{do: "GET /v2/a/blobs/" + contentDigest, status: 200, reply: content},
@@ -130,7 +130,7 @@ func TestHabits(t *testing.T) {
 			pushBlob,
 			{do: "GET /v2/a/blobs/" + contentDigest, header: "Range: bytes=5-10", status: 416, code: "BLOB_UNKNOWN"},
 		},
-		"a session that the client names": {
+		"a session ID chosen by the client": {
 			{do: "PATCH /v2/a/blobs/uploads/mine", body: content, status: 202, want: map[string]string{"Location": "/v2/a/blobs/uploads/mine", "Range": "0-9"}},
 			{do: "PATCH /v2/a/blobs/uploads/mine", body: content, status: 400, code: "BLOB_UPLOAD_INVALID"},
 			{do: "PUT /v2/a/blobs/uploads/mine?digest=" + contentDigest, status: 201, want: map[string]string{"Docker-Content-Digest": contentDigest}},
@@ -142,11 +142,11 @@ func TestHabits(t *testing.T) {
 			{do: "PATCH /v2/a/blobs/uploads/x", header: "Content-Range: 1-5", body: "some ", status: 416, code: "BLOB_UPLOAD_UNKNOWN"},
 			{do: "PATCH /v2/a/blobs/uploads/x", header: "Content-Range: 0-5", body: "some ", status: 202, want: map[string]string{"Range": "0-4"}}, // an end past the last byte
 			{do: "PATCH /v2/a/blobs/uploads/x", header: "Content-Range: 4-8", body: "bytes", status: 416, code: "BLOB_UPLOAD_UNKNOWN"},
-			{do: "PATCH /v2/a/blobs/uploads/x", header: "Content-Range: 5-9", body: "bytes", status: 202, want: map[string]string{"Range": "0-9"}}, // and as the spec has it
+			{do: "PATCH /v2/a/blobs/uploads/x", header: "Content-Range: 5-9", body: "bytes", status: 202, want: map[string]string{"Range": "0-9"}}, // an end as in the spec
 			{do: "PUT /v2/a/blobs/uploads/x?digest=" + contentDigest, status: 201},
 		},
 		"a sparse manifest": {
-			{do: "PUT /v2/a/manifests/v1", header: ociType, body: `{"config":{"digest":"` + notThere + `"}}`, status: 201},
+			{do: "PUT /v2/a/manifests/v1", header: ociType, body: `{"config":{"digest":"` + missing + `"}}`, status: 201},
 			{do: "PUT /v2/a/manifests/list", header: listType, body: index, status: 404, code: "MANIFEST_UNKNOWN"},
 			pushImage,
 			{do: "PUT /v2/a/manifests/list", header: listType, body: index, status: 201},
@@ -177,7 +177,7 @@ func TestHabits(t *testing.T) {
 		},
 		"lists": {
 			{do: "GET /v2/a/tags/list", status: 404, code: "NAME_UNKNOWN"},
-			pushBlob, // which makes no repository
+			pushBlob, // creates no repository
 			{do: "GET /v2/a/tags/list", status: 404, code: "NAME_UNKNOWN"},
 			pushImage,
 			{do: "PUT /v2/a/manifests/v2", header: ociType, body: image, status: 201},
@@ -216,8 +216,8 @@ func runBoth(t *testing.T, requests []request) {
 	}
 }
 
-// TestLog keeps the lines: a request that succeeds is its method and URL, one
-// that fails has the status, the code and the message too.
+// TestLog checks the lines of the log: the method and URL of a request, and if it
+// fails, the status, the code and the message.
 func TestLog(t *testing.T) {
 	var lines strings.Builder
 	h := registry.New(registry.Logger(log.New(&lines, "", 0)), registry.WithBlobHandler(handler[registry.Hash]{err: io.ErrNoProgress}))
@@ -253,10 +253,10 @@ func TestTLS(t *testing.T) {
 	qt.Check(t, qt.Equals(resp.StatusCode, 200))
 }
 
-// TestDifferences has what the table in the package's documentation says.
+// TestDifferences checks the table in the package documentation.
 func TestDifferences(t *testing.T) {
 	referrer := `{"artifactType":"text/y","annotations":{"a":"b"},"subject":{"digest":"` + imageDigest + `"}}`
-	entry := `{"mediaType":"` + docker + `","digest":"` + digest.FromString(referrer).String() + `","size":` + strconv.Itoa(len(referrer)) + `,"annotations":{"a":"b"},"artifactType":"text/y"}`
+	entry := `{"mediaType":"` + docker + `","digest":"` + digest.FromString(referrer).String() + `","size":` + strconv.Itoa(len(referrer)) + `,"artifactType":"text/y","annotations":{"a":"b"}}`
 	session := "/v2/a/blobs/uploads/x"
 	sha512 := digest.SHA512.FromString(content).String()
 	for name, requests := range map[string][]request{
@@ -299,7 +299,7 @@ func TestDifferences(t *testing.T) {
 		"a malformed manifest": {
 			{do: "PUT /v2/a/manifests/v1", header: ociType, body: "no JSON", status: 400, code: "MANIFEST_INVALID"},
 			{do: "PUT /v2/a/manifests/v1", header: ociType, body: `{"mediaType":"` + ocispec.MediaTypeImageIndex + `"}`, status: 400, code: "MANIFEST_INVALID"},
-			{do: "PUT /v2/a/manifests/" + notThere, header: ociType, body: image, status: 400, code: "DIGEST_INVALID"},
+			{do: "PUT /v2/a/manifests/" + missing, header: ociType, body: image, status: 400, code: "DIGEST_INVALID"},
 			{do: "PUT /v2/a/manifests/v1", header: "Content-Type: x/y", body: strings.Repeat(" ", 4<<20+1), status: 413},
 			{do: "PUT /v2/A/manifests/v1", header: ociType, body: image, status: 400, code: "NAME_INVALID"},
 			{do: "PUT /v2/a/manifests/-v1", header: ociType, body: image, status: 400, code: "NAME_INVALID"},

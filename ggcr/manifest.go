@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Manifests: those that go-containerregistry takes, and Berth alone would not.
+// Manifests that go-containerregistry accepts, and Berth by default does not.
 
 package registry
 
@@ -35,11 +35,11 @@ func isImage(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageManifest || mediaType == dockerManifest
 }
 
-// contentType takes the Content-Type of a manifest out of r, which is a copy,
-// if no manifest has it: Berth rejects a manifest whose mediaType is not its
+// contentType removes the Content-Type of a manifest from r, which is a copy,
+// unless it is a manifest's. Berth rejects a manifest whose mediaType is not its
 // Content-Type, but go-containerregistry pushes a manifest with the type that it
 // was pulled with, which is text/plain if the server did not set one. Without a
-// Content-Type, Berth reads the manifest as what its mediaType says.
+// Content-Type, Berth uses the manifest's mediaType.
 func (e *exchange) contentType(r *http.Request) {
 	types := r.Header.Values("Content-Type")
 	if len(types) != 1 {
@@ -54,9 +54,9 @@ func (e *exchange) contentType(r *http.Request) {
 	r.Header.Del("Content-Type")
 }
 
-// PutManifest stores a manifest whose blobs may be missing. An index must be
-// pushed after the manifests in it.
-func (s *store) PutManifest(ctx context.Context, repo string, m berth.Manifest, tags []string, allow func(tag string, current digest.Digest) error) error {
+// PutManifest stores a manifest, whose blobs may be missing. It rejects an index
+// that is pushed before its manifests.
+func (s *store) PutManifest(ctx context.Context, repo string, m berth.Manifest, tags []string, allow berth.AllowFunc) error {
 	e := exchangeOf(ctx)
 	if e.mediaType != "" {
 		m.MediaType = e.mediaType
@@ -67,7 +67,7 @@ func (s *store) PutManifest(ctx context.Context, repo string, m berth.Manifest, 
 		}
 	}
 	if m.Subject == "" {
-		refer(&m)
+		setSubject(&m)
 	}
 	err := s.Store.PutManifest(ctx, repo, m, tags, allow)
 	if err == nil {
@@ -77,7 +77,7 @@ func (s *store) PutManifest(ctx context.Context, repo string, m berth.Manifest, 
 }
 
 // checkChildren returns an error unless repo has the manifests that an index
-// names.
+// refers to.
 func (s *store) checkChildren(ctx context.Context, repo string, content []byte) error {
 	var index ocispec.Index
 	if err := json.Unmarshal(content, &index); err != nil {
@@ -97,9 +97,9 @@ func (s *store) checkChildren(ctx context.Context, repo string, content []byte) 
 	return nil
 }
 
-// refer sets the subject of a manifest of another type than OCI's, if it has
-// one: go-containerregistry lists manifests of any type as referrers.
-func refer(m *berth.Manifest) {
+// setSubject sets the subject, if any, of a manifest whose type Berth does not
+// parse: go-containerregistry lists manifests of any type as referrers.
+func setSubject(m *berth.Manifest) {
 	var doc struct {
 		Subject      *ocispec.Descriptor
 		ArtifactType string
@@ -120,7 +120,7 @@ func refer(m *berth.Manifest) {
 		Annotations:  doc.Annotations,
 	})
 	if err != nil {
-		return // it was JSON before
+		return // cannot happen: the values come from JSON
 	}
 	m.Subject = doc.Subject.Digest
 	m.Referrer = berth.Referrer{Digest: m.Digest, ArtifactType: doc.ArtifactType, Descriptor: descriptor}
@@ -134,7 +134,7 @@ func (s *store) Referrers(ctx context.Context, repo string, subject, after diges
 				yield(berth.Referrer{}, err)
 				return
 			}
-			break // one is enough to know
+			break // the repository exists
 		}
 		s.Store.Referrers(ctx, repo, subject, after)(yield)
 	}

@@ -14,13 +14,12 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// NewInMemoryBlobHandler returns a BlobHandler that keeps blobs in memory. It
-// implements the three extensions too. It takes any number of blobs of any
-// size.
+// NewInMemoryBlobHandler returns a BlobHandler that keeps blobs in memory,
+// without a limit. It implements all three extensions.
 func NewInMemoryBlobHandler() BlobHandler { return &memory{} }
 
-// memory keeps a blob in the repository that it was pushed to, and reads it
-// from any.
+// memory is a BlobHandler. Its store keeps a blob in the repository that it was
+// pushed to; the methods read it through any.
 type memory struct {
 	store berth.MemStore
 }
@@ -57,7 +56,7 @@ func (m *memory) open(ctx context.Context, d digest.Digest) (io.ReadSeekCloser, 
 
 func (m *memory) Put(ctx context.Context, _ string, h Hash, rc io.ReadCloser) error {
 	defer rc.Close()
-	const repo = "blobs" // any will do
+	const repo = "blobs" // any repository will do
 	return berth.PushBlob(ctx, &m.store, repo, digestOf(h), rc)
 }
 

@@ -22,32 +22,32 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// exchange is what the middleware and the store tell each other of a request,
-// by its context.
+// exchange holds facts about a request that the middleware and the store share,
+// in its context.
 type exchange struct {
 	req     berth.Request
-	invalid error // why there is none
+	invalid error // the error of ParseRequest, if any
 
 	chunk    *chunk // in Content-Range
-	rangeEnd int64  // the last byte in Range; -1: none is given
+	rangeEnd int64  // the last byte in Range; -1 without one
 
-	mediaType string        // of a manifest, if Berth is not told; else empty
-	subject   digest.Digest // of the manifest that was stored; "" without one
+	mediaType string        // of a manifest, if it is hidden from Berth; else empty
+	subject   digest.Digest // of the stored manifest; "" without one
 
-	redirect *RedirectError // of the handler
+	redirect *RedirectError // returned by the handler
 	internal error          // for the log
 }
 
-// chunk is a Content-Range, which is replaced: go-containerregistry's own tests
-// have the end of it one byte past the chunk's.
+// chunk is a Content-Range. Berth does not see it, because in the tests of
+// go-containerregistry its end is one byte past the chunk's.
 type chunk struct {
 	start, length int64
 }
 
 type exchangeKey struct{}
 
-// exchangeOf returns the exchange of a request. In any other context, it
-// returns one that nobody looks at.
+// exchangeOf returns the exchange of a request. In any other context, it returns
+// a new one.
 func exchangeOf(ctx context.Context) *exchange {
 	if e, ok := ctx.Value(exchangeKey{}).(*exchange); ok {
 		return e
@@ -74,7 +74,7 @@ func (q *quirks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case e.redirect != nil:
-		w.Header().Del("Content-Type") // for the body that goes with a redirect
+		w.Header().Del("Content-Type") // http.Redirect sets that of its body
 		code := e.redirect.Code
 		if code < 300 || code > 308 || code == http.StatusNotModified {
 			code = http.StatusTemporaryRedirect
@@ -82,15 +82,16 @@ func (q *quirks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, e.redirect.Location, code)
 	case err != nil:
 		berth.WriteError(w, r, err)
-		q.failed(r, e, err)
+		q.logFailure(r, e, err)
 		return
 	}
 	q.log.Printf("%s %s", r.Method, r.URL)
 }
 
-func (q *quirks) failed(r *http.Request, e *exchange, err error) {
+// logFailure logs a rejected or failed request.
+func (q *quirks) logFailure(r *http.Request, e *exchange, err error) {
 	var first *berth.Error
-	errors.As(err, &first) // it always is one, or some that are joined
+	errors.As(err, &first) // always succeeds
 	message := err.Error()
 	if e.internal != nil {
 		message = e.internal.Error()
@@ -107,8 +108,8 @@ var (
 	byteRange    = regexp.MustCompile(`^[0-9]+-([0-9]+)$`)
 )
 
-// headers takes the headers that mean something else than in the spec out of r,
-// which is a copy.
+// headers removes the headers whose meaning differs from the spec's from r, which
+// is a copy.
 func (e *exchange) headers(r *http.Request) error {
 	switch e.req.Op {
 	case berth.OpUploadPatch, berth.OpUploadPut:
@@ -150,12 +151,13 @@ func parseChunk(s string) (*chunk, error) {
 	return &chunk{int64(start), int64(end+1) - int64(start)}, nil
 }
 
-// response holds back what is an error, which may become another, or a redirect.
+// response holds back an error response, which another error or a redirect may
+// replace.
 type response struct {
 	http.ResponseWriter
 	*exchange
 	referrers bool
-	status    int // of what is held back
+	status    int // of the error; 0 without one
 	body      bytes.Buffer
 }
 
@@ -177,7 +179,7 @@ func (w *response) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// ReadFrom keeps the connection's own way to send content.
+// ReadFrom preserves optimizations of the connection, such as sendfile.
 func (w *response) ReadFrom(r io.Reader) (int64, error) {
 	if w.status != 0 {
 		return w.body.ReadFrom(r)
@@ -185,7 +187,7 @@ func (w *response) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(w.ResponseWriter, r)
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap supports http.ResponseController.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // err returns the error that was held back, with go-containerregistry's statuses
@@ -197,7 +199,7 @@ func (w *response) err(r *http.Request) error {
 	var doc struct {
 		Errors []struct{ Code, Message string }
 	}
-	json.Unmarshal(w.body.Bytes(), &doc) // of a HEAD request there is no body
+	json.Unmarshal(w.body.Bytes(), &doc) // the response to HEAD has no body
 	if len(doc.Errors) == 0 {
 		doc.Errors = append(doc.Errors, struct{ Code, Message string }{"", http.StatusText(w.status)})
 	}
@@ -209,8 +211,8 @@ func (w *response) err(r *http.Request) error {
 	return errors.Join(all...)
 }
 
-// translate returns the status and code that go-containerregistry has in place
-// of Berth's.
+// translate returns the status and code of go-containerregistry for those of
+// Berth.
 func (w *response) translate(r *http.Request, status int, code string) (int, string) {
 	op, malformed := w.req.Op, errors.Is(w.invalid, berth.ErrDigestInvalid)
 	parts := strings.Split(strings.TrimSuffix(r.URL.Path, "/"), "/")

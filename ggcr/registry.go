@@ -31,7 +31,7 @@ func New(opts ...Option) http.Handler {
 		berth.WithStore(newStore(c.handler)),
 		berth.WithReferrersSupport(c.referrers),
 		berth.ClientUploadIDs(),
-		berth.AllowSparse(), // of an index, the store checks the children
+		berth.AllowSparse(), // the store checks the children of an index
 	}
 	for prob, msg := range c.warnings {
 		options = append(options, berth.WithWarning(prob, msg))
@@ -49,8 +49,8 @@ type config struct {
 	warnings  map[float64]string // by probability
 }
 
-// Logger has each request logged to l, as a line, instead of to standard
-// error. A nil l logs nothing.
+// Logger logs each request to l, in one line, instead of to standard error. If l
+// is nil, nothing is logged.
 func Logger(l *log.Logger) Option {
 	if l == nil {
 		l = log.New(io.Discard, "", 0)
@@ -58,22 +58,22 @@ func Logger(l *log.Logger) Option {
 	return func(c *config) { c.log = l }
 }
 
-// WithReferrersSupport turns the referrers API on or off: it is off by default,
-// and clients fall back to the referrers tag schema.
+// WithReferrersSupport turns the referrers API on or off. It is off by default, so
+// that clients fall back to the referrers tag schema.
 func WithReferrersSupport(enabled bool) Option {
 	return func(c *config) { c.referrers = enabled }
 }
 
-// WithWarning adds a Warning header with the given text to responses, with the
-// given probability from 0 to 1. Of several warnings with one probability, the
-// last counts.
+// WithWarning adds a Warning header with the text msg to responses, with the
+// probability prob from 0 to 1. It replaces an earlier warning with the same
+// probability.
 func WithWarning(prob float64, msg string) Option {
 	return func(c *config) { c.warnings[prob] = msg }
 }
 
-// WithBlobHandler has the registry keep its blobs in h, a [BlobHandler] or a
-// type whose methods take go-containerregistry's v1.Hash in place of [Hash]: H
-// is inferred. A nil h leaves the blobs in memory.
+// WithBlobHandler sets the handler that stores the registry's blobs: a
+// [BlobHandler], or a type whose methods take go-containerregistry's v1.Hash in
+// place of [Hash]. H is inferred. If h is nil, blobs are kept in memory.
 func WithBlobHandler[H ~struct{ Algorithm, Hex string }](h interface {
 	Get(ctx context.Context, repo string, h H) (io.ReadCloser, error)
 }) Option {

@@ -18,18 +18,18 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// store has manifests and tags in the Store that it embeds.
+// store keeps manifests and tags in the Store that it embeds.
 type store struct {
 	berth.Store
 	handler handler
 
-	// uploads has the sessions. It is the handler's own store if blobs are in
-	// memory: what was received is the blob then, without a copy. Else a blob
-	// is in it only until the handler has it.
+	// uploads holds the sessions. If blobs are in memory, it is the handler's
+	// own store, so that the received bytes become the blob without a copy.
+	// Otherwise it holds a blob only until the handler has stored it.
 	uploads *berth.MemStore
 
 	mu     sync.Mutex
-	staged map[stagedBlob]int // uploads that have the blob in uploads
+	staged map[stagedBlob]int // the number of uploads that have the blob in uploads
 }
 
 type stagedBlob struct {
@@ -50,11 +50,11 @@ func newStore(h handler) *store {
 	return s
 }
 
-// errUnsupported is returned for what the handler has no method for.
+// errUnsupported is returned if the handler lacks a method.
 var errUnsupported = &berth.Error{Status: http.StatusMethodNotAllowed, Code: "UNSUPPORTED", Message: "the blob handler does not support this operation"}
 
-// fail returns the error that a store returns in place of a handler's, and
-// takes note of a redirect, and of an error that is for the log alone.
+// fail returns the store's error for an error of the handler. It records a
+// redirect, or an internal error for the log, in the exchange.
 func fail(ctx context.Context, err error) error {
 	e := exchangeOf(ctx)
 	reads := e.req.Op == berth.OpBlobGet || e.req.Op == berth.OpBlobHead
@@ -71,7 +71,7 @@ func fail(ctx context.Context, err error) error {
 	case errors.Is(err, ErrNotFound):
 		return berth.ErrBlobUnknown
 	case errors.As(err, &shaped):
-		return shaped // without the text around it, which is not meant for clients
+		return shaped // without the text that wraps it, which is not meant for clients
 	default:
 		e.internal = err
 	}
@@ -80,20 +80,19 @@ func fail(ctx context.Context, err error) error {
 
 // OpenBlob opens a blob through any repository.
 func (s *store) OpenBlob(ctx context.Context, repo string, d digest.Digest) (io.ReadSeekCloser, error) {
-	e := exchangeOf(ctx)
-	content, size, err := s.open(ctx, repo, d, e.req.Op == berth.OpBlobHead)
+	content, size, err := s.open(ctx, repo, d, false)
 	if err != nil {
 		return nil, fail(ctx, err)
 	}
-	if e.rangeEnd >= size && size > 0 {
+	if e := exchangeOf(ctx); e.rangeEnd >= size && size > 0 {
 		content.Close()
 		return nil, fmt.Errorf("%w: it ends at byte %d of %d", errRange, e.rangeEnd, size)
 	}
 	return content, nil
 }
 
-// open returns a blob and its size. If only the size is wanted, a handler that
-// knows it is not asked for the content.
+// open returns a blob and its size. If sizeOnly is set and the handler knows the
+// size, open does not request the content.
 func (s *store) open(ctx context.Context, repo string, d digest.Digest, sizeOnly bool) (io.ReadSeekCloser, int64, error) {
 	h := s.handler
 	c := &content{size: -1, open: func() (io.ReadCloser, error) {
@@ -140,29 +139,35 @@ func (s *store) open(ctx context.Context, repo string, d digest.Digest, sizeOnly
 	return c, c.size, err
 }
 
-// StatBlob returns the size of a blob, through any repository.
-func (s *store) StatBlob(ctx context.Context, repo string, d digest.Digest) (int64, error) {
+// StatBlob returns the size of a blob, through any repository. Handlers do not
+// know its time.
+func (s *store) StatBlob(ctx context.Context, repo string, d digest.Digest) (berth.Info, error) {
 	content, size, err := s.open(ctx, repo, d, true)
 	if err != nil {
-		return 0, fail(ctx, err)
+		return berth.Info{}, fail(ctx, err)
 	}
-	return size, content.Close()
+	return berth.Info{Digest: d, Size: size}, content.Close()
 }
 
-// MountBlob has nothing to do if the blob can be read through repo already, as
-// it can with a handler that does not distinguish repositories.
+// Blobs is unsupported, since a handler can't list its blobs.
+func (s *store) Blobs(ctx context.Context, repo string, after digest.Digest) iter.Seq2[berth.Info, error] {
+	return berth.UnimplementedStore{}.Blobs(ctx, repo, after)
+}
+
+// MountBlob succeeds if the blob can be read through repo already, as with a
+// handler that does not distinguish repositories.
 func (s *store) MountBlob(ctx context.Context, repo, _ string, d digest.Digest) error {
 	if s.handler.put == nil {
 		return errUnsupported
 	}
 	content, _, err := s.open(ctx, repo, d, true)
 	if err != nil {
-		return berth.ErrBlobUnknown // an upload tells more
+		return berth.ErrBlobUnknown // the client falls back to an upload, which reports failures
 	}
 	return content.Close()
 }
 
-// FindBlob yields nothing: a handler can't tell.
+// FindBlob yields nothing, since a handler has no such index.
 func (s *store) FindBlob(context.Context, digest.Digest) iter.Seq2[string, error] {
 	return func(func(string, error) bool) {}
 }

@@ -18,12 +18,12 @@ import (
 	"time"
 )
 
-// TLS returns an HTTPS server of a new registry, with a certificate for the
-// given domain. The transport of its client sends requests for any host to the
-// server, and trusts the certificate. The caller must close the server.
+// TLS starts a new registry that uses HTTPS, with a certificate for the given
+// domain. The server's Client trusts the certificate, and sends requests for any
+// host to the server. The caller must close the server.
 //
-// Package registrytest has a TLS too, but a program that imports it gets package
-// testing and its flags; go-containerregistry's package does not import it.
+// It does not call registrytest.TLS, since package registrytest imports package
+// testing, with its flags; go-containerregistry's package does not.
 func TLS(domain string) (*httptest.Server, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Uploads: sessions in memory, whose content goes to the handler once it is
-// known to have its digest.
+// Uploads: sessions in memory, whose content is passed to the handler once its
+// digest is verified.
 
 package registry
 
@@ -58,12 +58,12 @@ type upload struct {
 	berth.Upload
 	store    *store
 	repo     string
-	start    int64 // its size when it was leased
+	start    int64 // the size when it was leased
 	exchange *exchange
 }
 
-// ReadFrom has the rules of go-containerregistry for what may follow what: a
-// chunk with a Content-Range starts at the upload's end, and one without is the
+// ReadFrom enforces go-containerregistry's rules for the order of chunks: one with
+// a Content-Range must start at the upload's end, and one without must be the
 // first.
 func (u *upload) ReadFrom(r io.Reader) (int64, error) {
 	chunk := u.exchange.chunk
@@ -78,13 +78,13 @@ func (u *upload) ReadFrom(r io.Reader) (int64, error) {
 	}
 	n, err := u.Upload.ReadFrom(io.LimitReader(r, chunk.length+1))
 	if err == nil && n != chunk.length && n != chunk.length-1 {
-		return n, fmt.Errorf("%w: it is not of the length in its Content-Range", berth.ErrSizeInvalid)
+		return n, fmt.Errorf("%w: its length is not that of its Content-Range", berth.ErrSizeInvalid)
 	}
 	return n, err
 }
 
-// Commit has the handler store the blob. If the handler fails, the session is
-// as it was before the lease.
+// Commit passes the blob to the handler. If the handler fails, Commit restores the
+// session to its state before the lease.
 func (u *upload) Commit(ctx context.Context, d digest.Digest) error {
 	s := u.store
 	if s.handler.memory != nil {
@@ -129,7 +129,7 @@ func (s *store) stage(ctx context.Context, repo string, d digest.Digest) (releas
 	}
 }
 
-// restore opens the session again, whose content was published as d.
+// restore reopens the session after its content was published as d.
 func (u *upload) restore(ctx context.Context, d digest.Digest) error {
 	content, err := u.store.uploads.OpenBlob(ctx, u.repo, d)
 	if err != nil {
@@ -146,7 +146,7 @@ func (u *upload) restore(ctx context.Context, d digest.Digest) error {
 	if err := again.Close(); err != nil {
 		return err
 	}
-	// A Rollback returns to the size at which a lease begins.
+	// Rollback returns to the size at the start of a lease, so begin a new one.
 	again, err = u.store.uploads.ResumeUpload(ctx, u.repo, u.ID())
 	if err == nil {
 		u.Upload = again

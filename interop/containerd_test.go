@@ -21,8 +21,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// provider gives containerd's pusher what c has. Its own store of content takes
-// SHA-256 digests alone, so it can't hold a blob that is named by SHA-512.
+// provider supplies containerd's pusher with content, by digest. It stands in for
+// containerd's own content store, which accepts only SHA-256 digests and so can't
+// hold a blob with a SHA-512 digest.
 type provider map[digest.Digest][]byte
 
 func (p provider) ReaderAt(_ context.Context, d ocispec.Descriptor) (contentstore.ReaderAt, error) {
@@ -51,38 +52,39 @@ func TestContainerd(t *testing.T) {
 			ref := host + "/test/" + name + ":" + name
 
 			if name == "empty-layer" {
-				// Its Commit of a blob of zero bytes does not wait for the
-				// registry's answer (pushWriter takes its first pipe for one), so
-				// that the manifest may overtake the blob: let it find the blob.
+				// When containerd commits a blob of zero bytes, it does not wait
+				// for the registry's response (pushWriter mistakes its first pipe
+				// for one), so the manifest may overtake the blob. Push the blob
+				// in advance.
 				resp, err := http.Post("http://"+host+"/v2/test/"+name+"/blobs/uploads/?digest="+digest.FromString("").String(), "application/octet-stream", http.NoBody)
 				qt.Assert(t, qt.IsNil(err))
 				resp.Body.Close()
 				qt.Assert(t, qt.Equals(resp.StatusCode, 201))
 			}
 
-			// Push. A subject is nobody's child: it is pushed by itself.
+			// Push each manifest by itself: a subject is not a child of its referrer.
 			source := provider(c.bytes)
 			for _, d := range c.manifests {
-				at := host + "/test/" + name + "@" + d.Digest.String()
+				target := host + "/test/" + name + "@" + d.Digest.String()
 				if d.Digest == c.root.Digest {
-					at = ref
+					target = ref
 				}
-				pusher, err := newResolver().Pusher(ctx, at)
+				pusher, err := newResolver().Pusher(ctx, target)
 				qt.Assert(t, qt.IsNil(err))
 				qt.Assert(t, qt.IsNil(remotes.PushContent(ctx, pusher, d, source, nil, platforms.All, nil)))
 			}
 			c.checkServed(t, host, "test/"+name)
 
 			// Resolve, by tag and by digest.
-			for _, at := range []string{ref, host + "/test/" + name + "@" + c.root.Digest.String()} {
-				_, d, err := newResolver().Resolve(ctx, at)
+			for _, target := range []string{ref, host + "/test/" + name + "@" + c.root.Digest.String()} {
+				_, d, err := newResolver().Resolve(ctx, target)
 				qt.Assert(t, qt.IsNil(err))
 				qt.Check(t, qt.Equals(d.Digest, c.root.Digest))
 				qt.Check(t, qt.Equals(d.MediaType, c.root.MediaType))
 				qt.Check(t, qt.Equals(d.Size, c.root.Size))
 			}
 
-			// Fetch all that there is.
+			// Fetch all blobs and manifests.
 			resolver := newResolver()
 			resolved, root, err := resolver.Resolve(ctx, ref)
 			qt.Assert(t, qt.IsNil(err))
@@ -97,14 +99,14 @@ func TestContainerd(t *testing.T) {
 				qt.Check(t, qt.IsTrue(bytes.Equal(got, c.bytes[d.Digest])), qt.Commentf("%s", d.Digest))
 			}
 			if name == "sha512" {
-				return // see provider
+				return // containerd's store can't hold it: see provider
 			}
 
-			// Pull, as containerd does: down from the root into its store.
+			// Pull as containerd does: from the root down, into its store.
 			store, err := local.NewStore(t.TempDir())
 			qt.Assert(t, qt.IsNil(err))
 			err = images.Dispatch(ctx, images.Handlers(remotes.FetchHandler(store, fetcher), images.ChildrenHandler(store)), nil, root)
-			if name == "empty-layer" { // containerd pulls no layer of zero bytes, from anywhere
+			if name == "empty-layer" { // containerd rejects a layer of zero bytes from any registry
 				qt.Check(t, qt.ErrorMatches(err, ".*reports content size of zero.*"))
 				return
 			}
@@ -118,7 +120,7 @@ func TestContainerd(t *testing.T) {
 			})))
 			want := len(c.bytes)
 			if name == "artifact" {
-				want = 3 // its manifest, config and layer: not the subject
+				want = 3 // its manifest, config and layer, not its subject
 			}
 			qt.Check(t, qt.Equals(pulled, want))
 		})

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What the clients push and pull, made once for all of them from real files.
+// The content that clients push and pull. It is made from real files, once for
+// all tests.
 
 package interop
 
@@ -41,25 +42,25 @@ const (
 	dockerLayer    = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 )
 
-// content is one thing to push: its root manifest, and all that it needs.
+// content is a root manifest and everything that must be pushed with it.
 type content struct {
 	name string
 	root ocispec.Descriptor
-	// All manifests, each after those that it names, the root last; and all
-	// blobs.
+	// manifests holds all manifests in an order in which they can be pushed:
+	// each follows those that it names, and the root is last.
 	manifests []ocispec.Descriptor
 	blobs     []ocispec.Descriptor
 	bytes     map[digest.Digest][]byte
 }
 
-// contents are what each client pushes and pulls:
+// contents returns the content that each client pushes and pulls, by name:
 //
 //	image        an image with a layer of real files
 //	index        an index of three platforms, each with a layer of its own
 //	docker       the same image as Docker schema 2
 //	docker-list  the same index as a Docker manifest list
-//	artifact     an artifact; its subject is the image, which is part of it
-//	sha512       an artifact, the layer of which is named by its SHA-512 digest
+//	artifact     an artifact and its subject, the image
+//	sha512       an artifact whose layer has a SHA-512 digest
 //	empty-layer  an image with a layer of zero bytes
 //	large        an image with a layer of 200 MB
 var contents = sync.OnceValue(func() map[string]*content {
@@ -67,45 +68,45 @@ var contents = sync.OnceValue(func() map[string]*content {
 	add := func(c *content) { all[c.name] = c }
 
 	image := newContent("image")
-	image.setRoot(image.image("linux/amd64", sourceLayer("net/http"), false))
+	image.root = image.addImage("linux/amd64", sourceLayer("net/http"), false)
 	add(image)
 
 	platforms := map[string]string{"linux/amd64": "net/http", "linux/arm64": "net/url", "windows/amd64": "net/textproto"}
 	index := newContent("index")
-	index.setRoot(index.index(platforms, false))
+	index.root = index.addIndex(platforms, false)
 	add(index)
 
 	docker := newContent("docker")
-	docker.setRoot(docker.image("linux/amd64", sourceLayer("net/http"), true))
+	docker.root = docker.addImage("linux/amd64", sourceLayer("net/http"), true)
 	add(docker)
 
 	list := newContent("docker-list")
-	list.setRoot(list.index(platforms, true))
+	list.root = list.addIndex(platforms, true)
 	add(list)
 
 	artifact := newContent("artifact")
-	subject := artifact.image("linux/amd64", sourceLayer("net/http"), false)
-	artifact.setRoot(artifact.artifact(digest.SHA256, []byte(`{"bomFormat":"CycloneDX"}`), &subject))
+	subject := artifact.addImage("linux/amd64", sourceLayer("net/http"), false)
+	artifact.root = artifact.addArtifact(digest.SHA256, []byte(`{"bomFormat":"CycloneDX"}`), &subject)
 	add(artifact)
 
 	sha512 := newContent("sha512")
-	sha512.setRoot(sha512.artifact(digest.SHA512, []byte("named by its SHA-512 digest"), nil))
+	sha512.root = sha512.addArtifact(digest.SHA512, []byte("named by its SHA-512 digest"), nil)
 	add(sha512)
 
 	empty := newContent("empty-layer")
-	empty.setRoot(empty.image("linux/amd64", layer{}, false))
+	empty.root = empty.addImage("linux/amd64", layer{}, false)
 	add(empty)
 
 	large := newContent("large")
 	random := make([]byte, 200_000_000)
 	rand.NewChaCha8([32]byte{1}).Read(random)
-	// Stored, not compressed: gzip of random bytes only costs time.
+	// Compressing random bytes would only cost time.
 	var zipped bytes.Buffer
 	zw, _ := gzip.NewWriterLevel(&zipped, gzip.NoCompression)
-	tarred := tarOf(map[string][]byte{"random": random})
+	tarred := makeTar(map[string][]byte{"random": random})
 	zw.Write(tarred)
 	zw.Close()
-	large.setRoot(large.image("linux/amd64", layer{zipped.Bytes(), digest.FromBytes(tarred)}, false))
+	large.root = large.addImage("linux/amd64", layer{zipped.Bytes(), digest.FromBytes(tarred)}, false)
 	add(large)
 	return all
 })
@@ -114,10 +115,8 @@ func newContent(name string) *content {
 	return &content{name: name, bytes: make(map[digest.Digest][]byte)}
 }
 
-func (c *content) setRoot(d ocispec.Descriptor) { c.root = d }
-
-// blob adds a blob.
-func (c *content) blob(mediaType string, algorithm digest.Algorithm, data []byte) ocispec.Descriptor {
+// addBlob adds a blob.
+func (c *content) addBlob(mediaType string, algorithm digest.Algorithm, data []byte) ocispec.Descriptor {
 	d := ocispec.Descriptor{MediaType: mediaType, Digest: algorithm.FromBytes(data), Size: int64(len(data))}
 	if _, ok := c.bytes[d.Digest]; !ok {
 		c.bytes[d.Digest] = data
@@ -126,8 +125,8 @@ func (c *content) blob(mediaType string, algorithm digest.Algorithm, data []byte
 	return d
 }
 
-// manifest adds a manifest.
-func (c *content) manifest(mediaType string, v any) ocispec.Descriptor {
+// addManifest adds a manifest.
+func (c *content) addManifest(mediaType string, v any) ocispec.Descriptor {
 	data, err := json.Marshal(v)
 	if err != nil {
 		panic(err)
@@ -140,13 +139,13 @@ func (c *content) manifest(mediaType string, v any) ocispec.Descriptor {
 	return d
 }
 
-// layer is a gzipped tar with the digest of the tar.
+// layer is a layer of an image. It is not compressed if diffID is empty.
 type layer struct {
 	data   []byte
-	diffID digest.Digest
+	diffID digest.Digest // of the uncompressed layer
 }
 
-func (c *content) image(platform string, l layer, docker bool) ocispec.Descriptor {
+func (c *content) addImage(platform string, l layer, docker bool) ocispec.Descriptor {
 	manifestType, configType, layerType := ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ocispec.MediaTypeImageLayerGzip
 	if docker {
 		manifestType, configType, layerType = dockerManifest, dockerConfig, dockerLayer
@@ -164,46 +163,47 @@ func (c *content) image(platform string, l layer, docker bool) ocispec.Descripto
 		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{l.diffID}},
 		History:  []ocispec.History{{CreatedBy: "berth"}},
 	})
-	return c.manifest(manifestType, ocispec.Manifest{
+	return c.addManifest(manifestType, ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: manifestType,
-		Config:    c.blob(configType, digest.SHA256, config),
-		Layers:    []ocispec.Descriptor{c.blob(layerType, digest.SHA256, l.data)},
+		Config:    c.addBlob(configType, digest.SHA256, config),
+		Layers:    []ocispec.Descriptor{c.addBlob(layerType, digest.SHA256, l.data)},
 	})
 }
 
-func (c *content) index(platforms map[string]string, docker bool) ocispec.Descriptor {
+func (c *content) addIndex(platforms map[string]string, docker bool) ocispec.Descriptor {
 	mediaType := ocispec.MediaTypeImageIndex
 	if docker {
 		mediaType = dockerList
 	}
 	var children []ocispec.Descriptor
 	for _, platform := range slices.Sorted(maps.Keys(platforms)) {
-		d := c.image(platform, sourceLayer(platforms[platform]), docker)
+		d := c.addImage(platform, sourceLayer(platforms[platform]), docker)
 		os, arch, _ := strings.Cut(platform, "/")
 		d.Platform = &ocispec.Platform{OS: os, Architecture: arch}
 		children = append(children, d)
 	}
-	return c.manifest(mediaType, ocispec.Index{
+	return c.addManifest(mediaType, ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: mediaType,
 		Manifests: children,
 	})
 }
 
-func (c *content) artifact(algorithm digest.Algorithm, data []byte, subject *ocispec.Descriptor) ocispec.Descriptor {
-	return c.manifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{
+func (c *content) addArtifact(algorithm digest.Algorithm, data []byte, subject *ocispec.Descriptor) ocispec.Descriptor {
+	return c.addManifest(ocispec.MediaTypeImageManifest, ocispec.Manifest{
 		Versioned:    specs.Versioned{SchemaVersion: 2},
 		MediaType:    ocispec.MediaTypeImageManifest,
 		ArtifactType: "application/vnd.cyclonedx+json",
-		Config:       c.blob(ocispec.MediaTypeEmptyJSON, digest.SHA256, []byte("{}")),
-		Layers:       []ocispec.Descriptor{c.blob("application/vnd.cyclonedx+json", algorithm, data)},
+		Config:       c.addBlob(ocispec.MediaTypeEmptyJSON, digest.SHA256, []byte("{}")),
+		Layers:       []ocispec.Descriptor{c.addBlob("application/vnd.cyclonedx+json", algorithm, data)},
 		Subject:      subject,
 		Annotations:  map[string]string{"org.example.made-by": "berth"},
 	})
 }
 
-// sourceLayer is a layer with the files of a package of Go's standard library.
+// sourceLayer returns a layer that holds the files of a package of Go's standard
+// library.
 func sourceLayer(pkg string) layer {
 	files := make(map[string][]byte)
 	root, err := exec.Command("go", "env", "GOROOT").Output()
@@ -222,7 +222,7 @@ func sourceLayer(pkg string) layer {
 	if err != nil {
 		panic(err)
 	}
-	tarred := tarOf(files)
+	tarred := makeTar(files)
 	var zipped bytes.Buffer
 	zw := gzip.NewWriter(&zipped)
 	zw.Write(tarred)
@@ -230,7 +230,7 @@ func sourceLayer(pkg string) layer {
 	return layer{zipped.Bytes(), digest.FromBytes(tarred)}
 }
 
-func tarOf(files map[string][]byte) []byte {
+func makeTar(files map[string][]byte) []byte {
 	var buf bytes.Buffer
 	tw := tar.NewWriter(&buf)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
@@ -241,9 +241,9 @@ func tarOf(files map[string][]byte) []byte {
 	return buf.Bytes()
 }
 
-// layout writes c as an OCI image layout, with its root tagged by its name,
-// and returns the directory.
-func (c *content) layout(t *testing.T) string {
+// writeLayout writes c to a new OCI image layout, in which c's name is the tag of
+// the root, and returns the layout's directory.
+func (c *content) writeLayout(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	write := func(name string, data []byte) {
@@ -273,7 +273,7 @@ func (c *content) layout(t *testing.T) string {
 	return dir
 }
 
-// checkLayout checks that an OCI image layout in dir has all of c, byte for
+// checkLayout checks that the OCI image layout in dir holds all of c, byte for
 // byte.
 func (c *content) checkLayout(t *testing.T, dir string) {
 	t.Helper()
@@ -287,19 +287,20 @@ func (c *content) checkLayout(t *testing.T, dir string) {
 	}
 }
 
-// newServer starts a registry for a test, and returns its host and port.
+// newServer starts a registry, which stops when the test ends, and returns its
+// host:port.
 func newServer(t *testing.T, opts ...registry.Option) string {
 	t.Helper()
 	h := newRegistry(t, opts...)
 	if *lint {
-		j, unwatched := new(registrytest.Journal), h
-		watched := j.Handler(h)
+		j, direct := new(registrytest.Journal), h
+		recorded := j.Handler(h)
 		h = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.UserAgent() == ownAgent {
-				unwatched.ServeHTTP(w, r)
+			if r.UserAgent() == testAgent {
+				direct.ServeHTTP(w, r)
 				return
 			}
-			watched.ServeHTTP(w, r)
+			recorded.ServeHTTP(w, r)
 		})
 		t.Cleanup(func() {
 			for _, f := range j.Lint() {
@@ -312,15 +313,14 @@ func newServer(t *testing.T, opts ...registry.Option) string {
 	return strings.TrimPrefix(s.URL, "http://")
 }
 
-// ownAgent is the User-Agent of the tests' own requests.
-const ownAgent = "berth-interop"
+// testAgent is the User-Agent of the tests' own requests, which are not linted.
+const testAgent = "berth-interop"
 
-// lint has the tests log what the clients do against the spec's demands on
-// clients.
-var lint = flag.Bool("lint", false, "log what clients do against the spec")
+// lint makes the tests log requests in which clients violate the spec.
+var lint = flag.Bool("lint", false, "log requests in which clients violate the spec")
 
-// checkServed checks by plain HTTP that repo on host has all of c, byte for
-// byte, and its root as the tag that is c's name.
+// checkServed checks over plain HTTP that repo on host serves all of c, byte for
+// byte, and the root under a tag with c's name.
 func (c *content) checkServed(t *testing.T, host, repo string) {
 	t.Helper()
 	get := func(path string, want ocispec.Descriptor, isManifest bool) {
@@ -329,7 +329,7 @@ func (c *content) checkServed(t *testing.T, host, repo string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header.Set("User-Agent", ownAgent)
+		req.Header.Set("User-Agent", testAgent)
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			t.Fatal(err)
@@ -359,7 +359,8 @@ func (c *content) checkServed(t *testing.T, host, repo string) {
 	get("manifests/"+c.name, c.root, true)
 }
 
-// seed pushes all of c to repo on host by plain HTTP, for a client to pull.
+// seed pushes all of c to repo on host over plain HTTP, so that a client can pull
+// it.
 func (c *content) seed(t *testing.T, host, repo string) {
 	t.Helper()
 	send := func(method, path, mediaType string, data []byte) {
@@ -369,7 +370,7 @@ func (c *content) seed(t *testing.T, host, repo string) {
 			t.Fatal(err)
 		}
 		req.Header.Set("Content-Type", mediaType)
-		req.Header.Set("User-Agent", ownAgent)
+		req.Header.Set("User-Agent", testAgent)
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			t.Fatal(err)
@@ -388,14 +389,14 @@ func (c *content) seed(t *testing.T, host, repo string) {
 	send("PUT", "manifests/"+c.name, c.root.MediaType, c.bytes[c.root.Digest])
 }
 
-// TestContents checks the fixture itself.
+// TestContents checks the content itself, without a client.
 func TestContents(t *testing.T) {
 	host := newServer(t)
 	for name, c := range contents() {
 		c.seed(t, host, "test/"+name)
 		c.checkServed(t, host, "test/"+name)
 		if !testing.Short() {
-			c.checkLayout(t, c.layout(t))
+			c.checkLayout(t, c.writeLayout(t))
 		}
 	}
 }

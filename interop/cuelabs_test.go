@@ -46,8 +46,8 @@ func TestCuelabs(t *testing.T) {
 	t.Run("errors", testCuelabsErrors)
 }
 
-// cuelabsPush pushes c to the repository that has its name, and checks that it
-// is there.
+// cuelabsPush pushes c to a repository with its name, and checks that all of it
+// is served.
 func cuelabsPush(t *testing.T, host string, c *content) {
 	t.Helper()
 	client, repo := newCuelabs(t, host, 0), "test/"+c.name
@@ -69,7 +69,7 @@ func cuelabsPush(t *testing.T, host string, c *content) {
 	qt.Check(t, qt.DeepEquals(cuelabsAll(t, client.Tags(t.Context(), repo, "")), []string{c.name}))
 }
 
-// cuelabsPull reads all of c in each of the client's ways, and compares it.
+// cuelabsPull reads all of c with each method of the client, and compares it.
 func cuelabsPull(t *testing.T, host string, c *content) {
 	t.Helper()
 	client, repo := newCuelabs(t, host, 0), "test/"+c.name
@@ -90,7 +90,7 @@ func cuelabsPull(t *testing.T, host string, c *content) {
 		qt.Check(t, qt.IsTrue(bytes.Equal(got, c.bytes[want.Digest])))
 	}
 	for _, want := range c.blobs {
-		want.MediaType = "application/octet-stream" // a blob has no other
+		want.MediaType = "application/octet-stream" // of each blob
 		r, err := client.GetBlob(t.Context(), repo, want.Digest)
 		read(r, err, want)
 		d, err := client.ResolveBlob(t.Context(), repo, want.Digest)
@@ -108,22 +108,22 @@ func cuelabsPull(t *testing.T, host string, c *content) {
 	check(d, err, c.root)
 }
 
-// testCuelabsChunks pushes blobs in chunks. The client sends a chunk as soon as
-// it would be too large, with all that it was given.
+// testCuelabsChunks pushes blobs in chunks. Once a write makes a chunk too large,
+// the client sends it, with all the bytes of that write.
 func testCuelabsChunks(t *testing.T) {
 	data := strings.Repeat("0123456789", 1000)
 	for _, test := range []struct {
 		name      string
 		data      string
 		algorithm digest.Algorithm
-		write     int // bytes at a time
+		write     int // size of each write
 		chunk     int
 		patches   []string // their Content-Range
 		put       string
 	}{
-		// The last PUT has no bytes, which the form of the range can't say.
-		{"all_patched", data, digest.SHA256, 2500, 2500, []string{"0-4999", "5000-9999"}, "10000-9999"},
-		{"rest_put", data, digest.SHA256, 3000, 2500, []string{"0-2999", "3000-5999", "6000-8999"}, "9000-9999"},
+		// The PUT is empty, which the syntax of Content-Range can't express.
+		{"all_in_PATCH", data, digest.SHA256, 2500, 2500, []string{"0-4999", "5000-9999"}, "10000-9999"},
+		{"rest_in_PUT", data, digest.SHA256, 3000, 2500, []string{"0-2999", "3000-5999", "6000-8999"}, "9000-9999"},
 		{"sha512", data, digest.SHA512, 3000, 2500, []string{"0-2999", "3000-5999", "6000-8999"}, "9000-9999"},
 		{"one_chunk", data, digest.SHA256, 10_000, 10_000, nil, "0-9999"},
 		{"one_byte", "x", digest.SHA256, 1, 10, nil, "0-0"},
@@ -159,21 +159,21 @@ func testCuelabsChunks(t *testing.T) {
 	}
 }
 
-// testCuelabsResume goes on with an upload in another client.
+// testCuelabsResume resumes an upload with another client.
 func testCuelabsResume(t *testing.T) {
 	data := strings.Repeat("0123456789", 1000)
 	for _, test := range []struct {
 		name   string
-		first  int   // bytes before the break
-		offset int64 // that the client resumes at; -1 to ask the registry
-		size   int64 // that it has then
+		first  int   // bytes that the first client sends
+		offset int64 // where the second client resumes; -1 to query the registry
+		size   int64 // of the resumed upload
 	}{
-		{"ask", 5001, -1, 5001},
-		{"know", 5001, 5001, 5001},
-		{"ask_at_the_start", 0, -1, 0},
-		{"know_at_the_start", 0, 0, 0},
-		{"know_after_one_byte", 1, 1, 1},
-		{"ask_at_the_end", 10_000, -1, 10_000},
+		{"queried_offset", 5001, -1, 5001},
+		{"known_offset", 5001, 5001, 5001},
+		{"queried_offset_at_start", 0, -1, 0},
+		{"known_offset_at_start", 0, 0, 0},
+		{"known_offset_after_one_byte", 1, 1, 1},
+		{"queried_offset_at_end", 10_000, -1, 10_000},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			host := newServer(t)
@@ -203,15 +203,16 @@ func testCuelabsResume(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		qt.Assert(t, qt.IsNil(w.Close()))
 		id := w.ID()
-		// After one byte it can't be asked: "0-0" is no byte to the client
-		// (ParseRange in its internal/ocirequest), and one to the spec.
+		// After one byte, a query returns the wrong offset: to the client the
+		// range "0-0" means no bytes (ParseRange in its internal/ocirequest), in
+		// the spec one byte.
 		for _, offset := range []int64{-1, 0, 2} {
 			w, err := client.PushBlobChunkedResume(t.Context(), "test", id, offset, 1000)
 			qt.Assert(t, qt.IsNil(err))
 			_, err = io.WriteString(w, data[1:])
 			qt.Check(t, qt.ErrorIs(err, ociregistry.ErrRangeInvalid))
 		}
-		// What was refused has done no harm.
+		// The rejected chunks have not changed the upload.
 		w, err = client.PushBlobChunkedResume(t.Context(), "test", id, 1, 1000)
 		qt.Assert(t, qt.IsNil(err))
 		_, err = io.WriteString(w, data[1:])
@@ -237,7 +238,8 @@ func testCuelabsMount(t *testing.T) {
 	qt.Check(t, qt.HasLen(log.find("PUT", "", 0), 0))
 	qt.Check(t, qt.HasLen(log.find("PATCH", "", 0), 0))
 
-	// What can't be mounted opens an upload; the client does not use it.
+	// If the blob can't be mounted, the registry opens an upload, which the client
+	// does not use.
 	none := digest.FromString("none")
 	_, err := client.MountBlob(t.Context(), "from", "to", none)
 	qt.Check(t, qt.ErrorIs(err, ociregistry.ErrUnsupported))
@@ -262,14 +264,14 @@ func testCuelabsRanges(t *testing.T) {
 		{"all_by_size", 0, size, data},
 		{"first_byte", 0, 1, data[:1]},
 		{"middle", 1000, 2000, data[1000:2000]},
-		{"to_the_end", size - 10, -1, data[size-10:]},
-		{"beyond_the_end", size - 10, size + 10, data[size-10:]},
+		{"to_end", size - 10, -1, data[size-10:]},
+		{"beyond_end", size - 10, size + 10, data[size-10:]},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r, err := client.GetBlobRange(t.Context(), "test", layer.Digest, test.from, test.to)
 			qt.Assert(t, qt.IsNil(err))
 			defer r.Close()
-			// The descriptor is of the whole blob.
+			// The descriptor describes the entire blob.
 			qt.Check(t, qt.Equals(r.Descriptor().Digest, layer.Digest))
 			qt.Check(t, qt.Equals(r.Descriptor().Size, size))
 			got, err := io.ReadAll(r)
@@ -277,7 +279,7 @@ func testCuelabsRanges(t *testing.T) {
 			qt.Check(t, qt.IsTrue(bytes.Equal(got, test.want)))
 		})
 	}
-	t.Run("after_the_end", func(t *testing.T) {
+	t.Run("after_end", func(t *testing.T) {
 		_, err := client.GetBlobRange(t.Context(), "test", layer.Digest, size, size+1)
 		qt.Check(t, qt.ErrorIs(err, ociregistry.ErrRangeInvalid))
 	})
@@ -288,20 +290,20 @@ func testCuelabsRanges(t *testing.T) {
 }
 
 // testCuelabsLists lists in pages. The registry's pages must not be smaller
-// than the client's: the client takes a page that is not full for the last,
-// Link or not (pager in its lister.go).
+// than the client's: the client takes a page that is not full for the last, even
+// if it has a Link (pager in its lister.go).
 func testCuelabsLists(t *testing.T) {
 	names := []string{"a", "b", "b/a", "c", "d", "e"}
 	tags := []string{"a", "b", "c", "d", "e", "image"}
 	for _, server := range []struct {
 		name        string
-		limit, size int // of a page: the registry's and the client's
-		requests    int // for the whole list
+		limit, size int // of a page: the registry's limit and the client's size
+		requests    int // for the entire list
 	}{
-		{"whole", 0, 1000, 1},
+		{"single_page", 0, 1000, 1},
 		{"pages", 0, 4, 2},
-		{"full_pages", 0, 2, 4}, // without a Link too it asks for what is after a full page
-		{"pages_of_the_server", 5, 5, 2},
+		{"full_pages", 0, 2, 4}, // the client requests another page after a full one, even without a Link
+		{"pages_of_server", 5, 5, 2},
 	} {
 		host, log := newRecordingServer(t, registry.WithLimits(registry.Limits{PageNames: server.limit}))
 		client := newCuelabs(t, host, server.size)
@@ -330,7 +332,7 @@ func testCuelabsLists(t *testing.T) {
 	}
 }
 
-// testCuelabsReferrers lists what refers to an image.
+// testCuelabsReferrers lists the referrers of an image.
 func testCuelabsReferrers(t *testing.T) {
 	c := contents()["artifact"]
 	image := c.manifests[0]
@@ -347,10 +349,10 @@ func testCuelabsReferrers(t *testing.T) {
 		name  string
 		opts  []registry.Option
 		size  int
-		pages int // of the whole list
+		pages int // of the entire list
 	}{
-		{"whole", nil, 0, 1},
-		{"in_pages", []registry.Option{registry.WithLimits(registry.Limits{ReferrersBytes: 1})}, 1, 2},
+		{"single_page", nil, 0, 1},
+		{"several_pages", []registry.Option{registry.WithLimits(registry.Limits{ReferrersBytes: 1})}, 1, 2},
 	} {
 		host, log := newRecordingServer(t, server.opts...)
 		client := newCuelabs(t, host, server.size)
@@ -359,11 +361,11 @@ func testCuelabsReferrers(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		for _, test := range []struct {
 			name, artifactType string
-			want               map[string]string // type: annotation
+			want               map[string]string // annotation by type
 		}{
 			{"all", "", map[string]string{"application/vnd.cyclonedx+json": "berth", "application/vnd.example.second": "hand"}},
 			{"type", "application/vnd.cyclonedx+json", map[string]string{"application/vnd.cyclonedx+json": "berth"}},
-			{"type_of_an_index", "application/vnd.example.second", map[string]string{"application/vnd.example.second": "hand"}},
+			{"type_of_index", "application/vnd.example.second", map[string]string{"application/vnd.example.second": "hand"}},
 			{"another_type", "application/spdx+json", map[string]string{}},
 		} {
 			t.Run(server.name+"_"+test.name, func(t *testing.T) {
@@ -380,7 +382,7 @@ func testCuelabsReferrers(t *testing.T) {
 					qt.Check(t, qt.HasLen(requests, server.pages))
 				}
 				for _, r := range requests {
-					qt.Check(t, qt.Equals(r.answer.Get("OCI-Filters-Applied"), applied))
+					qt.Check(t, qt.Equals(r.respHeader.Get("OCI-Filters-Applied"), applied))
 				}
 			})
 		}
@@ -390,8 +392,8 @@ func testCuelabsReferrers(t *testing.T) {
 	}
 }
 
-// testCuelabsReferrersByTag has a registry without the API: the client reads
-// the list from a tag. It does not write that tag, so the test does.
+// testCuelabsReferrersByTag uses a registry without the referrers API. The client
+// then reads the list from a tag. It does not write that tag, so the test does.
 func testCuelabsReferrersByTag(t *testing.T) {
 	host := newServer(t, registry.WithReferrersSupport(false))
 	client := newCuelabs(t, host, 0)
@@ -427,7 +429,7 @@ func testCuelabsDeletes(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 	}
 
-	// A tag: the manifest and the other tags stay.
+	// Deleting a tag keeps the manifest and its other tags.
 	qt.Assert(t, qt.IsNil(client.DeleteTag(t.Context(), "test", "one")))
 	_, err := client.GetTag(t.Context(), "test", "one")
 	qt.Check(t, qt.ErrorIs(err, ociregistry.ErrManifestUnknown))
@@ -436,14 +438,15 @@ func testCuelabsDeletes(t *testing.T) {
 	_, err = client.ResolveManifest(t.Context(), "test", root)
 	qt.Check(t, qt.IsNil(err))
 
-	// A manifest: all its tags go, and it refers to nothing any more.
+	// Deleting a manifest deletes its tags, and removes it from the referrers of
+	// its subject.
 	qt.Assert(t, qt.IsNil(client.DeleteManifest(t.Context(), "test", root)))
 	_, err = client.GetManifest(t.Context(), "test", root)
 	qt.Check(t, qt.ErrorIs(err, ociregistry.ErrManifestUnknown))
 	qt.Check(t, qt.HasLen(cuelabsAll(t, client.Tags(t.Context(), "test", "")), 0))
 	qt.Check(t, qt.HasLen(cuelabsAll(t, client.Referrers(t.Context(), "test", subject, "")), 0))
 
-	// A blob: in this repository only.
+	// Deleting a blob deletes it only in this repository.
 	_, err = client.MountBlob(t.Context(), "test", "other", blob)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(client.DeleteBlob(t.Context(), "test", blob)))
@@ -451,20 +454,20 @@ func testCuelabsDeletes(t *testing.T) {
 	qt.Check(t, qt.ErrorIs(err, ociregistry.ErrBlobUnknown))
 	qt.Check(t, qt.Equals(cuelabsBlob(t, client, "other", blob), string(c.bytes[blob])))
 
-	// Once more.
+	// Deleting again fails.
 	qt.Check(t, qt.ErrorIs(client.DeleteTag(t.Context(), "test", "one"), ociregistry.ErrManifestUnknown))
 	qt.Check(t, qt.ErrorIs(client.DeleteManifest(t.Context(), "test", root), ociregistry.ErrManifestUnknown))
 	qt.Check(t, qt.ErrorIs(client.DeleteBlob(t.Context(), "test", blob), ociregistry.ErrBlobUnknown))
 	qt.Check(t, qt.ErrorIs(client.DeleteTag(t.Context(), "missing", "one"), ociregistry.ErrNameUnknown))
 }
 
-// testCuelabsErrors checks that the client knows the registry's errors by
+// testCuelabsErrors checks that the client recognizes the registry's errors by
 // their codes.
 func testCuelabsErrors(t *testing.T) {
 	c := contents()["image"]
 	data, none := []byte("data"), digest.FromString("none")
 	d := ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
-	refuse := func(err error) func(http.Handler) http.Handler {
+	reject := func(err error) func(http.Handler) http.Handler {
 		return func(http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { registry.WriteError(w, r, err) })
 		}
@@ -488,27 +491,27 @@ func testCuelabsErrors(t *testing.T) {
 			_, err := client.GetTag(t.Context(), "test", "none")
 			return err
 		}},
-		{name: "get_in_no_repository", want: ociregistry.ErrNameUnknown, do: func(t *testing.T, client ociregistry.Interface) error {
+		{name: "get_in_missing_repository", want: ociregistry.ErrNameUnknown, do: func(t *testing.T, client ociregistry.Interface) error {
 			_, err := client.GetTag(t.Context(), "missing", "none")
 			return err
 		}},
-		{name: "list_no_repository", want: ociregistry.ErrNameUnknown, do: func(t *testing.T, client ociregistry.Interface) error {
+		{name: "list_missing_repository", want: ociregistry.ErrNameUnknown, do: func(t *testing.T, client ociregistry.Interface) error {
 			for _, err := range client.Tags(t.Context(), "missing", "") {
 				return err
 			}
 			return nil
 		}},
-		// The answer to a HEAD has no body: from each 404 the client makes
-		// the same error (makeError1 in its error.go).
+		// The response to a HEAD request has no body, so the client returns the
+		// same error for each 404 (makeError1 in its error.go).
 		{name: "resolve", want: ociregistry.ErrNameUnknown, do: func(t *testing.T, client ociregistry.Interface) error {
 			_, err := client.ResolveBlob(t.Context(), "test", none)
 			return err
 		}},
-		{name: "push_another_blob", want: ociregistry.ErrDigestInvalid, do: func(t *testing.T, client ociregistry.Interface) error {
+		{name: "push_with_wrong_digest", want: ociregistry.ErrDigestInvalid, do: func(t *testing.T, client ociregistry.Interface) error {
 			_, err := client.PushBlob(t.Context(), "test", ocispec.Descriptor{Digest: none, Size: d.Size}, bytes.NewReader(data))
 			return err
 		}},
-		{name: "commit_another_blob", want: ociregistry.ErrDigestInvalid, do: func(t *testing.T, client ociregistry.Interface) error {
+		{name: "commit_with_wrong_digest", want: ociregistry.ErrDigestInvalid, do: func(t *testing.T, client ociregistry.Interface) error {
 			w, err := client.PushBlobChunked(t.Context(), "test", 2)
 			qt.Assert(t, qt.IsNil(err))
 			_, err = w.Write(data)
@@ -516,14 +519,14 @@ func testCuelabsErrors(t *testing.T) {
 			_, err = w.Commit(none)
 			return err
 		}},
-		{name: "no_upload", want: ociregistry.ErrBlobUploadUnknown, do: func(t *testing.T, client ociregistry.Interface) error {
+		{name: "missing_upload", want: ociregistry.ErrBlobUploadUnknown, do: func(t *testing.T, client ociregistry.Interface) error {
 			w, err := client.PushBlobChunkedResume(t.Context(), "test", "/v2/test/blobs/uploads/none", 0, 2)
 			qt.Assert(t, qt.IsNil(err))
 			_, err = w.Write(data)
 			return err
 		}},
 		{
-			name: "large_blob", want: ociregistry.ErrSizeInvalid,
+			name: "blob_too_large", want: ociregistry.ErrSizeInvalid,
 			opts: []registry.Option{registry.WithLimits(registry.Limits{BlobBytes: 3})},
 			do: func(t *testing.T, client ociregistry.Interface) error {
 				_, err := client.PushBlob(t.Context(), "test", d, bytes.NewReader(data))
@@ -531,8 +534,8 @@ func testCuelabsErrors(t *testing.T) {
 			},
 		},
 		{
-			name: "many_uploads", want: ociregistry.ErrTooManyRequests,
-			opts: []registry.Option{registry.WithLimits(registry.Limits{Uploads: 1})},
+			name: "too_many_uploads", want: ociregistry.ErrTooManyRequests,
+			opts: []registry.Option{registry.WithStore(&registry.MemStore{Limits: registry.MemLimits{Uploads: 1}})},
 			do: func(t *testing.T, client ociregistry.Interface) error {
 				_, err := client.PushBlobChunked(t.Context(), "test", 2)
 				qt.Assert(t, qt.IsNil(err))
@@ -540,11 +543,11 @@ func testCuelabsErrors(t *testing.T) {
 				return err
 			},
 		},
-		{name: "manifest_without_blobs", want: ociregistry.ErrManifestBlobUnknown, do: func(t *testing.T, client ociregistry.Interface) error {
+		{name: "manifest_with_missing_blobs", want: ociregistry.ErrManifestBlobUnknown, do: func(t *testing.T, client ociregistry.Interface) error {
 			_, err := client.PushManifest(t.Context(), "test", "tag", c.bytes[c.root.Digest], c.root.MediaType)
 			return err
 		}},
-		{name: "no_manifest", want: ociregistry.ErrManifestInvalid, do: func(t *testing.T, client ociregistry.Interface) error {
+		{name: "invalid_manifest", want: ociregistry.ErrManifestInvalid, do: func(t *testing.T, client ociregistry.Interface) error {
 			_, err := client.PushManifest(t.Context(), "test", "tag", data, c.root.MediaType)
 			return err
 		}},
@@ -562,14 +565,14 @@ func testCuelabsErrors(t *testing.T) {
 			},
 		},
 		{
-			name: "denied", want: ociregistry.ErrDenied, middleware: refuse(registry.ErrDenied),
+			name: "denied", want: ociregistry.ErrDenied, middleware: reject(registry.ErrDenied),
 			do: func(t *testing.T, client ociregistry.Interface) error {
 				_, err := client.GetBlob(t.Context(), "test", none)
 				return err
 			},
 		},
 		{
-			name: "unauthorized_head", want: ociregistry.ErrUnauthorized, middleware: refuse(registry.ErrUnauthorized),
+			name: "unauthorized_head", want: ociregistry.ErrUnauthorized, middleware: reject(registry.ErrUnauthorized),
 			do: func(t *testing.T, client ociregistry.Interface) error {
 				_, err := client.ResolveTag(t.Context(), "test", "tag")
 				return err
@@ -586,7 +589,7 @@ func testCuelabsErrors(t *testing.T) {
 			host := strings.TrimPrefix(s.URL, "http://")
 			client := newCuelabs(t, host, 0)
 			if test.opts == nil && test.middleware == nil {
-				// So that there is a repository.
+				// Create the repository.
 				_, err := client.PushBlob(t.Context(), "test", d, bytes.NewReader(data))
 				qt.Assert(t, qt.IsNil(err))
 			}
@@ -595,8 +598,8 @@ func testCuelabsErrors(t *testing.T) {
 	}
 }
 
-// newCuelabs returns a client that asks for pages of the given size, or of its
-// own.
+// newCuelabs returns a client that requests pages of the given size, or of its
+// default size if pageSize is 0.
 func newCuelabs(t *testing.T, host string, pageSize int) ociregistry.Interface {
 	t.Helper()
 	client, err := ociclient.New(host, &ociclient.Options{Insecure: true, ListPageSize: pageSize})

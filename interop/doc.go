@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package interop has tests of Berth with the real clients, and benchmarks
-// beside its peers. It is a module of its own for what these need.
+// Package interop tests Berth with real clients. The packages below it send it
+// hostile requests (attack), flood it (memlimit), kill it (crash), run several
+// processes on one bucket (replicas), and compare it with a model (model) and with
+// other registries (compare). It is a separate module so that the dependencies of
+// these tests are not Berth's.
 package interop

@@ -57,11 +57,11 @@ func TestGgcr(t *testing.T) {
 	t.Run("not_found", testGgcrNotFound)
 }
 
-// ggcrPush pushes c from an OCI layout to the repository that has its name,
-// and checks that it is there.
+// ggcrPush pushes c from an OCI layout to a repository with its name, and checks
+// that all of it is served.
 func ggcrPush(t *testing.T, host string, c *content) {
 	t.Helper()
-	path, err := layout.FromPath(c.layout(t))
+	path, err := layout.FromPath(c.writeLayout(t))
 	qt.Assert(t, qt.IsNil(err))
 	ref := ggcrRef(t, host+"/test/"+c.name+":"+c.name)
 	root := ggcrHash(t, c.root.Digest)
@@ -74,8 +74,8 @@ func ggcrPush(t *testing.T, host string, c *content) {
 		qt.Assert(t, qt.IsNil(remote.WriteIndex(ref, index)))
 	default:
 		if c.name == "artifact" {
-			// An image is pushed without its subject. That goes by itself, and
-			// is only found in a layout whose index.json names it.
+			// The client pushes an image without its subject. Push the subject
+			// separately; to find it in the layout, name it in index.json.
 			subject := c.manifests[0]
 			hash := ggcrHash(t, subject.Digest)
 			qt.Assert(t, qt.IsNil(path.AppendDescriptor(v1.Descriptor{
@@ -93,13 +93,14 @@ func ggcrPush(t *testing.T, host string, c *content) {
 	}
 	c.checkServed(t, host, "test/"+c.name)
 
-	// The registry keeps the list of referrers, so no tag for it is pushed.
+	// The registry lists the referrers, so the client pushes no tag for them.
 	tags, err := remote.List(ref.Context())
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.DeepEquals(tags, []string{c.name}))
 }
 
-// ggcrPull pulls c to a new OCI layout, and checks that it is there.
+// ggcrPull pulls c to a new OCI layout, and checks that the layout holds all of
+// it.
 func ggcrPull(t *testing.T, host string, c *content) {
 	t.Helper()
 	dir := t.TempDir()
@@ -122,7 +123,7 @@ func ggcrPull(t *testing.T, host string, c *content) {
 		m, err := image.Manifest()
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.Equals(m.Subject != nil, c.name == "artifact"))
-		if m.Subject != nil { // which does not come along, either
+		if m.Subject != nil { // an image is pulled without its subject, too
 			subject, err := remote.Image(ref.Context().Digest(m.Subject.Digest.String()))
 			qt.Assert(t, qt.IsNil(err))
 			qt.Assert(t, qt.IsNil(to.AppendImage(subject)))
@@ -132,8 +133,8 @@ func ggcrPull(t *testing.T, host string, c *content) {
 }
 
 // testGgcrSHA512Manifest pushes and pulls a manifest by its SHA-512 digest.
-// The library names a manifest that it has made by SHA-256 only, so the bytes
-// are put as they are.
+// The library computes only SHA-256 digests for manifests that it makes, so the
+// test pushes raw bytes.
 func testGgcrSHA512Manifest(t *testing.T) {
 	c := contents()["sha512"]
 	host := newServer(t)
@@ -151,32 +152,32 @@ func testGgcrSHA512Manifest(t *testing.T) {
 	qt.Check(t, qt.Equals(head.Digest, ggcrHash(t, want)))
 }
 
-// testGgcrBetweenRepositories copies within one registry, where blobs are
-// mounted, and to another, where they are not.
+// testGgcrBetweenRepositories copies within one registry, which mounts blobs, and
+// to another, which can't.
 func testGgcrBetweenRepositories(t *testing.T) {
-	for _, what := range []string{"image", "index", "docker", "docker-list", "sha512", "empty-layer"} {
-		t.Run(what, func(t *testing.T) {
-			c := contents()[what]
+	for _, name := range []string{"image", "index", "docker", "docker-list", "sha512", "empty-layer"} {
+		t.Run(name, func(t *testing.T) {
+			c := contents()[name]
 			host, log := newRecordingServer(t)
 			c.seed(t, host, "from")
 			log.reset()
-			qt.Assert(t, qt.IsNil(crane.Copy(host+"/from:"+what, host+"/to:"+what)))
+			qt.Assert(t, qt.IsNil(crane.Copy(host+"/from:"+name, host+"/to:"+name)))
 			qt.Check(t, qt.HasLen(log.find("POST", "/v2/to/blobs/uploads/?from=from&mount=", 201), len(c.blobs)))
 			qt.Check(t, qt.HasLen(log.find("PATCH", "", 0), 0))
 			qt.Check(t, qt.HasLen(log.find("PUT", "/blobs/", 0), 0))
 			c.checkServed(t, host, "to")
 
-			// Once more: all is there, and nothing is sent.
+			// A second copy finds everything in place and sends nothing.
 			log.reset()
-			qt.Assert(t, qt.IsNil(crane.Copy(host+"/from:"+what, host+"/to:"+what)))
+			qt.Assert(t, qt.IsNil(crane.Copy(host+"/from:"+name, host+"/to:"+name)))
 			for _, method := range []string{"POST", "PUT", "PATCH"} {
 				qt.Check(t, qt.HasLen(log.find(method, "", 0), 0))
 			}
 
-			// The other registry is asked to mount too: it has no such
-			// repository, and opens an upload.
+			// The client asks the other registry to mount as well. That registry
+			// does not have the repository, and opens an upload.
 			other, log := newRecordingServer(t)
-			qt.Assert(t, qt.IsNil(crane.Copy(host+"/from:"+what, other+"/to:"+what)))
+			qt.Assert(t, qt.IsNil(crane.Copy(host+"/from:"+name, other+"/to:"+name)))
 			qt.Check(t, qt.HasLen(log.find("POST", "/blobs/uploads/?from=from&mount=", 202), len(c.blobs)))
 			qt.Check(t, qt.HasLen(log.find("PATCH", "/blobs/uploads/", 202), len(c.blobs)))
 			c.checkServed(t, other, "to")
@@ -184,7 +185,7 @@ func testGgcrBetweenRepositories(t *testing.T) {
 	}
 }
 
-// testGgcrMount pushes a single layer that another repository has.
+// testGgcrMount pushes a single layer that is in another repository.
 func testGgcrMount(t *testing.T) {
 	c := contents()["image"]
 	host, log := newRecordingServer(t)
@@ -201,7 +202,7 @@ func testGgcrMount(t *testing.T) {
 		qt.Check(t, qt.HasLen(log.find(method, "/blobs/", 0), 0))
 	}
 
-	// The rest of the image: only its config is mounted now.
+	// Pushing the image mounts only its config, since the layer exists.
 	image, err := remote.Image(from)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(remote.Write(to, image)))
@@ -210,8 +211,8 @@ func testGgcrMount(t *testing.T) {
 	c.checkServed(t, host, "to")
 }
 
-// testGgcrStream pushes layers whose size and digest are known only at their
-// end.
+// testGgcrStream pushes layers whose size and digest are known only once they
+// are read to the end.
 func testGgcrStream(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -231,7 +232,7 @@ func testGgcrStream(t *testing.T) {
 			for _, r := range log.find("PATCH", "/v2/test/blobs/uploads/", 202) {
 				sizes[r.header.Get("Content-Length") != ""]++
 			}
-			// The layer's size is not known, the config's is.
+			// The size of the config is known, that of the layer is not.
 			qt.Check(t, qt.DeepEquals(sizes, map[bool]int{false: 1, true: 1}))
 
 			pulled, err := remote.Image(ref)
@@ -249,8 +250,8 @@ func testGgcrStream(t *testing.T) {
 	}
 }
 
-// ggcrReferrers pushes an image and four artifacts of two types that refer to
-// it, and returns it.
+// ggcrReferrers pushes an image and four referrers of two types, and returns the
+// image's digest.
 func ggcrReferrers(t *testing.T, host string) name.Digest {
 	t.Helper()
 	subject, err := random.Image(100, 1)
@@ -273,8 +274,8 @@ func ggcrReferrers(t *testing.T, host string) name.Digest {
 	return ref.Context().Digest(d.Digest.String())
 }
 
-// testGgcrReferrers lists referrers. The library filters them by itself, and
-// takes only the first page: it does not look at the Link.
+// testGgcrReferrers lists referrers. The library filters them itself, and reads
+// only the first page, since it ignores the Link.
 func testGgcrReferrers(t *testing.T) {
 	host, log := newRecordingServer(t)
 	subject := ggcrReferrers(t, host)
@@ -303,7 +304,7 @@ func testGgcrReferrers(t *testing.T) {
 				if test.filter != "" {
 					qt.Check(t, qt.Equals(d.ArtifactType, test.filter))
 				}
-				// What is listed can be pulled.
+				// Each referrer can be pulled.
 				image, err := remote.Image(subject.Digest(d.Digest.String()))
 				qt.Assert(t, qt.IsNil(err))
 				qt.Check(t, qt.IsNil(validate.Image(image)))
@@ -325,8 +326,8 @@ func testGgcrReferrers(t *testing.T) {
 	})
 }
 
-// testGgcrReferrersByTag has a registry without the API: the library keeps the
-// list in a tag.
+// testGgcrReferrersByTag uses a registry without the referrers API. The library
+// then keeps the list in a tag.
 func testGgcrReferrersByTag(t *testing.T) {
 	host := newServer(t, berth.WithReferrersSupport(false))
 	subject := ggcrReferrers(t, host)
@@ -340,8 +341,8 @@ func testGgcrReferrersByTag(t *testing.T) {
 	qt.Check(t, qt.DeepEquals(tags, []string{strings.Replace(subject.DigestStr(), ":", "-", 1), "subject"}))
 }
 
-// testGgcrLists lists tags and repositories in pages, as the client asks for
-// them and as the server bounds them.
+// testGgcrLists lists tags and repositories in pages, whose size the client
+// requests and the server limits.
 func testGgcrLists(t *testing.T) {
 	var names []string
 	for i := range 25 {
@@ -349,14 +350,14 @@ func testGgcrLists(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name  string
-		limit int // of the server
-		size  int // that the client asks for
+		limit int // of the server, on the size of a page
+		size  int // of a page, as the client requests it
 		pages int
 	}{
-		{"whole", 0, 1000, 1},
-		{"pages_of_the_client", 0, 4, 7},
-		{"pages_that_end_with_the_list", 0, 5, 5},
-		{"pages_of_the_server", 10, 1000, 3},
+		{"single_page", 0, 1000, 1},
+		{"pages_of_client", 0, 4, 7},
+		{"last_page_full", 0, 5, 5},
+		{"pages_of_server", 10, 1000, 3},
 		{"pages_of_both", 10, 4, 7},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -381,7 +382,7 @@ func testGgcrLists(t *testing.T) {
 			qt.Check(t, qt.DeepEquals(repos, names))
 			qt.Check(t, qt.HasLen(log.find("GET", "/v2/_catalog", 200), test.pages))
 
-			// One page, by its last name and its size.
+			// A single page, after a name and of a given size.
 			page, err := remote.CatalogPage(repo.Registry, "v07", 3)
 			qt.Assert(t, qt.IsNil(err))
 			qt.Check(t, qt.DeepEquals(page, names[8:11]))
@@ -389,8 +390,7 @@ func testGgcrLists(t *testing.T) {
 	}
 }
 
-// testGgcrCrane does what users of package crane do with a registry in their
-// tests.
+// testGgcrCrane uses package crane as its users do in their tests.
 func testGgcrCrane(t *testing.T) {
 	host := newServer(t)
 	image, err := random.Image(1000, 2)
@@ -425,7 +425,7 @@ func testGgcrCrane(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.DeepEquals(repos, []string{"a", "b/c"}))
 
-	// Of an index, one platform.
+	// Pull one platform of an index.
 	c := contents()["index"]
 	c.seed(t, host, "index")
 	pulled, err := crane.Pull(host+"/index:index", crane.WithPlatform(&v1.Platform{OS: "linux", Architecture: "arm64"}))
@@ -446,7 +446,7 @@ func testGgcrDeletes(t *testing.T) {
 		qt.Assert(t, qt.IsNil(crane.Push(image, host+"/test:"+tag)))
 	}
 
-	// By tag: the manifest and the other tags stay.
+	// Deleting a tag keeps the manifest and its other tags.
 	qt.Assert(t, qt.IsNil(crane.Delete(host+"/test:one")))
 	tags, err := crane.ListTags(host + "/test")
 	qt.Assert(t, qt.IsNil(err))
@@ -456,7 +456,7 @@ func testGgcrDeletes(t *testing.T) {
 	_, err = crane.Head(host + "/test@" + hash.String())
 	qt.Check(t, qt.IsNil(err))
 
-	// By digest: all tags go.
+	// Deleting a manifest deletes its tags.
 	qt.Assert(t, qt.IsNil(crane.Delete(host+"/test@"+hash.String())))
 	tags, err = crane.ListTags(host + "/test")
 	qt.Assert(t, qt.IsNil(err))
@@ -487,7 +487,7 @@ func testGgcrNotFound(t *testing.T) {
 	checkGgcrError(t, err, 404, transport.ManifestUnknownErrorCode)
 	_, err = remote.Get(ggcrRef(t, host+"/missing:missing"))
 	checkGgcrError(t, err, 404, transport.NameUnknownErrorCode)
-	// The answer to a HEAD has no body, and so no code.
+	// The response to a HEAD request has no body and thus no code.
 	_, err = remote.Head(ggcrRef(t, host+"/test:missing"))
 	checkGgcrError(t, err, 404, "")
 	_, err = remote.List(ggcrRef(t, host+"/missing:missing").Context())
@@ -497,18 +497,18 @@ func testGgcrNotFound(t *testing.T) {
 	_, err = layer.Compressed()
 	checkGgcrError(t, err, 404, transport.BlobUnknownErrorCode)
 
-	// A manifest whose blobs are not there.
+	// A manifest whose blobs are missing.
 	m := ggcrManifest{c.bytes[c.root.Digest], types.OCIManifestSchema1}
 	err = remote.Put(ggcrRef(t, host+"/other:image"), m)
 	checkGgcrError(t, err, 404, transport.ManifestBlobUnknownErrorCode)
-	// A manifest that is none.
+	// An invalid manifest.
 	m.data = []byte(`{"schemaVersion":2,"layers":1}`)
 	err = remote.Put(ggcrRef(t, host+"/test:bad"), m)
 	checkGgcrError(t, err, 400, transport.ManifestInvalidErrorCode)
 }
 
-// TestGgcrMigration runs the code of a user of go-containerregistry's own
-// registry with that one and with ours: only the import is another.
+// TestGgcrMigration runs the same code with go-containerregistry's registry and
+// with Berth. Only the import differs.
 func TestGgcrMigration(t *testing.T) {
 	t.Run("go_containerregistry", func(t *testing.T) {
 		testGgcrMigration(t, ggcr.New, ggcr.Logger, ggcr.WithReferrersSupport, ggcr.WithWarning)
@@ -517,17 +517,18 @@ func TestGgcrMigration(t *testing.T) {
 		testGgcrMigration(t, berth.New, berth.Logger, berth.WithReferrersSupport, berth.WithWarning)
 	})
 
-	// And spelled as users spell it.
+	// Call the functions directly too, as users do.
 	for name, handler := range map[string]http.Handler{
-		"go_containerregistry_spelled": ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)), ggcr.WithReferrersSupport(true), ggcr.WithWarning(0.01, "careful")),
-		"berth_spelled":                berth.New(berth.Logger(log.New(io.Discard, "", 0)), berth.WithReferrersSupport(true), berth.WithWarning(0.01, "careful")),
+		"go_containerregistry_calls": ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)), ggcr.WithReferrersSupport(true), ggcr.WithWarning(0.01, "careful")),
+		"berth_calls":                berth.New(berth.Logger(log.New(io.Discard, "", 0)), berth.WithReferrersSupport(true), berth.WithWarning(0.01, "careful")),
 	} {
 		t.Run(name, func(t *testing.T) { checkGgcrRegistry(t, handler) })
 	}
 }
 
-// testGgcrMigration holds the signatures of a registry's functions to be the
-// same, all but the name of the option's type.
+// testGgcrMigration tests the functions of a package that implements a registry.
+// It compiles only if both packages' signatures are the same, except for the name
+// of the option type.
 func testGgcrMigration[Option any](
 	t *testing.T,
 	newRegistry func(...Option) http.Handler,
@@ -558,7 +559,7 @@ func testGgcrMigration[Option any](
 		qt.Check(t, qt.Equals(w.Header().Get("Warning"), `299 - "careful"`))
 	})
 	t.Run("referrers_api", func(t *testing.T) {
-		// Of an image that is there: theirs answers 404 for another.
+		// Query an existing image: go-containerregistry returns 404 for any other.
 		for enabled, status := range map[bool]int{true: 200, false: 404} {
 			s := httptest.NewServer(newRegistry(discard, withReferrersSupport(enabled)))
 			defer s.Close()
@@ -575,7 +576,7 @@ func testGgcrMigration[Option any](
 	})
 }
 
-// checkGgcrRegistry pushes an image to a registry and pulls it.
+// checkGgcrRegistry pushes an image to a registry, pulls it and deletes it.
 func checkGgcrRegistry(t *testing.T, h http.Handler) {
 	t.Helper()
 	s := httptest.NewServer(h)
@@ -619,13 +620,13 @@ func ggcrHash(t *testing.T, d digest.Digest) v1.Hash {
 	return hash
 }
 
-// checkGgcrError checks that err is an answer with the given status and, unless
-// code is empty, that code.
+// checkGgcrError checks that err reports a response with the given status and,
+// unless code is empty, that code.
 func checkGgcrError(t *testing.T, err error, status int, code transport.ErrorCode) {
 	t.Helper()
 	var e *transport.Error
 	if !errors.As(err, &e) {
-		t.Errorf("%v is no transport.Error", err)
+		t.Errorf("%v is not a transport.Error", err)
 		return
 	}
 	qt.Check(t, qt.Equals(e.StatusCode, status))
@@ -640,7 +641,7 @@ func checkGgcrError(t *testing.T, err error, status int, code transport.ErrorCod
 	}
 }
 
-// ggcrManifest is a manifest as remote.Put takes it.
+// ggcrManifest is a manifest for remote.Put.
 type ggcrManifest struct {
 	data      []byte
 	mediaType types.MediaType

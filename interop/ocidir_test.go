@@ -23,8 +23,9 @@ import (
 	"github.com/berth-oci/registry/ocidir"
 )
 
-// TestLayouts has other tools write layouts to the directory of a registry that
-// is at work, which serves them, and read those that it wrote.
+// TestLayouts shares a directory between a running registry and other tools. The
+// registry serves the layouts that the tools write, and they read the layouts
+// that it writes.
 func TestLayouts(t *testing.T) {
 	dir := t.TempDir()
 	store, err := ocidir.Open(dir, nil)
@@ -50,18 +51,19 @@ func TestLayouts(t *testing.T) {
 		return layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": tag})
 	}
 
-	// go-containerregistry writes, we serve.
+	// go-containerregistry writes a layout, and the registry serves it.
 	first, err := random.Image(1000, 3)
 	qt.Assert(t, qt.IsNil(err))
-	path, err := layout.Write(filepath.Join(dir, "theirs"), empty.Index)
+	path, err := layout.Write(filepath.Join(dir, "ggcr"), empty.Index)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(path.AppendImage(first, name("first"))))
-	qt.Check(t, qt.Equals(digestOf(pull("theirs:first")), digestOf(first)))
+	qt.Check(t, qt.Equals(digestOf(pull("ggcr:first")), digestOf(first)))
 
-	// We write to that layout, it reads; it writes again, we serve.
+	// The registry writes to that layout, and go-containerregistry reads it and
+	// writes to it again.
 	second, err := random.Image(1000, 2)
 	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(crane.Push(second, host+"/theirs:second")))
+	qt.Assert(t, qt.IsNil(crane.Push(second, host+"/ggcr:second")))
 	index, err := path.ImageIndex()
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(validate.Index(index)))
@@ -72,21 +74,21 @@ func TestLayouts(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(path.AppendImage(third, name("third"))))
 	for tag, image := range map[string]v1.Image{"first": first, "second": second, "third": third} {
-		qt.Check(t, qt.Equals(digestOf(pull("theirs:"+tag)), digestOf(image)))
+		qt.Check(t, qt.Equals(digestOf(pull("ggcr:"+tag)), digestOf(image)))
 	}
 
-	// The same by skopeo.
+	// The same with skopeo.
 	skopeo := newSkopeo(t)
 	run := func(from, to string) {
 		t.Helper()
 		skopeo.run(t, "copy", "--src-tls-verify=false", from, to)
 	}
-	qt.Assert(t, qt.IsNil(os.Mkdir(filepath.Join(dir, "by"), 0o777)))
-	run("docker://"+host+"/theirs:first", "oci:"+filepath.Join(dir, "by", "skopeo")+":tag")
-	pull("by/skopeo:tag")
-	// It looks for no Docker types in a layout.
+	qt.Assert(t, qt.IsNil(os.Mkdir(filepath.Join(dir, "nested"), 0o777)))
+	run("docker://"+host+"/ggcr:first", "oci:"+filepath.Join(dir, "nested", "skopeo")+":tag")
+	pull("nested/skopeo:tag")
+	// skopeo ignores Docker media types in a layout.
 	second = mutate.ConfigMediaType(mutate.MediaType(second, types.OCIManifestSchema1), types.OCIConfigJSON)
-	qt.Assert(t, qt.IsNil(crane.Push(second, host+"/by/skopeo:second")))
-	run("oci:"+filepath.Join(dir, "by", "skopeo")+":second", "oci:"+filepath.Join(dir, "again")+":tag")
+	qt.Assert(t, qt.IsNil(crane.Push(second, host+"/nested/skopeo:second")))
+	run("oci:"+filepath.Join(dir, "nested", "skopeo")+":second", "oci:"+filepath.Join(dir, "again")+":tag")
 	pull("again:tag")
 }

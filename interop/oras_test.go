@@ -33,7 +33,7 @@ func TestOras(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			host := newServer(t)
 			repo := orasRepo(t, host, "test/"+name)
-			from, err := oci.NewFromFS(t.Context(), os.DirFS(c.layout(t)))
+			from, err := oci.NewFromFS(t.Context(), os.DirFS(c.writeLayout(t)))
 			qt.Assert(t, qt.IsNil(err))
 			d, err := oras.Copy(t.Context(), from, name, repo, name, oras.DefaultCopyOptions)
 			qt.Assert(t, qt.IsNil(err))
@@ -43,7 +43,7 @@ func TestOras(t *testing.T) {
 			dir := t.TempDir()
 			to, err := oci.New(dir)
 			qt.Assert(t, qt.IsNil(err))
-			// A fresh client: it knows nothing of what was pushed.
+			// Use a new client, which has cached nothing from the push.
 			d, err = oras.Copy(t.Context(), orasRepo(t, host, "test/"+name), name, to, "", oras.DefaultCopyOptions)
 			qt.Assert(t, qt.IsNil(err))
 			qt.Check(t, qt.Equals(d.Digest, c.root.Digest))
@@ -69,7 +69,7 @@ func TestOrasReferrers(t *testing.T) {
 		want[artifactType] = append(want[artifactType], d.Digest)
 		want[""] = append(want[""], d.Digest)
 	}
-	// The API alone: with the fallback, an answer of 404 would pass unseen.
+	// Use the API only: a fallback to the tag schema would hide a 404.
 	repo = orasRepo(t, host, "test")
 	qt.Assert(t, qt.IsNil(repo.SetReferrersCapability(true)))
 	for artifactType, want := range want {
@@ -85,7 +85,7 @@ func TestOrasReferrers(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.ContentEquals(got, want))
 	}
-	// No client had to keep the list under a tag.
+	// The client did not push the list under a tag.
 	qt.Assert(t, qt.IsNil(repo.Tags(ctx, "", func(tags []string) error {
 		qt.Check(t, qt.HasLen(tags, 0))
 		return nil
@@ -109,21 +109,21 @@ func TestOrasLists(t *testing.T) {
 		_, err := oras.Tag(ctx, orasRepo(t, host, "test/00"), "sha512", tags[i])
 		qt.Assert(t, qt.IsNil(err))
 	}
-	list := func(pages func(last string, page func([]string) error) error) (all []string, n int) {
+	collect := func(list func(last string, page func([]string) error) error) (all []string, pages int) {
 		t.Helper()
-		qt.Assert(t, qt.IsNil(pages("", func(page []string) error {
+		qt.Assert(t, qt.IsNil(list("", func(page []string) error {
 			all = append(all, page...)
-			n++
+			pages++
 			return nil
 		})))
-		return all, n
+		return all, pages
 	}
 	repo := orasRepo(t, host, "test/00")
 	repo.TagListPageSize = 3
-	got, pages := list(func(last string, page func([]string) error) error { return repo.Tags(ctx, last, page) })
+	got, pages := collect(func(last string, page func([]string) error) error { return repo.Tags(ctx, last, page) })
 	qt.Check(t, qt.DeepEquals(got, append([]string{"sha512"}, tags...)))
 	qt.Check(t, qt.Equals(pages, 4))
-	got, pages = list(func(last string, page func([]string) error) error { return reg.Repositories(ctx, last, page) })
+	got, pages = collect(func(last string, page func([]string) error) error { return reg.Repositories(ctx, last, page) })
 	qt.Check(t, qt.DeepEquals(got, repos))
 	qt.Check(t, qt.Equals(pages, 4))
 }
@@ -141,18 +141,18 @@ func TestOrasBlobs(t *testing.T) {
 	defer r.Close()
 	seeker, ok := r.(io.ReadSeeker)
 	qt.Assert(t, qt.IsTrue(ok))
-	for _, at := range []int64{500_003, 7, 999_990} {
-		_, err = seeker.Seek(at, io.SeekStart)
+	for _, offset := range []int64{500_003, 7, 999_990} {
+		_, err = seeker.Seek(offset, io.SeekStart)
 		qt.Assert(t, qt.IsNil(err))
 		part := make([]byte, 10)
 		_, err = io.ReadFull(seeker, part)
 		qt.Assert(t, qt.IsNil(err))
-		qt.Check(t, qt.Equals(string(part), data[at:at+10]))
+		qt.Check(t, qt.Equals(string(part), data[offset:offset+10]))
 	}
 
 	other := orasRepo(t, host, "other")
 	qt.Assert(t, qt.IsNil(other.Mount(ctx, d, "test", func() (io.ReadCloser, error) {
-		return nil, errors.New("the registry wants the content")
+		return nil, errors.New("the registry did not mount the blob")
 	})))
 	exists, err := other.Exists(ctx, d)
 	qt.Assert(t, qt.IsNil(err))
@@ -179,8 +179,8 @@ func TestOrasDelete(t *testing.T) {
 		_, err = repo.Resolve(ctx, ref)
 		qt.Check(t, qt.ErrorIs(err, errdef.ErrNotFound), qt.Commentf("%s", ref))
 	}
-	left := slices.DeleteFunc(slices.Clone(c.manifests), func(m ocispec.Descriptor) bool { return m.Digest == d.Digest })
-	for _, m := range left {
+	remaining := slices.DeleteFunc(slices.Clone(c.manifests), func(m ocispec.Descriptor) bool { return m.Digest == d.Digest })
+	for _, m := range remaining {
 		_, err = repo.Resolve(ctx, m.Digest.String())
 		qt.Check(t, qt.IsNil(err))
 	}

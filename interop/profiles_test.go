@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Real clients against registries with the habits of real ones.
+// Real clients against registries that behave like well-known ones.
 
 package interop
 
@@ -29,8 +29,8 @@ import (
 	"github.com/berth-oci/registry/registrytest"
 )
 
-// profileClients push an image c to a repository and pull it again, each with a
-// client's own means.
+// profileClients maps the name of each client to a function that pushes the image
+// c to a repository and pulls it again.
 var profileClients = map[string]func(t *testing.T, p registrytest.Profile, host string, c *content) error{
 	"oras": func(t *testing.T, p registrytest.Profile, host string, c *content) error {
 		repo := func() *orasremote.Repository {
@@ -43,23 +43,22 @@ var profileClients = map[string]func(t *testing.T, p registrytest.Profile, host 
 			}
 			return r
 		}
-		dir := c.layout(t)
-		from, err := oci.New(dir)
+		from, err := oci.New(c.writeLayout(t))
 		qt.Assert(t, qt.IsNil(err))
 		if _, err := oras.Copy(t.Context(), from, c.name, repo(), c.name, oras.DefaultCopyOptions); err != nil {
 			return err
 		}
-		back := t.TempDir()
-		to, err := oci.New(back)
+		dir := t.TempDir()
+		to, err := oci.New(dir)
 		qt.Assert(t, qt.IsNil(err))
 		if _, err := oras.Copy(t.Context(), repo(), c.name, to, c.name, oras.DefaultCopyOptions); err != nil {
 			return err
 		}
-		c.checkLayout(t, back)
+		c.checkLayout(t, dir)
 		return nil
 	},
 	"ggcr": func(t *testing.T, p registrytest.Profile, host string, c *content) error {
-		path, err := layout.FromPath(c.layout(t))
+		path, err := layout.FromPath(c.writeLayout(t))
 		qt.Assert(t, qt.IsNil(err))
 		ref, err := name.ParseReference(host + "/team/app:" + c.name)
 		qt.Assert(t, qt.IsNil(err))
@@ -72,11 +71,11 @@ var profileClients = map[string]func(t *testing.T, p registrytest.Profile, host 
 		if err := remote.Write(ref, image, opt); err != nil {
 			return err
 		}
-		back, err := remote.Image(ref, opt)
+		pulled, err := remote.Image(ref, opt)
 		if err != nil {
 			return err
 		}
-		layers, err := back.Layers()
+		layers, err := pulled.Layers()
 		if err != nil {
 			return err
 		}
@@ -93,22 +92,22 @@ var profileClients = map[string]func(t *testing.T, p registrytest.Profile, host 
 			hash, _ := layer.Digest()
 			qt.Check(t, qt.Equals(d.String(), hash.String()), qt.Commentf("layer %d", i))
 		}
-		_, err = back.RawConfigFile()
+		_, err = pulled.RawConfigFile()
 		return err
 	},
 	"regclient": func(t *testing.T, p registrytest.Profile, host string, c *content) error {
 		rc := newRegclient(config.Host{Name: host, User: p.User, Pass: p.Password})
 		repo := regclientRef(t, host+"/team/app:"+c.name)
-		if err := rc.ImageCopy(t.Context(), regclientRef(t, "ocidir://"+c.layout(t)+":"+c.name), repo); err != nil {
+		if err := rc.ImageCopy(t.Context(), regclientRef(t, "ocidir://"+c.writeLayout(t)+":"+c.name), repo); err != nil {
 			return err
 		}
-		back := t.TempDir()
-		dir := regclientRef(t, "ocidir://"+back+":"+c.name)
-		if err := newRegclient(config.Host{Name: host, User: p.User, Pass: p.Password}).ImageCopy(t.Context(), repo, dir, regclient.ImageWithForceRecursive()); err != nil {
+		dir := t.TempDir()
+		layoutRef := regclientRef(t, "ocidir://"+dir+":"+c.name)
+		if err := newRegclient(config.Host{Name: host, User: p.User, Pass: p.Password}).ImageCopy(t.Context(), repo, layoutRef, regclient.ImageWithForceRecursive()); err != nil {
 			return err
 		}
-		qt.Assert(t, qt.IsNil(rc.Close(t.Context(), dir)))
-		c.checkLayout(t, back)
+		qt.Assert(t, qt.IsNil(rc.Close(t.Context(), layoutRef)))
+		c.checkLayout(t, dir)
 		return nil
 	},
 	"containerd": func(t *testing.T, p registrytest.Profile, host string, c *content) error {
@@ -119,8 +118,8 @@ var profileClients = map[string]func(t *testing.T, p registrytest.Profile, host 
 		ref := host + "/team/app:" + c.name
 		pusher, err := resolver.Pusher(t.Context(), ref)
 		qt.Assert(t, qt.IsNil(err))
-		// One by one: its authorizer has a data race of its own between
-		// pushes (authorizer.go:289 and 303 of v2.2.9).
+		// Push one at a time: containerd's authorizer has a data race between
+		// concurrent pushes (authorizer.go:289 and 303 of v2.2.9).
 		push := remotes.PushHandler(pusher, provider(c.bytes))
 		for _, d := range append(c.blobs, c.manifests...) {
 			if _, err := push(t.Context(), d); err != nil {
@@ -150,7 +149,7 @@ var profileClients = map[string]func(t *testing.T, p registrytest.Profile, host 
 	},
 }
 
-// TestProfiles has each client push to each profile and pull from it.
+// TestProfiles pushes to each profile and pulls from it with each client.
 func TestProfiles(t *testing.T) {
 	registrytest.ForEachProfile(t, func(t *testing.T, p registrytest.Profile) {
 		for _, name := range slices.Sorted(maps.Keys(profileClients)) {

@@ -88,16 +88,16 @@ func TestRegclient(t *testing.T) {
 	t.Run("not_found", testRegclientNotFound)
 }
 
-// regclientPush copies c from an OCI layout to the repository that has its
-// name, and checks that it is there.
+// regclientPush copies c from an OCI layout to a repository with its name, and
+// checks that all of it is served.
 func regclientPush(t *testing.T, rc *regclient.RegClient, host string, c *content) {
 	t.Helper()
-	dir := regclientRef(t, "ocidir://"+c.layout(t)+":"+c.name)
+	dir := regclientRef(t, "ocidir://"+c.writeLayout(t)+":"+c.name)
 	repo := regclientRef(t, host+"/test/"+c.name+":"+c.name)
 	if c.name == "artifact" {
-		// An image is copied with what refers to it, not with what it refers
-		// to; and in a layout regclient finds referrers only by a tag of its
-		// own. So the subject goes by itself.
+		// regclient copies an image with its referrers, but without its subject,
+		// and finds referrers in a layout only by a tag of its own. Copy the
+		// subject separately.
 		subject := c.manifests[0].Digest.String()
 		err := rc.ImageCopy(t.Context(), dir.SetDigest(subject), repo.SetDigest(subject))
 		qt.Assert(t, qt.IsNil(err))
@@ -105,29 +105,30 @@ func regclientPush(t *testing.T, rc *regclient.RegClient, host string, c *conten
 	qt.Assert(t, qt.IsNil(rc.ImageCopy(t.Context(), dir, repo, regclient.ImageWithReferrers(), regclient.ImageWithDigestTags())))
 	c.checkServed(t, host, "test/"+c.name)
 
-	// The registry keeps the list of referrers, so no tag for it is pushed.
+	// The registry lists the referrers, so the client pushes no tag for them.
 	tags, err := rc.TagList(t.Context(), repo)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.DeepEquals(tags.Tags, []string{c.name}))
 }
 
-// regclientPull copies c to a new OCI layout, and checks that it is there.
+// regclientPull copies c to a new OCI layout, and checks that the layout holds
+// all of it.
 func regclientPull(t *testing.T, rc *regclient.RegClient, host string, c *content) {
 	t.Helper()
-	back := t.TempDir()
-	dir := regclientRef(t, "ocidir://"+back+":"+c.name)
+	dir := t.TempDir()
+	layoutRef := regclientRef(t, "ocidir://"+dir+":"+c.name)
 	repo := regclientRef(t, host+"/test/"+c.name+":"+c.name)
 	if c.name == "artifact" {
-		// By the subject's digest: the artifact must come as its referrer.
+		// Copy the subject, and the artifact as its referrer.
 		repo = repo.SetDigest(c.manifests[0].Digest.String())
 	}
-	qt.Assert(t, qt.IsNil(rc.ImageCopy(t.Context(), repo, dir, regclient.ImageWithReferrers(), regclient.ImageWithDigestTags())))
-	qt.Assert(t, qt.IsNil(rc.Close(t.Context(), dir)))
-	c.checkLayout(t, back)
+	qt.Assert(t, qt.IsNil(rc.ImageCopy(t.Context(), repo, layoutRef, regclient.ImageWithReferrers(), regclient.ImageWithDigestTags())))
+	qt.Assert(t, qt.IsNil(rc.Close(t.Context(), layoutRef)))
+	c.checkLayout(t, dir)
 }
 
-// testRegclientBetweenRepositories copies within one registry, where blobs are
-// mounted.
+// testRegclientBetweenRepositories copies within one registry, which mounts
+// blobs.
 func testRegclientBetweenRepositories(t *testing.T) {
 	host, log := newRecordingServer(t)
 	rc := newRegclient(config.Host{Name: host})
@@ -138,7 +139,7 @@ func testRegclientBetweenRepositories(t *testing.T) {
 	src := regclientRef(t, host+"/from").SetDigest(image.Digest.String())
 	dst := regclientRef(t, host+"/to:"+c.name)
 
-	// A digest tag: the way in which cosign attaches a signature.
+	// cosign attaches a signature by a digest tag.
 	digestTag := strings.Replace(image.Digest.String(), ":", "-", 1) + ".sig"
 	qt.Assert(t, qt.IsNil(rc.ImageCopy(t.Context(), src.SetTag(signature.name), src.SetTag(digestTag))))
 
@@ -148,8 +149,8 @@ func testRegclientBetweenRepositories(t *testing.T) {
 	qt.Check(t, qt.HasLen(log.find("PUT", "/blobs/uploads/", 0), 0))
 	qt.Check(t, qt.HasLen(log.find("GET", "/blobs/", 0), 0))
 
-	// The referrer and the signature have come with the image, which has c's
-	// name as its tag now.
+	// The referrer and the signature were copied with the image, whose tag is now
+	// c's name.
 	for tag, want := range map[string]digest.Digest{
 		c.name:                 image.Digest,
 		c.root.Digest.String(): c.root.Digest,
@@ -164,7 +165,7 @@ func testRegclientBetweenRepositories(t *testing.T) {
 		qt.Check(t, qt.Equals(m.GetDescriptor().Digest, want))
 	}
 
-	// Once more: all is there, and nothing is sent.
+	// A second copy finds everything in place and sends nothing.
 	log.reset()
 	qt.Assert(t, qt.IsNil(newRegclient(config.Host{Name: host}).ImageCopy(t.Context(), src, dst, regclient.ImageWithFastCheck())))
 	for _, method := range []string{"POST", "PUT", "PATCH"} {
@@ -172,7 +173,7 @@ func testRegclientBetweenRepositories(t *testing.T) {
 	}
 }
 
-// testRegclientExport writes images to a tar, and reads them from it.
+// testRegclientExport exports images to a tar file, and imports them from it.
 func testRegclientExport(t *testing.T) {
 	for _, name := range []string{"image", "index", "docker", "docker-list", "empty-layer"} {
 		t.Run(name, func(t *testing.T) {
@@ -193,10 +194,10 @@ func testRegclientLists(t *testing.T) {
 	for _, server := range []struct {
 		name  string
 		opts  []registry.Option
-		pages int // of all tags: regclient goes on by the Link header
+		pages int // of all tags; regclient follows the Link header
 	}{
-		{"whole", nil, 1},
-		{"in_pages", []registry.Option{registry.WithLimits(registry.Limits{PageNames: 3})}, 2},
+		{"single_page", nil, 1},
+		{"several_pages", []registry.Option{registry.WithLimits(registry.Limits{PageNames: 3})}, 2},
 	} {
 		host, log := newRecordingServer(t, server.opts...)
 		rc := newRegclient(config.Host{Name: host})
@@ -212,8 +213,8 @@ func testRegclientLists(t *testing.T) {
 			{"all", nil, names},
 			{"limit", []scheme.TagOpts{scheme.WithTagLimit(2)}, names[:2]},
 			{"last", []scheme.TagOpts{scheme.WithTagLast("empty-layer")}, names[2:]},
-			{"last_that_is_no_tag", []scheme.TagOpts{scheme.WithTagLast("f")}, names[2:]},
-			{"last_of_all", []scheme.TagOpts{scheme.WithTagLast("sha512")}, names[4:]},
+			{"last_is_not_a_tag", []scheme.TagOpts{scheme.WithTagLast("f")}, names[2:]},
+			{"last_is_final_tag", []scheme.TagOpts{scheme.WithTagLast("sha512")}, names[4:]},
 			{"limit_and_last", []scheme.TagOpts{scheme.WithTagLimit(1), scheme.WithTagLast("docker")}, names[1:2]},
 		} {
 			t.Run("tags_"+server.name+"_"+test.name, func(t *testing.T) {
@@ -231,7 +232,7 @@ func testRegclientLists(t *testing.T) {
 				qt.Check(t, qt.HasLen(log.find("GET", "/v2/tags/tags/list", 200), pages))
 			})
 		}
-		if server.name == "in_pages" {
+		if server.name == "several_pages" {
 			continue // regclient does not follow the Link of the catalog
 		}
 		for _, test := range []struct {
@@ -254,13 +255,13 @@ func testRegclientLists(t *testing.T) {
 	}
 }
 
-// testRegclientReferrers lists what refers to an image, and checks that the
-// list came by the API of the spec, not by a tag.
+// testRegclientReferrers lists the referrers of an image, and checks that the
+// client got the list from the referrers API, not from a tag.
 func testRegclientReferrers(t *testing.T) {
 	c := contents()["artifact"]
 	image := c.manifests[0]
 	index := newContent("index")
-	second := index.manifest(ocispec.MediaTypeImageIndex, ocispec.Index{
+	second := index.addManifest(ocispec.MediaTypeImageIndex, ocispec.Index{
 		Versioned:    specs.Versioned{SchemaVersion: 2},
 		MediaType:    ocispec.MediaTypeImageIndex,
 		ArtifactType: "application/vnd.example.second",
@@ -272,10 +273,10 @@ func testRegclientReferrers(t *testing.T) {
 	for _, server := range []struct {
 		name  string
 		opts  []registry.Option
-		pages int // of the whole list
+		pages int // of the entire list
 	}{
-		{"whole", nil, 1},
-		{"in_pages", []registry.Option{registry.WithLimits(registry.Limits{ReferrersBytes: 1})}, 2},
+		{"single_page", nil, 1},
+		{"several_pages", []registry.Option{registry.WithLimits(registry.Limits{ReferrersBytes: 1})}, 2},
 	} {
 		host, log := newRecordingServer(t, server.opts...)
 		c.seed(t, host, "test")
@@ -288,18 +289,18 @@ func testRegclientReferrers(t *testing.T) {
 		for _, test := range []struct {
 			name    string
 			match   descriptor.MatchOpt
-			applied string // what the registry says that it has filtered by
+			applied string // the expected OCI-Filters-Applied
 			want    []digest.Digest
 		}{
 			{"all", descriptor.MatchOpt{}, "", []digest.Digest{c.root.Digest, second.Digest}},
 			{"type", descriptor.MatchOpt{ArtifactType: "application/vnd.cyclonedx+json"}, "artifactType", []digest.Digest{c.root.Digest}},
-			{"type_of_an_index", descriptor.MatchOpt{ArtifactType: "application/vnd.example.second"}, "artifactType", []digest.Digest{second.Digest}},
+			{"type_of_index", descriptor.MatchOpt{ArtifactType: "application/vnd.example.second"}, "artifactType", []digest.Digest{second.Digest}},
 			{"another_type", descriptor.MatchOpt{ArtifactType: "application/spdx+json"}, "artifactType", nil},
 			{"annotation", descriptor.MatchOpt{Annotations: map[string]string{"org.example.made-by": "hand"}}, "", []digest.Digest{second.Digest}},
 		} {
 			t.Run(server.name+"_"+test.name, func(t *testing.T) {
 				log.reset()
-				// A new client each time, as it keeps what it has read.
+				// Use a new client each time, since a client caches the list.
 				list, err := newRegclient(config.Host{Name: host}).ReferrerList(t.Context(), subject, scheme.WithReferrerMatchOpt(test.match))
 				qt.Assert(t, qt.IsNil(err))
 				var got []digest.Digest
@@ -317,22 +318,22 @@ func testRegclientReferrers(t *testing.T) {
 				}
 				for _, r := range requests {
 					if !strings.HasPrefix(r.uri, "/v2/test/referrers/"+image.Digest.String()) {
-						t.Errorf("%s %s: not the API", r.method, r.uri)
+						t.Errorf("%s %s is not a request for the referrers", r.method, r.uri)
 					}
 					qt.Check(t, qt.Equals(r.status, 200))
-					qt.Check(t, qt.Equals(r.answer.Get("OCI-Filters-Applied"), test.applied))
+					qt.Check(t, qt.Equals(r.respHeader.Get("OCI-Filters-Applied"), test.applied))
 				}
 			})
 		}
 	}
 }
 
-// testRegclientReferrersByTag has a registry without the API: regclient keeps
-// the list in a tag.
+// testRegclientReferrersByTag uses a registry without the referrers API. regclient
+// then keeps the list in a tag.
 func testRegclientReferrersByTag(t *testing.T) {
 	c := contents()["artifact"]
 	host, log := newRecordingServer(t, registry.WithReferrersSupport(false))
-	src := regclientRef(t, "ocidir://"+c.layout(t))
+	src := regclientRef(t, "ocidir://"+c.writeLayout(t))
 	dst := regclientRef(t, host+"/test")
 	rc := newRegclient(config.Host{Name: host})
 	for _, d := range c.manifests {
@@ -376,7 +377,7 @@ func testRegclientBlobs(t *testing.T) {
 		at, err := b.Seek(0, io.SeekCurrent)
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.Equals(at, int64(len(half))))
-		_, err = b.Seek(0, io.SeekStart) // the only one that moves: regclient computes the digest as it reads
+		_, err = b.Seek(0, io.SeekStart) // as regclient computes the digest, it can seek only to the start
 		qt.Assert(t, qt.IsNil(err))
 		got, err := io.ReadAll(b)
 		qt.Assert(t, qt.IsNil(err))
@@ -384,8 +385,8 @@ func testRegclientBlobs(t *testing.T) {
 		qt.Check(t, qt.HasLen(log.find("GET", "/v2/test/blobs/", 200), 2))
 	})
 
-	t.Run("get_over_a_connection_that_breaks", func(t *testing.T) {
-		handler, log := newRecorder(newRegistry(t))
+	t.Run("get_resumes_after_disconnect", func(t *testing.T) {
+		handler, log := recordExchanges(newRegistry(t))
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == "GET" && strings.Contains(r.URL.Path, "/blobs/") && r.Header.Get("Range") == "" {
 				w = &breakingWriter{w, len(want) / 2}
@@ -401,14 +402,15 @@ func testRegclientBlobs(t *testing.T) {
 		got, err := io.ReadAll(b)
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.IsTrue(bytes.Equal(got, want)))
-		// regclient has gone on where the connection broke.
+		// regclient has resumed where the connection broke off.
 		ranges := log.find("GET", "/blobs/", 206)
 		qt.Assert(t, qt.HasLen(ranges, 1))
-		qt.Check(t, qt.Not(qt.Equals(ranges[0].answer.Get("Content-Range"), "")))
+		qt.Check(t, qt.Not(qt.Equals(ranges[0].respHeader.Get("Content-Range"), "")))
 	})
 
 	t.Run("put_of_unknown_size", func(t *testing.T) {
-		// Without a descriptor: in chunks, the digest being known at the end.
+		// Without a descriptor, regclient pushes in chunks, and computes the
+		// digest as it goes.
 		host, log := newRecordingServer(t)
 		got, err := newRegclient(config.Host{Name: host}).BlobPut(t.Context(), regclientRef(t, host+"/test"), descriptor.Descriptor{}, bytes.NewReader(want))
 		qt.Assert(t, qt.IsNil(err))
@@ -427,16 +429,16 @@ func testRegclientBlobs(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		qt.Check(t, qt.Equals(b.GetDescriptor().Size, layer.Size))
 
-		// What is not there can't be mounted: regclient gets an upload in its
-		// place, and cancels it.
+		// For a missing blob, the registry opens an upload instead, which
+		// regclient cancels.
 		missing := descriptor.Descriptor{Digest: digest.FromString("missing"), Size: 7}
 		err = rc.BlobMount(t.Context(), from, to, missing)
 		qt.Check(t, qt.ErrorIs(err, errs.ErrMountReturnedLocation))
 		qt.Check(t, qt.HasLen(log.find("DELETE", "/v2/to/blobs/uploads/", 204), 1))
 	})
 
-	t.Run("put_of_what_another_repository_has", func(t *testing.T) {
-		// regclient first asks for a mount without a from (end-11).
+	t.Run("put_mounts_from_another_repository", func(t *testing.T) {
+		// regclient first requests a mount without a from parameter (end-11).
 		host, log := newRecordingServer(t)
 		c.seed(t, host, "from")
 		_, err := newRegclient(config.Host{Name: host}).BlobPut(t.Context(), regclientRef(t, host+"/to"), d, bytes.NewReader(want))
@@ -463,8 +465,8 @@ func testRegclientDeletes(t *testing.T) {
 	}
 	qt.Assert(t, qt.DeepEquals(tags(), []string{"artifact", "other"}))
 
-	// By the spec's own request: otherwise regclient moves the tag to a
-	// manifest that it pushes, and deletes that.
+	// regclient deletes a tag with the spec's request. If that failed, it would
+	// move the tag to a new manifest and delete the manifest.
 	log.reset()
 	qt.Assert(t, qt.IsNil(rc.TagDelete(t.Context(), repo.SetTag("other"))))
 	qt.Check(t, qt.HasLen(log.find("DELETE", "/v2/test/manifests/other", 202), 1))
@@ -473,7 +475,8 @@ func testRegclientDeletes(t *testing.T) {
 	_, err := newRegclient(config.Host{Name: host}).ManifestHead(t.Context(), byDigest)
 	qt.Check(t, qt.IsNil(err))
 
-	// A manifest goes with its tag, and off the list of its subject.
+	// Deleting a manifest deletes its tag, and removes it from the referrers of its
+	// subject.
 	qt.Assert(t, qt.IsNil(rc.ManifestDelete(t.Context(), byDigest, regclient.WithManifestCheckReferrers())))
 	_, err = rc.ManifestGet(t.Context(), byDigest)
 	qt.Check(t, qt.ErrorIs(err, errs.ErrNotFound))
@@ -501,7 +504,7 @@ func testRegclientNotFound(t *testing.T) {
 	rc := newRegclient(config.Host{Name: host})
 	missing := digest.FromString("missing")
 	d := descriptor.Descriptor{Digest: missing, Size: 7}
-	repo, noRepo := regclientRef(t, host+"/test"), regclientRef(t, host+"/none")
+	repo, missingRepo := regclientRef(t, host+"/test"), regclientRef(t, host+"/none")
 
 	for _, test := range []struct {
 		name string
@@ -519,8 +522,8 @@ func testRegclientNotFound(t *testing.T) {
 			_, err := rc.ManifestHead(ctx, repo.SetTag("none"))
 			return err
 		}},
-		{"manifest_in_no_repository", func(ctx context.Context) error {
-			_, err := rc.ManifestGet(ctx, noRepo.SetTag(c.name))
+		{"manifest_in_missing_repository", func(ctx context.Context) error {
+			_, err := rc.ManifestGet(ctx, missingRepo.SetTag(c.name))
 			return err
 		}},
 		{"manifest_delete", func(ctx context.Context) error {
@@ -529,8 +532,8 @@ func testRegclientNotFound(t *testing.T) {
 		{"tag_delete", func(ctx context.Context) error {
 			return rc.TagDelete(ctx, repo.SetTag("none"))
 		}},
-		{"tags_of_no_repository", func(ctx context.Context) error {
-			_, err := rc.TagList(ctx, noRepo)
+		{"tags_of_missing_repository", func(ctx context.Context) error {
+			_, err := rc.TagList(ctx, missingRepo)
 			return err
 		}},
 		{"blob_get", func(ctx context.Context) error {
@@ -545,7 +548,7 @@ func testRegclientNotFound(t *testing.T) {
 			return rc.BlobDelete(ctx, repo, d)
 		}},
 		{"image_copy", func(ctx context.Context) error {
-			return rc.ImageCopy(ctx, repo.SetTag("none"), noRepo.SetTag("none"))
+			return rc.ImageCopy(ctx, repo.SetTag("none"), missingRepo.SetTag("none"))
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -553,14 +556,14 @@ func testRegclientNotFound(t *testing.T) {
 		})
 	}
 
-	// What nothing refers to has an empty list, be it there or not.
+	// The list of referrers of a missing manifest is empty.
 	list, err := rc.ReferrerList(t.Context(), repo.SetDigest(missing.String()))
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.HasLen(list.Descriptors, 0))
 }
 
-// newRegclient returns a client that speaks plain HTTP to host, and does not
-// wait long before it tries again.
+// newRegclient returns a client that uses plain HTTP for host, and retries after
+// short delays.
 func newRegclient(host config.Host) *regclient.RegClient {
 	host.Hostname = host.Name
 	host.TLS = config.TLSDisabled
@@ -579,45 +582,46 @@ func regclientRef(t *testing.T, s string) ref.Ref {
 	return r
 }
 
-// recorded is a request, and what it was answered with.
-type recorded struct {
+// exchange is a request and the status and header of its response.
+type exchange struct {
 	method, uri string
 	header      http.Header
 	status      int
-	answer      http.Header
+	respHeader  http.Header
 }
 
-// recorder keeps the requests to a registry.
-type recorder struct {
-	mu       sync.Mutex
-	requests []recorded
+// exchangeLog records the exchanges of a server.
+type exchangeLog struct {
+	mu        sync.Mutex
+	exchanges []exchange
 }
 
-// newRecordingServer starts a registry as newServer does, and returns with its
-// host and port what keeps the requests to it.
-func newRecordingServer(t *testing.T, opts ...registry.Option) (string, *recorder) {
+// newRecordingServer starts a registry like newServer, and returns its host:port
+// and the log of its exchanges.
+func newRecordingServer(t *testing.T, opts ...registry.Option) (string, *exchangeLog) {
 	t.Helper()
-	handler, log := newRecorder(newRegistry(t, opts...))
+	handler, log := recordExchanges(newRegistry(t, opts...))
 	s := httptest.NewServer(handler)
 	t.Cleanup(s.Close)
 	return strings.TrimPrefix(s.URL, "http://"), log
 }
 
-func newRecorder(h http.Handler) (http.Handler, *recorder) {
-	log := new(recorder)
+// recordExchanges returns a handler that calls h, and the log of its exchanges.
+func recordExchanges(h http.Handler) (http.Handler, *exchangeLog) {
+	log := new(exchangeLog)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		entry := recorded{method: r.Method, uri: r.RequestURI, header: r.Header.Clone()}
+		entry := exchange{method: r.Method, uri: r.RequestURI, header: r.Header.Clone()}
 		h.ServeHTTP(&recordingWriter{w, log, entry, false}, r)
 	}), log
 }
 
-// find returns the requests with the given method, a part of the URI and a
-// status. What is zero matches all.
-func (l *recorder) find(method, uri string, status int) []recorded {
+// find returns the exchanges with the given method and status whose URI contains
+// uri. A zero value matches any.
+func (l *exchangeLog) find(method, uri string, status int) []exchange {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var found []recorded
-	for _, r := range l.requests {
+	var found []exchange
+	for _, r := range l.exchanges {
 		if (method == "" || r.method == method) && strings.Contains(r.uri, uri) && (status == 0 || r.status == status) {
 			found = append(found, r)
 		}
@@ -625,27 +629,28 @@ func (l *recorder) find(method, uri string, status int) []recorded {
 	return found
 }
 
-func (l *recorder) reset() {
+// reset empties the log.
+func (l *exchangeLog) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.requests = nil
+	l.exchanges = nil
 }
 
-// recordingWriter records a request before its answer is sent: the client may
-// look as soon as it has it.
+// recordingWriter logs an exchange before it sends the response, since the test
+// may read the log as soon as the client has the response.
 type recordingWriter struct {
 	http.ResponseWriter
-	log   *recorder
-	entry recorded
+	log   *exchangeLog
+	entry exchange
 	done  bool
 }
 
 func (w *recordingWriter) WriteHeader(status int) {
 	if !w.done && status >= 200 {
 		w.done = true
-		w.entry.status, w.entry.answer = status, w.Header().Clone()
+		w.entry.status, w.entry.respHeader = status, w.Header().Clone()
 		w.log.mu.Lock()
-		w.log.requests = append(w.log.requests, w.entry)
+		w.log.exchanges = append(w.log.exchanges, w.entry)
 		w.log.mu.Unlock()
 	}
 	w.ResponseWriter.WriteHeader(status)
@@ -660,7 +665,8 @@ func (w *recordingWriter) Write(p []byte) (int, error) {
 
 func (w *recordingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// breakingWriter breaks the connection after so many bytes.
+// breakingWriter aborts the connection once left bytes of the body have been
+// written.
 type breakingWriter struct {
 	http.ResponseWriter
 	left int

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// containerd's resolver against each way in that a registry may have.
+// containerd's resolver with plain HTTP and TLS, each kind of authentication, and
+// several hosts.
 
 package interop
 
@@ -24,14 +25,14 @@ import (
 	"github.com/berth-oci/registry/registrytest"
 )
 
-// resolved is what a case of the resolver's table sets up.
-type resolved struct {
+// resolverSetup is the setup of a test of the resolver.
+type resolverSetup struct {
 	ref   string // of the image
 	hosts docker.RegistryHosts
-	// check looks at what the registries were asked.
+	// check checks the requests that the servers received; it may be nil.
 	check func(t *testing.T)
-	// fails is the error where it is one.
-	fails error
+	// wantErr is the expected error, if any.
+	wantErr error
 }
 
 func TestContainerdResolver(t *testing.T) {
@@ -56,29 +57,30 @@ func TestContainerdResolver(t *testing.T) {
 		return j, s
 	}
 	host := func(s *httptest.Server) string { return s.Listener.Addr().String() }
-	// at is a single host, with its name in the reference.
-	at := func(s *httptest.Server, repo string, opts ...docker.RegistryOpt) resolved {
+	// singleHost configures the host in the reference.
+	singleHost := func(s *httptest.Server, repo string, opts ...docker.RegistryOpt) resolverSetup {
 		opts = append(opts, docker.WithPlainHTTP(docker.MatchAllHosts))
-		return resolved{ref: host(s) + "/" + repo + ":v1", hosts: docker.ConfigureDefaultRegistries(opts...)}
+		return resolverSetup{ref: host(s) + "/" + repo + ":v1", hosts: docker.ConfigureDefaultRegistries(opts...)}
 	}
 	credentials := func(user, secret string) docker.RegistryOpt {
 		return docker.WithAuthorizer(docker.NewDockerAuthorizer(docker.WithAuthCreds(func(string) (string, string, error) { return user, secret, nil })))
 	}
-	// tokens serves a registry behind tokens, and the token server, whose
-	// requests with the methods in refuse it answers with 405.
-	tokens := func(t *testing.T, refuse string) (s *httptest.Server, asked *registrytest.Journal) {
+	// withTokens starts a registry that requires tokens, and the token server,
+	// which rejects requests with the given method with 405. The journal
+	// records the requests to the token server.
+	withTokens := func(t *testing.T, rejected string) (s *httptest.Server, j *registrytest.Journal) {
 		ts := &auth.TokenServer{Service: "registry.test", Check: users.Check, Policy: policy}
-		asked, tokenHost := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Method == refuse {
+		j, tokenHost := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == rejected {
 				w.WriteHeader(http.StatusMethodNotAllowed)
 				return
 			}
 			ts.ServeHTTP(w, r)
 		}))
 		_, s = serve(t, auth.Bearer(tokenHost.URL+"/token", "registry.test", ts.Verify)(content))
-		return s, asked
+		return s, j
 	}
-	by := func(j *registrytest.Journal, want ...string) func(*testing.T) {
+	checkMethods := func(j *registrytest.Journal, want ...string) func(*testing.T) {
 		return func(t *testing.T) {
 			var methods []string
 			for _, e := range j.Entries() {
@@ -88,8 +90,8 @@ func TestContainerdResolver(t *testing.T) {
 			qt.Check(t, qt.DeepEquals(slices.Compact(methods), want))
 		}
 	}
-	// list is several hosts for one name in references.
-	list := func(hosts ...docker.RegistryHost) resolved {
+	// hostList configures several hosts for the name in the reference.
+	hostList := func(hosts ...docker.RegistryHost) resolverSetup {
 		for i := range hosts {
 			if hosts[i].Client == nil {
 				hosts[i].Client = http.DefaultClient
@@ -100,7 +102,7 @@ func TestContainerdResolver(t *testing.T) {
 			hosts[i].Path = "/v2"
 			hosts[i].Capabilities = docker.HostCapabilityPull | docker.HostCapabilityResolve
 		}
-		return resolved{ref: "source.test/team/app:v1", hosts: func(string) ([]docker.RegistryHost, error) { return hosts, nil }}
+		return resolverSetup{ref: "source.test/team/app:v1", hosts: func(string) ([]docker.RegistryHost, error) { return hosts, nil }}
 	}
 	deadHost := func(t *testing.T) string {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -110,77 +112,77 @@ func TestContainerdResolver(t *testing.T) {
 	}
 
 	for _, test := range []struct {
-		name string
-		set  func(t *testing.T) resolved
+		name  string
+		setUp func(t *testing.T) resolverSetup
 	}{
-		{"plain_HTTP", func(t *testing.T) resolved {
+		{"plain_HTTP", func(t *testing.T) resolverSetup {
 			_, s := serve(t, content)
-			return at(s, "team/app")
+			return singleHost(s, "team/app")
 		}},
-		{"HTTPS", func(t *testing.T) resolved {
+		{"HTTPS", func(t *testing.T) resolverSetup {
 			s := registrytest.NewTLSServer(t, registry.WithStore(store))
-			return resolved{ref: s.Host + "/team/app:v1", hosts: docker.ConfigureDefaultRegistries(docker.WithClient(s.Client()))}
+			return resolverSetup{ref: s.Host + "/team/app:v1", hosts: docker.ConfigureDefaultRegistries(docker.WithClient(s.Client()))}
 		}},
-		{"Basic", func(t *testing.T) resolved {
+		{"Basic", func(t *testing.T) resolverSetup {
 			_, s := serve(t, auth.Basic("registry", users.Check, policy)(content))
-			return at(s, "team/app", credentials("alice", "wonderland"))
+			return singleHost(s, "team/app", credentials("alice", "wonderland"))
 		}},
-		{"Basic_wrong", func(t *testing.T) resolved {
+		{"Basic_with_wrong_password", func(t *testing.T) resolverSetup {
 			_, s := serve(t, auth.Basic("registry", users.Check, policy)(content))
-			r := at(s, "team/app", credentials("alice", ""))
-			r.fails = docker.ErrInvalidAuthorization
+			r := singleHost(s, "team/app", credentials("alice", ""))
+			r.wantErr = docker.ErrInvalidAuthorization
 			return r
 		}},
-		{"anonymous_token", func(t *testing.T) resolved {
-			s, asked := tokens(t, "")
-			r := at(s, "public/app", docker.WithAuthorizer(docker.NewDockerAuthorizer()))
-			r.check = by(asked, "GET")
+		{"anonymous_token", func(t *testing.T) resolverSetup {
+			s, j := withTokens(t, "")
+			r := singleHost(s, "public/app", docker.WithAuthorizer(docker.NewDockerAuthorizer()))
+			r.check = checkMethods(j, "GET")
 			return r
 		}},
-		{"Basic_to_token_by_GET", func(t *testing.T) resolved {
-			s, asked := tokens(t, "POST")
-			r := at(s, "team/app", credentials("alice", "wonderland"))
-			r.check = by(asked, "GET", "POST")
+		{"token_by_GET_with_password", func(t *testing.T) resolverSetup {
+			s, j := withTokens(t, "POST")
+			r := singleHost(s, "team/app", credentials("alice", "wonderland"))
+			r.check = checkMethods(j, "GET", "POST")
 			return r
 		}},
-		{"refresh_token_by_POST", func(t *testing.T) resolved {
-			s, asked := tokens(t, "GET")
-			r := at(s, "team/app", credentials("", refreshToken(t, s, "alice", "wonderland")))
-			r.check = by(asked, "POST")
+		{"token_by_POST_with_refresh_token", func(t *testing.T) resolverSetup {
+			s, j := withTokens(t, "GET")
+			r := singleHost(s, "team/app", credentials("", refreshToken(t, s, "alice", "wonderland")))
+			r.check = checkMethods(j, "POST")
 			return r
 		}},
-		{"password_by_POST", func(t *testing.T) resolved {
-			s, asked := tokens(t, "GET")
-			r := at(s, "team/app", credentials("alice", "wonderland"))
-			r.check = by(asked, "POST")
+		{"token_by_POST_with_password", func(t *testing.T) resolverSetup {
+			s, j := withTokens(t, "GET")
+			r := singleHost(s, "team/app", credentials("alice", "wonderland"))
+			r.check = checkMethods(j, "POST")
 			return r
 		}},
-		{"a_token_of_insufficient_scope", func(t *testing.T) resolved {
-			s, _ := tokens(t, "")
-			r := at(s, "team/app", docker.WithAuthorizer(docker.NewDockerAuthorizer()))
-			r.fails = docker.ErrInvalidAuthorization
+		{"token_with_insufficient_scope", func(t *testing.T) resolverSetup {
+			s, _ := withTokens(t, "")
+			r := singleHost(s, "team/app", docker.WithAuthorizer(docker.NewDockerAuthorizer()))
+			r.wantErr = docker.ErrInvalidAuthorization
 			return r
 		}},
-		{"falls_back_from_a_dead_host", func(t *testing.T) resolved {
+		{"fallback_from_dead_host", func(t *testing.T) resolverSetup {
 			j, s := serve(t, content)
-			r := list(docker.RegistryHost{Host: deadHost(t)}, docker.RegistryHost{Host: host(s)})
+			r := hostList(docker.RegistryHost{Host: deadHost(t)}, docker.RegistryHost{Host: host(s)})
 			r.check = func(t *testing.T) { qt.Check(t, qt.Not(qt.Equals(j.Count(), 0))) }
 			return r
 		}},
-		{"falls_back_from_TLS_to_a_second_host", func(t *testing.T) resolved {
-			plain, s := serve(t, content) // which speaks no TLS
+		{"fallback_from_TLS_to_second_host", func(t *testing.T) resolverSetup {
+			plain, s := serve(t, content) // without TLS
 			j, second := serve(t, content)
-			r := list(docker.RegistryHost{Host: host(s), Scheme: "https"}, docker.RegistryHost{Host: host(second)})
+			r := hostList(docker.RegistryHost{Host: host(s), Scheme: "https"}, docker.RegistryHost{Host: host(second)})
 			r.check = func(t *testing.T) {
 				qt.Check(t, qt.Equals(plain.Count(), 0))
 				qt.Check(t, qt.Not(qt.Equals(j.Count(), 0)))
 			}
 			return r
 		}},
-		{"a_mirror_asked_with_ns", func(t *testing.T) resolved {
+		{"mirror_with_ns", func(t *testing.T) resolverSetup {
 			mirror, s := serve(t, registrytest.Namespaces(map[string]http.Handler{"source.test": content, "other.test": registry.New()}))
 			source, origin := serve(t, content)
-			r := list(docker.RegistryHost{Host: host(s)}, docker.RegistryHost{Host: host(origin)})
+			r := hostList(docker.RegistryHost{Host: host(s)}, docker.RegistryHost{Host: host(origin)})
 			r.check = func(t *testing.T) {
 				for _, e := range mirror.Entries() {
 					qt.Check(t, qt.Equals(e.Namespace, "source.test"))
@@ -189,10 +191,10 @@ func TestContainerdResolver(t *testing.T) {
 			}
 			return r
 		}},
-		{"a_mirror_that_lacks_it_and_the_source", func(t *testing.T) resolved {
+		{"fallback_from_mirror_to_source", func(t *testing.T) resolverSetup {
 			mirror, s := serve(t, registrytest.Namespaces(map[string]http.Handler{"source.test": registry.New()}))
 			source, origin := serve(t, content)
-			r := list(docker.RegistryHost{Host: host(s)}, docker.RegistryHost{Host: host(origin)})
+			r := hostList(docker.RegistryHost{Host: host(s)}, docker.RegistryHost{Host: host(origin)})
 			r.check = func(t *testing.T) {
 				qt.Check(t, qt.Not(qt.Equals(mirror.Count(registry.OpManifestHead, registry.OpManifestGet), 0)))
 				qt.Check(t, qt.Not(qt.Equals(source.Count(), 0)))
@@ -202,11 +204,11 @@ func TestContainerdResolver(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ctx := t.Context()
-			r := test.set(t)
+			r := test.setUp(t)
 			resolver := docker.NewResolver(docker.ResolverOptions{Hosts: r.hosts})
 			name, d, err := resolver.Resolve(ctx, r.ref)
-			if r.fails != nil {
-				qt.Assert(t, qt.ErrorIs(err, r.fails))
+			if r.wantErr != nil {
+				qt.Assert(t, qt.ErrorIs(err, r.wantErr))
 				return
 			}
 			qt.Assert(t, qt.IsNil(err))
@@ -242,7 +244,7 @@ func TestContainerdResolver(t *testing.T) {
 	}
 }
 
-// refreshToken is what a login gives, by POST.
+// refreshToken logs in by POST, and returns the refresh token.
 func refreshToken(t *testing.T, s *httptest.Server, user, password string) string {
 	resp, err := http.Get(s.URL + "/v2/")
 	qt.Assert(t, qt.IsNil(err))
@@ -255,10 +257,10 @@ func refreshToken(t *testing.T, s *httptest.Server, user, password string) strin
 	})
 	qt.Assert(t, qt.IsNil(err))
 	defer resp.Body.Close()
-	var answer struct {
+	var body struct {
 		RefreshToken string `json:"refresh_token"`
 	}
-	qt.Assert(t, qt.IsNil(json.NewDecoder(resp.Body).Decode(&answer)))
-	qt.Assert(t, qt.Not(qt.Equals(answer.RefreshToken, "")))
-	return answer.RefreshToken
+	qt.Assert(t, qt.IsNil(json.NewDecoder(resp.Body).Decode(&body)))
+	qt.Assert(t, qt.Not(qt.Equals(body.RefreshToken, "")))
+	return body.RefreshToken
 }

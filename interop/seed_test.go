@@ -17,8 +17,8 @@ import (
 	"github.com/berth-oci/registry/registrytest"
 )
 
-// go-containerregistry's values go into a store as they are, and its client
-// gets them back.
+// TestSeedFromGoContainerRegistry pushes go-containerregistry's images and
+// indexes to a store, and pulls them with its client.
 func TestSeedFromGoContainerRegistry(t *testing.T) {
 	s := registrytest.NewServer(t)
 	ref := func(tag string) name.Reference {

@@ -20,7 +20,7 @@ import (
 )
 
 func TestSkopeo(t *testing.T) {
-	newSkopeo(t) // to skip all at once
+	newSkopeo(t) // skips the entire test if skopeo is missing
 	t.Run("copy_layout", testSkopeoCopyLayout)
 	t.Run("copy_dir", testSkopeoCopyDir)
 	t.Run("copy_between_repositories", testSkopeoCopyBetweenRepositories)
@@ -33,13 +33,14 @@ func TestSkopeo(t *testing.T) {
 }
 
 // testSkopeoCopyLayout copies from an OCI layout to the registry, and back to a
-// new layout. What skopeo 1.9.3 can't copy so:
+// new layout. skopeo 1.9.3 can't copy this content:
 //
-//   - docker and docker-list, as it knows no Docker types in a layout: `no
-//     descriptor found for reference "docker"`. copy_dir has them.
-//   - sha512, to or from anywhere, as it names what it has read by SHA-256:
-//     "Internal error writing blob sha512:…, blob with digest sha512:… saved
-//     with digest sha256:…". inspect has its manifest.
+//   - docker and docker-list, because it ignores Docker media types in a layout:
+//     `no descriptor found for reference "docker"`. copy_dir copies them.
+//   - sha512, from any source to any destination, because it computes SHA-256
+//     digests of everything it reads: "Internal error writing blob sha512:…,
+//     blob with digest sha512:… saved with digest sha256:…". inspect reads its
+//     manifest.
 func testSkopeoCopyLayout(t *testing.T) {
 	for _, name := range []string{"image", "index", "artifact", "empty-layer", "large"} {
 		t.Run(name, func(t *testing.T) {
@@ -50,31 +51,31 @@ func testSkopeoCopyLayout(t *testing.T) {
 			host, s := newServer(t), newSkopeo(t)
 			parts := []*content{c}
 			if name == "artifact" {
-				// skopeo does not follow the subject, which is the same image
-				// as that of this content.
+				// skopeo does not copy the subject, so copy it first: it is the
+				// content named image.
 				image := contents()["image"]
 				qt.Assert(t, qt.Equals(image.root.Digest, c.manifests[0].Digest))
 				parts = []*content{image, c}
 			}
-			back := t.TempDir()
+			dir := t.TempDir()
 			for _, part := range parts {
 				remote := "docker://" + host + "/test/" + name + ":" + part.name
 				digestFile := filepath.Join(t.TempDir(), "digest")
 				s.run(t, "copy", "--multi-arch=all", "--preserve-digests", "--digestfile", digestFile,
-					"--dest-tls-verify=false", "oci:"+part.layout(t)+":"+part.name, remote)
+					"--dest-tls-verify=false", "oci:"+part.writeLayout(t)+":"+part.name, remote)
 				got, err := os.ReadFile(digestFile)
 				qt.Assert(t, qt.IsNil(err))
 				qt.Check(t, qt.Equals(strings.TrimSpace(string(got)), part.root.Digest.String()))
 				s.run(t, "copy", "--multi-arch=all", "--preserve-digests", "--dest-oci-accept-uncompressed-layers",
-					"--src-tls-verify=false", remote, "oci:"+back+":"+part.name)
+					"--src-tls-verify=false", remote, "oci:"+dir+":"+part.name)
 			}
 			c.checkServed(t, host, "test/"+name)
-			c.checkLayout(t, back)
+			c.checkLayout(t, dir)
 		})
 	}
 }
 
-// testSkopeoCopyDir copies from the registry to a directory, and from that to
+// testSkopeoCopyDir copies from the registry to a directory, and from there to
 // another registry.
 func testSkopeoCopyDir(t *testing.T) {
 	for _, name := range []string{"image", "index", "docker", "docker-list", "empty-layer"} {
@@ -93,8 +94,8 @@ func testSkopeoCopyDir(t *testing.T) {
 	}
 }
 
-// testSkopeoCopyBetweenRepositories copies within one registry, where skopeo
-// mounts the blobs that it has seen elsewhere.
+// testSkopeoCopyBetweenRepositories copies within one registry: skopeo mounts the
+// blobs that it has seen in other repositories.
 func testSkopeoCopyBetweenRepositories(t *testing.T) {
 	for _, name := range []string{"image", "index", "docker", "docker-list", "artifact", "empty-layer"} {
 		t.Run(name, func(t *testing.T) {
@@ -103,15 +104,16 @@ func testSkopeoCopyBetweenRepositories(t *testing.T) {
 			s := newSkopeo(t)
 			c.seed(t, host, "from")
 			if name == "artifact" {
-				// Without its subject, which skopeo does not follow, and which
-				// may be absent.
+				// Leave out the subject, which skopeo does not copy, and which
+				// may be missing.
 				c = &content{name: name, root: c.root, manifests: c.manifests[1:], blobs: c.blobs[2:]}
 			}
 			s.run(t, "copy", "--multi-arch=all", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false",
 				"docker://"+host+"/from:"+name, "docker://"+host+"/to:"+name)
 			c.checkServed(t, host, "to")
 
-			// Once more to a third: its layers are known to be in this registry.
+			// Copy to a third repository: skopeo knows that the registry has the
+			// layers, and mounts them.
 			log.reset()
 			s.run(t, "copy", "--multi-arch=all", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false",
 				"docker://"+host+"/from:"+name, "docker://"+host+"/third:"+name)
@@ -129,25 +131,26 @@ func testSkopeoCopyBetweenRepositories(t *testing.T) {
 	}
 }
 
-// testSkopeoCopyArchive copies to the archive of "docker save", and from it.
+// testSkopeoCopyArchive copies to and from an archive in the format of "docker
+// save".
 func testSkopeoCopyArchive(t *testing.T) {
 	for _, name := range []string{"image", "docker"} {
 		t.Run(name, func(t *testing.T) {
 			c := contents()[name]
 			config, layer := c.blobs[0], c.blobs[1]
-			// Two servers, and two of skopeo: all that goes from one to the
-			// other is the archive.
+			// Use two servers and two instances of skopeo, which share nothing
+			// but the archive.
 			from, to := newServer(t), newServer(t)
 			c.seed(t, from, "test")
 			archive := filepath.Join(t.TempDir(), "archive.tar")
 			newSkopeo(t).run(t, "copy", "--src-tls-verify=false",
 				"docker://"+from+"/test:"+name, "docker-archive:"+archive+":example.org/test:"+name)
 			s := newSkopeo(t)
-			s.run(t, "copy", "--dest-tls-verify=false", "docker-archive:"+archive, "docker://"+to+"/back:"+name)
+			s.run(t, "copy", "--dest-tls-verify=false", "docker-archive:"+archive, "docker://"+to+"/test:"+name)
 
-			// The archive has the layer unpacked, and so the manifest is a new
-			// one; the config is the same.
-			remote := "docker://" + to + "/back:" + name
+			// The archive holds the layer uncompressed, so the manifest is a new
+			// one. The config is the same.
+			remote := "docker://" + to + "/test:" + name
 			raw := s.run(t, "inspect", "--raw", "--tls-verify=false", remote)
 			var m ocispec.Manifest
 			qt.Assert(t, qt.IsNil(json.Unmarshal(raw, &m)))
@@ -163,7 +166,7 @@ func testSkopeoCopyArchive(t *testing.T) {
 			rawConfig := s.run(t, "inspect", "--config", "--raw", "--tls-verify=false", remote)
 			qt.Check(t, qt.IsTrue(bytes.Equal(rawConfig, c.bytes[config.Digest])))
 
-			// The layer that was pushed unpacks to what the first one does.
+			// The new layer decompresses to the same bytes as the original.
 			dir := t.TempDir()
 			s.run(t, "copy", "--src-tls-verify=false", "--dest-decompress", remote, "dir:"+dir)
 			want := t.TempDir()
@@ -187,8 +190,8 @@ func testSkopeoListTags(t *testing.T) {
 		opts  []registry.Option
 		pages int
 	}{
-		{"whole", nil, 1},
-		{"in_pages", []registry.Option{registry.WithLimits(registry.Limits{PageNames: 2})}, 2},
+		{"single_page", nil, 1},
+		{"several_pages", []registry.Option{registry.WithLimits(registry.Limits{PageNames: 2})}, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			host, log := newRecordingServer(t, test.opts...)
@@ -248,7 +251,7 @@ func testSkopeoInspect(t *testing.T) {
 			remote := "docker://" + host + "/test:" + test.tag
 			s := s.with("--override-os", test.os, "--override-arch", test.arch)
 
-			// Which of an index it is to be is in the index.
+			// Find the manifest for the platform, if c is an index.
 			d := c.root
 			var index ocispec.Index
 			qt.Assert(t, qt.IsNil(json.Unmarshal(c.bytes[d.Digest], &index)))
@@ -287,12 +290,12 @@ func testSkopeoNotFound(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		args []string
-		want string // matches what skopeo prints
+		want string // a regular expression for the error that skopeo prints
 	}{
 		{"tag", []string{"inspect", "docker://" + host + "/test:none"}, "manifest unknown"},
 		{"digest", []string{"inspect", "docker://" + host + "/test@" + missing}, "manifest unknown"},
 		{"repository", []string{"inspect", "docker://" + host + "/none:image"}, "name unknown|repository name not known"},
-		{"tags_of_no_repository", []string{"list-tags", "docker://" + host + "/none"}, "404|name unknown|repository name not known"},
+		{"tags_of_missing_repository", []string{"list-tags", "docker://" + host + "/none"}, "404|name unknown|repository name not known"},
 		{"delete", []string{"delete", "docker://" + host + "/test:none"}, "may not exist"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -311,7 +314,8 @@ func testSkopeoDelete(t *testing.T) {
 	s.run(t, "copy", "--src-tls-verify=false", "--dest-tls-verify=false",
 		"docker://"+host+"/test:image", "docker://"+host+"/test:again")
 
-	// skopeo looks up the tag's digest, and deletes that: with all its tags.
+	// skopeo looks up the tag's digest and deletes the manifest, which deletes all
+	// its tags.
 	s.run(t, "delete", "--tls-verify=false", "docker://"+host+"/test:image")
 	qt.Check(t, qt.HasLen(log.find("DELETE", "/v2/test/manifests/"+image.root.Digest.String(), 202), 1))
 	for _, ref := range []string{":image", ":again", "@" + image.root.Digest.String()} {
@@ -321,8 +325,8 @@ func testSkopeoDelete(t *testing.T) {
 	qt.Check(t, qt.DeepEquals(s.inspect(t, "docker://"+host+"/test:"+other.name).RepoTags, []string{other.name}))
 }
 
-// testSkopeoSync has skopeo find the tags of a repository by itself, and copy
-// them to a directory; and all that is in the directory to a registry.
+// testSkopeoSync copies all tags of a repository, which skopeo lists, to a
+// directory, and the entire directory to a registry.
 func testSkopeoSync(t *testing.T) {
 	names := []string{"image", "index", "docker", "docker-list", "empty-layer"}
 	from, to, s := newServer(t), newServer(t), newSkopeo(t)
@@ -341,14 +345,14 @@ func testSkopeoSync(t *testing.T) {
 		contents()[name].checkServed(t, to, "synced/test")
 	}
 
-	// From registry to registry, one tag alone.
+	// Copy a single tag from registry to registry.
 	s.run(t, "sync", "--all", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false",
 		"--src", "docker", "--dest", "docker", from+"/some/test:index", to+"/one")
 	contents()["index"].checkServed(t, to, "one/test")
 	qt.Check(t, qt.DeepEquals(s.inspect(t, "docker://"+to+"/one/test:index").RepoTags, []string{"index"}))
 }
 
-// checkSkopeoDir checks that skopeo has written all of c to a directory.
+// checkSkopeoDir checks that skopeo has written all of c to dir.
 func checkSkopeoDir(t *testing.T, c *content, dir string) {
 	t.Helper()
 	check := func(name string, d digest.Digest) {
@@ -371,10 +375,10 @@ func checkSkopeoDir(t *testing.T, c *content, dir string) {
 	}
 }
 
-// skopeo runs the program, apart from all that the machine has set up for it.
+// skopeo runs the program, isolated from the machine's configuration.
 type skopeo struct {
 	path string
-	args []string // before those of a run
+	args []string // global options, which precede the command
 	env  []string
 }
 
@@ -415,8 +419,8 @@ func newSkopeo(t *testing.T) *skopeo {
 			"XDG_CONFIG_HOME=" + sub("config"),
 			"XDG_DATA_HOME=" + sub("data"),
 			"REGISTRY_AUTH_FILE=" + filepath.Join(dir, "auth.json"),
-			// As root it keeps what it knows of blobs in /var/lib, for all
-			// users; as anyone else in XDG_DATA_HOME.
+			// As root, skopeo caches the locations of blobs in /var/lib, for
+			// all users; otherwise in XDG_DATA_HOME.
 			"_CONTAINERS_ROOTLESS_UID=1000",
 		},
 	}
@@ -427,7 +431,7 @@ func (s *skopeo) with(args ...string) *skopeo {
 	return &skopeo{s.path, append(s.args[:len(s.args):len(s.args)], args...), s.env}
 }
 
-// run returns what skopeo prints.
+// run runs skopeo and returns its standard output.
 func (s *skopeo) run(t *testing.T, args ...string) []byte {
 	t.Helper()
 	stdout, stderr, err := s.exec(t, args)
@@ -437,7 +441,7 @@ func (s *skopeo) run(t *testing.T, args ...string) []byte {
 	return stdout
 }
 
-// fail has skopeo fail, and returns the errors that it prints.
+// fail runs skopeo, which must fail, and returns its standard error.
 func (s *skopeo) fail(t *testing.T, args ...string) string {
 	t.Helper()
 	stdout, stderr, err := s.exec(t, args)
@@ -456,8 +460,8 @@ func (s *skopeo) exec(t *testing.T, args []string) (stdout []byte, stderr string
 	return out.Bytes(), errs.String(), err
 }
 
-// inspected is what skopeo inspect prints.
-type inspected struct {
+// inspection is the output of skopeo inspect.
+type inspection struct {
 	Name             string
 	Digest           digest.Digest
 	RepoTags         []string
@@ -465,7 +469,7 @@ type inspected struct {
 	Layers           []digest.Digest
 }
 
-func (s *skopeo) inspect(t *testing.T, image string) (i inspected) {
+func (s *skopeo) inspect(t *testing.T, image string) (i inspection) {
 	t.Helper()
 	if err := json.Unmarshal(s.run(t, "inspect", "--tls-verify=false", image), &i); err != nil {
 		t.Fatal(err)

@@ -17,9 +17,9 @@ import (
 	"github.com/berth-oci/registry/ocidir"
 )
 
-var storeFlag = flag.String("store", "mem", "the store that clients are tested against: mem, spill, dir, file or minio")
+var storeFlag = flag.String("store", "mem", "test the clients against this store: mem, spill, dir, file or minio")
 
-var minio *miniotest.Server // with -store minio
+var minio *miniotest.Server // nil unless -store is minio
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -42,8 +42,8 @@ func runTests(m *testing.M) int {
 	return m.Run()
 }
 
-// newRegistry returns a registry on an empty store of the kind that -store
-// says.
+// newRegistry returns a registry with an empty store of the kind that -store
+// selects.
 func newRegistry(t *testing.T, opts ...registry.Option) http.Handler {
 	t.Helper()
 	return registry.New(append([]registry.Option{registry.WithStore(newStore(t))}, opts...)...)
@@ -55,7 +55,7 @@ func newStore(t *testing.T) registry.Store {
 	case "mem":
 		return new(registry.MemStore)
 	case "spill":
-		return &registry.MemStore{Limits: registry.Limits{MemoryBytes: 16 << 20}}
+		return &registry.MemStore{Limits: registry.MemLimits{MemoryBytes: 16 << 20}}
 	case "dir":
 		s, err := ocidir.Open(t.TempDir(), nil)
 		qt.Assert(t, qt.IsNil(err))
@@ -66,7 +66,7 @@ func newStore(t *testing.T) registry.Store {
 	case "minio":
 		return openBucket(t, minio.URL(t))
 	}
-	t.Fatalf("there is no store %q", *storeFlag)
+	t.Fatalf("unknown store %q", *storeFlag)
 	panic("unreachable")
 }
 

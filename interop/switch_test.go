@@ -19,9 +19,9 @@ import (
 	registry "github.com/berth-oci/registry/ggcr" // in place of go-containerregistry/pkg/registry
 )
 
-// blobHandler is written for go-containerregistry: its methods take a v1.Hash.
+// blobHandler is a handler for go-containerregistry: its methods take a v1.Hash.
 type blobHandler struct {
-	registry.BlobHandler // what it does not have itself
+	registry.BlobHandler // the methods that blobHandler does not override
 	gets                 atomic.Int64
 }
 
@@ -38,8 +38,8 @@ func (b *blobHandler) Put(ctx context.Context, repo string, h v1.Hash, rc io.Rea
 	return b.BlobHandler.(registry.BlobPutHandler).Put(ctx, repo, h, rc)
 }
 
-// TestSwitch has code for go-containerregistry's package registry, of which only
-// the import is changed.
+// TestSwitch runs code written for go-containerregistry's package registry, with
+// only the import changed.
 func TestSwitch(t *testing.T) {
 	own := &blobHandler{BlobHandler: registry.NewInMemoryBlobHandler()}
 	var disk registry.BlobHandler = registry.NewDiskBlobHandler(t.TempDir())

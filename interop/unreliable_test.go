@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// A registry that is seldom well, in the fake time of testing/synctest: clients
-// back off for seconds that nobody waits for.
+// Clients of an unreliable registry. They run in a bubble of testing/synctest, in
+// which backing off for seconds takes no time.
 
 package interop
 
@@ -32,11 +32,11 @@ import (
 	"github.com/berth-oci/registry/registrytest"
 )
 
-// unreliable is a registry, at registry.test, that has the image app:v1. Each
-// path answers 503 the first time, is redirected the second, needs a token the
-// third; and where cut is set each blob is cut at half, unless it is asked for
-// from there on.
-func unreliable(t *testing.T, cut bool) (client *http.Client, image map[string]ocispec.Descriptor, faults *registrytest.Faults) {
+// newUnreliable returns a client of a registry at registry.test that holds the
+// image app:v1. For each path, the first request gets a 503, the second is
+// redirected, and the third requires a token. If cut is set, responses with blobs
+// break off halfway unless the request has a Range header.
+func newUnreliable(t *testing.T, cut bool) (client *http.Client, image map[string]ocispec.Descriptor, faults *registrytest.Faults) {
 	store := new(registry.MemStore)
 	image, err := registrytest.PushContent(t.Context(), store, "app", registrytest.Content{
 		Blobs:     map[string]string{"config": `{"os":"linux","rootfs":{"type":"layers"}}`, "one": registrytest.Random(1, 10_000), "two": registrytest.Random(2, 20_000)},
@@ -47,13 +47,13 @@ func unreliable(t *testing.T, cut bool) (client *http.Client, image map[string]o
 	tokens := &auth.TokenServer{Service: "registry.test", Policy: auth.Rules{{User: "*", Repo: "app", Actions: []auth.Action{auth.Pull}}}.Allow}
 
 	rules := []registrytest.Rule{
-		{Nth: 1, EachPath: true, Fault: registrytest.Answer(503, "not now")},
-		{Nth: 2, EachPath: true, Fault: registrytest.Redirect("http://registry.test")},
-		{Nth: 3, EachPath: true, Fault: auth.Bearer("http://tokens.test", "registry.test", tokens.Verify)},
+		{Nth: 1, PerPath: true, Fault: registrytest.Respond(503, "not now")},
+		{Nth: 2, PerPath: true, Fault: registrytest.Redirect("http://registry.test")},
+		{Nth: 3, PerPath: true, Fault: auth.Bearer("http://tokens.test", "registry.test", tokens.Verify)},
 	}
 	for _, blob := range []string{"config", "one", "two"} {
 		whole := func(r *http.Request, _ registry.Request) bool { return cut && r.Header.Get("Range") == "" }
-		rules = append(rules, registrytest.Rule{Op: registry.OpBlobGet, Reference: string(image[blob].Digest), Match: whole, Fault: registrytest.Cut(image[blob].Size/2, false)})
+		rules = append(rules, registrytest.Rule{Op: registry.OpBlobGet, Reference: string(image[blob].Digest), Match: whole, Fault: registrytest.Disconnect(image[blob].Size / 2)})
 	}
 	faults = registrytest.NewFaults(rules...)
 	client = &http.Client{Transport: registrytest.Transport(registrytest.Namespaces(map[string]http.Handler{
@@ -63,11 +63,12 @@ func unreliable(t *testing.T, cut bool) (client *http.Client, image map[string]o
 	return client, image, faults
 }
 
-// A client that does all that the faults ask for gets the whole image.
+// TestUnreliableResuming checks that a client that handles each fault gets the
+// entire image.
 func TestUnreliableResuming(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, image, faults := unreliable(t, true)
-		c := resuming{t: t, client: client}
+		client, image, faults := newUnreliable(t, true)
+		c := resumingClient{t: t, client: client}
 		manifest := c.get("/v2/app/manifests/v1")
 		qt.Assert(t, qt.Equals(digest.FromBytes(manifest), image["image"].Digest))
 		for _, blob := range []string{"config", "one", "two"} {
@@ -78,15 +79,15 @@ func TestUnreliableResuming(t *testing.T) {
 	})
 }
 
-// resuming is a small client: it tries again, follows redirects, gets itself a
-// token, and goes on where a body broke off.
-type resuming struct {
+// resumingClient is a minimal client: it retries, follows redirects, gets a token,
+// and resumes a body that broke off.
+type resumingClient struct {
 	t      *testing.T
 	client *http.Client
 	token  string
 }
 
-func (c *resuming) get(path string) (data []byte) {
+func (c *resumingClient) get(path string) (data []byte) {
 	for try := 0; try < 10; try++ {
 		req, err := http.NewRequest("GET", "http://registry.test"+path, nil)
 		qt.Assert(c.t, qt.IsNil(err))
@@ -104,7 +105,7 @@ func (c *resuming) get(path string) (data []byte) {
 		case 503:
 			time.Sleep(time.Minute)
 		case 401:
-			c.login(resp.Header.Get("Www-Authenticate"))
+			c.getToken(resp.Header.Get("Www-Authenticate"))
 		case 200, 206:
 			if data = append(data, body...); err == nil {
 				return data
@@ -113,11 +114,12 @@ func (c *resuming) get(path string) (data []byte) {
 			c.t.Fatalf("%s: %s", path, resp.Status)
 		}
 	}
-	c.t.Fatalf("%s: gave up", path)
+	c.t.Fatalf("%s: too many attempts", path)
 	return nil
 }
 
-func (c *resuming) login(challenge string) {
+// getToken gets the token that challenge, a WWW-Authenticate header, asks for.
+func (c *resumingClient) getToken(challenge string) {
 	parameter := func(name string) string {
 		_, value, _ := strings.Cut(challenge, name+`="`)
 		value, _, _ = strings.Cut(value, `"`)
@@ -127,18 +129,18 @@ func (c *resuming) login(challenge string) {
 	resp, err := c.client.Get(parameter("realm") + "?" + query.Encode())
 	qt.Assert(c.t, qt.IsNil(err))
 	defer resp.Body.Close()
-	var answer struct{ Token string }
-	qt.Assert(c.t, qt.IsNil(json.NewDecoder(resp.Body).Decode(&answer)))
-	c.token = answer.Token
+	var body struct{ Token string }
+	qt.Assert(c.t, qt.IsNil(json.NewDecoder(resp.Body).Decode(&body)))
+	c.token = body.Token
 }
 
-// go-containerregistry gets through all but the cuts: it does not resume, and
-// does not try again, a body that breaks off.
+// TestUnreliableGoContainerRegistry checks that go-containerregistry handles all
+// faults but one: it neither resumes nor retries a body that breaks off.
 func TestUnreliableGoContainerRegistry(t *testing.T) {
 	for _, cut := range []bool{false, true} {
 		t.Run(fmt.Sprintf("cut=%v", cut), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				client, image, faults := unreliable(t, cut)
+				client, image, faults := newUnreliable(t, cut)
 				ref, err := name.ParseReference("registry.test/app:v1", name.Insecure)
 				qt.Assert(t, qt.IsNil(err))
 				img, err := remote.Image(ref, remote.WithTransport(client.Transport))
@@ -163,12 +165,13 @@ func TestUnreliableGoContainerRegistry(t *testing.T) {
 	}
 }
 
-// oras-go too.
+// TestUnreliableORAS checks that oras-go handles the same faults, and fails if a
+// body breaks off.
 func TestUnreliableORAS(t *testing.T) {
 	for _, cut := range []bool{false, true} {
 		t.Run(fmt.Sprintf("cut=%v", cut), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				client, image, faults := unreliable(t, cut)
+				client, image, faults := newUnreliable(t, cut)
 				repo, err := orasremote.NewRepository("registry.test/app")
 				qt.Assert(t, qt.IsNil(err))
 				repo.PlainHTTP = true
@@ -191,6 +194,8 @@ func TestUnreliableORAS(t *testing.T) {
 	}
 }
 
+// checkCut checks that err is io.ErrUnexpectedEOF if cut is set, and nil
+// otherwise.
 func checkCut(t *testing.T, err error, cut bool) {
 	t.Helper()
 	if cut {
@@ -200,7 +205,7 @@ func checkCut(t *testing.T, err error, cut bool) {
 	qt.Assert(t, qt.IsNil(err))
 }
 
-// checkFired checks that all faults were met, the cuts only where there were any.
+// checkFired checks that each fault has occurred, and each cut if cut is set.
 func checkFired(t *testing.T, faults *registrytest.Faults, cut bool) {
 	t.Helper()
 	for _, rule := range faults.Unfired() {

@@ -32,7 +32,7 @@ func Example() {
 	server.Close()
 	store.Close()
 
-	// The next process has it all.
+	// The next process finds the content.
 	store, err = ocidir.Open(dir, nil)
 	if err != nil {
 		panic(err)

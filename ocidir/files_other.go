@@ -11,9 +11,9 @@ import (
 	"syscall"
 )
 
-// lockFile makes a file, which nobody else may have open. On Windows that holds
-// until it is closed or the process ends, since a file that is open can't be
-// removed there; elsewhere it can't be told, and there is no lock.
+// lockFile creates and opens a file that no other process has open. On Windows
+// an open file can't be removed, which makes it a lock until it is closed or the
+// process ends. Elsewhere there is no lock.
 func lockFile(name string) (*os.File, error) {
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrInUse
@@ -21,10 +21,10 @@ func lockFile(name string) (*os.File, error) {
 	return os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
 }
 
-// Without a count of a file's names nothing can tell when the last layout has
-// given one up.
+// Without link counts the store can't tell when the last layout with a file is
+// gone, so it has no pool.
 const canCountLinks = false
 
-func links(string) int { return 0 }
+func linkCount(string) int { return 0 }
 
 func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) }

@@ -10,7 +10,8 @@ import (
 	"syscall"
 )
 
-// lockFile makes and locks a file, until it is closed or the process ends.
+// lockFile opens and locks a file. The lock lasts until the file is closed or
+// the process ends.
 func lockFile(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
@@ -26,11 +27,11 @@ func lockFile(name string) (*os.File, error) {
 	return f, nil
 }
 
-// canCountLinks tells whether links can.
+// canCountLinks reports whether linkCount works.
 const canCountLinks = true
 
-// links returns how many names a file has, 0 if it can't tell.
-func links(name string) int {
+// linkCount returns the number of a file's names, 0 if it is unknown.
+func linkCount(name string) int {
 	info, err := os.Lstat(name)
 	if err != nil {
 		return 0

@@ -15,17 +15,17 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// RootName is the name under which FS serves a layout that is the file system's
-// root.
+// RootName is the name of the repository that FS serves from the root folder of
+// a file system.
 const RootName = "layout"
 
 // FS returns a store that serves the OCI image layouts in fsys, without copying
-// them: an embed.FS, a zip file's reader, [os.DirFS]. Each folder with an
-// index.json is a repository, named by its path; one in the root is [RootName].
+// them: an embed.FS, a zip.Reader, [os.DirFS]. Each folder with an index.json is
+// a repository, named by its path; one in the root is [RootName].
 //
-// The store is read-only: each change gets ErrUnsupported, with the status 405.
-// Give the registry [registry.ReadOnly] too, so that it tells clients which
-// methods there are.
+// The store is read-only: changes fail with ErrUnsupported, with the status 405.
+// Use [registry.ReadOnly] too, so that the registry rejects them earlier and
+// lists the methods of each endpoint in Allow.
 func FS(fsys fs.FS) registry.Store {
 	s := &fsStore{reader: reader{fsys: fsys}}
 	if _, err := fs.Stat(fsys, ocispec.ImageIndexFile); err == nil {
@@ -34,7 +34,7 @@ func FS(fsys fs.FS) registry.Store {
 	return s
 }
 
-// fsStore refuses what changes something.
+// fsStore is a reader that rejects changes.
 type fsStore struct{ reader }
 
 var errReadOnly = &registry.Error{
@@ -64,12 +64,12 @@ func (*fsStore) CancelUpload(context.Context, string, string) error {
 	return registry.ErrBlobUploadUnknown
 }
 
-func (*fsStore) PutManifest(context.Context, string, registry.Manifest, []string, func(string, digest.Digest) error) error {
+func (*fsStore) PutManifest(context.Context, string, registry.Manifest, []string, registry.AllowFunc) error {
 	return errReadOnly
 }
 
 func (*fsStore) DeleteManifest(context.Context, string, digest.Digest) error { return errReadOnly }
 
-func (*fsStore) DeleteTag(context.Context, string, string, func(string, digest.Digest) error) error {
+func (*fsStore) DeleteTag(context.Context, string, string, registry.AllowFunc) error {
 	return errReadOnly
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/berth-oci/registry/ocidir"
 )
 
-// FuzzIndex serves layouts with any index.json, and with any content that it
-// may name. What is served is what its digest says, whatever the index says.
+// FuzzIndex serves layouts with arbitrary index.json files and content. Whatever
+// the index says, served content must match its digest.
 func FuzzIndex(f *testing.F) {
 	const manifest = `{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2}]}`
 	d := digest.FromString(manifest).String()
@@ -24,6 +24,7 @@ func FuzzIndex(f *testing.F) {
 		`{"manifests":[{"digest":"sha256:x"},{"digest":"` + d + `","annotations":{"org.opencontainers.image.ref.name":"a:tag"}}]}`,
 		`{"manifests":[{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"` + d + `","size":1},{"digest":"` + d + `","annotations":{"org.opencontainers.image.ref.name":"tag"}}]}`,
 		`{"manifests":[{"digest":"` + d + `","annotations":{"io.github.berth-oci.referrers":"` + d + `"}},{"digest":"` + d + `","annotations":{"io.github.berth-oci.blob":"true"}}]}`,
+		`{"manifests":[{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"` + d + `","annotations":{"org.opencontainers.image.ref.name":"sha256-44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}}]}`,
 		`[]`,
 	} {
 		f.Add(index, manifest)
@@ -41,7 +42,7 @@ func FuzzIndex(f *testing.F) {
 				return
 			}
 			m, err := s.GetTag(ctx, "a", tag)
-			signed := strings.Contains(m.MediaType, "prettyjws") // its digest is of what was signed
+			signed := strings.Contains(m.MediaType, "prettyjws") // its digest is that of the payload
 			if err != nil || !signed && digest.FromBytes(m.Content) != m.Digest {
 				t.Fatalf("%s: %s, %v", tag, m.Digest, err)
 			}
@@ -54,8 +55,20 @@ func FuzzIndex(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
+		isBlob := false
 		if r, err := s.OpenBlob(ctx, "a", d); err == nil {
+			isBlob = true
 			r.Close()
+		}
+		for info, err := range s.Blobs(ctx, "a", "") {
+			if err != nil || info.Digest == d && !isBlob {
+				t.Fatalf("Blobs: %v, %v", info, err)
+			}
+		}
+		for info, err := range s.Manifests(ctx, "a", "") {
+			if err != nil {
+				t.Fatalf("Manifests: %v, %v", info, err)
+			}
 		}
 	})
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Garbage collection.
+
 package ocidir
 
 import (
@@ -10,17 +12,16 @@ import (
 	"path/filepath"
 )
 
-// GC removes what no repository has any more: bytes of which the process that
-// deleted them did not live to see the end, or of which the layout was removed
-// by other tools. It returns how many blobs that were, and their bytes. It may
-// run while the store is in use.
+// GC removes content that no repository has: the remains of interrupted deletes,
+// and of layouts that other tools removed. It returns the number of removed blobs
+// and their total size. It may run while the store is in use.
 func (s *Store) GC(ctx context.Context) (blobs int, size int64, err error) {
 	if !canCountLinks {
 		return 0, 0, nil
 	}
-	s.uploads.mu.Lock()
-	s.expire()
-	s.uploads.mu.Unlock()
+	s.sessions.mu.Lock()
+	s.expireUploads()
+	s.sessions.mu.Unlock()
 	err = filepath.WalkDir(s.path(poolDir), func(name string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
@@ -32,10 +33,10 @@ func (s *Store) GC(ctx context.Context) (blobs int, size int64, err error) {
 			return err
 		}
 		info, err := d.Info()
-		if err != nil || links(name) != 1 {
-			return nil // deleted since, or in use
+		if err != nil || linkCount(name) != 1 {
+			return nil // deleted meanwhile, or in use
 		}
-		// A push that takes it at this moment has a name of its own for it.
+		// A concurrent push that has linked to it keeps it under its own name.
 		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

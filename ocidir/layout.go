@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What an index.json says: read, and written.
+// Reading and writing of index.json.
 
 package ocidir
 
@@ -22,56 +22,64 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// layout is a repository's index.json. It is never changed: a change makes a
-// new one.
+// layout is the parsed index.json of a repository. It is immutable: a
+// transaction makes a new one.
 type layout struct {
 	name string
-	info fs.FileInfo // of the file that it was read from, or written to
+	info fs.FileInfo // of the file that it was read from or written to
 
-	// manifests has the manifests, their tags and referrers, without the
+	// manifests holds the manifests, tags and referrers, without the
 	// manifests' content, which is in files.
 	manifests *registry.MemStore
 
-	content map[digest.Digest]content            // that is not simply a blob
-	order   []digest.Digest                      // of the manifests in the file
-	lists   map[digest.Digest]ocispec.Descriptor // of referrers, that we wrote, by subject
+	content map[digest.Digest]content            // of files that are more than a blob
+	order   []digest.Digest                      // of the manifests in index.json
+	lists   map[digest.Digest]ocispec.Descriptor // of referrers, by subject
 
-	// Of the file that others wrote: its members, and its entries that have
-	// more than we would write. The maps are never changed.
+	// Parts of index.json that another tool wrote: its members, and the
+	// entries with more than the store would write. The maps are never
+	// changed.
 	index   map[string]json.RawMessage
 	entries map[entryKey]json.RawMessage
 }
 
-// entryKey tells the entries of an index.json apart.
+// entryKey identifies an entry of an index.json.
 type entryKey struct {
 	digest digest.Digest
 	tag    string
 }
 
-// content is what a file in a layout's blobs folder is there for.
+// content describes a file in a layout's blobs folder.
 type content struct {
 	use
 	size int64 // of a manifest
 }
 
-// use tells manifests from blobs. What has no use in the index is a blob.
+// use is a set of uses of content. A file that index.json does not name is a
+// blob; its use is 0.
 type use uint8
 
 const (
 	asManifest use = 1 << iota
-	asList         // of referrers, written by us
+	asList         // of referrers
 	asBlob         // too
 )
 
-// These annotations are in entries that we write.
+// has reports whether u and other have a use in common.
+func (u use) has(other use) bool { return u&other != 0 }
+
+// Annotations of entries that the store writes.
 const (
-	// annotationList has the subject of a list of referrers.
+	// annotationList is the subject of a list of referrers.
 	annotationList = "io.github.berth-oci.referrers"
-	// annotationBlob is there where a manifest was also pushed as a blob.
+	// annotationTag marks a tag that has the form of a list's tag, but is an
+	// ordinary tag.
+	annotationTag = "io.github.berth-oci.tag"
+	// annotationBlob marks a manifest that was pushed as a blob too.
 	annotationBlob = "io.github.berth-oci.blob"
 )
 
-// maxIndex bounds what is read of files, in bytes.
+// The maximum sizes of files to read, in bytes.
 const (
 	maxIndex    = 1 << 30
 	maxManifest = 64 << 20
@@ -81,7 +89,7 @@ func emptyLayout(name string) *layout {
 	return &layout{name: name, manifests: new(registry.MemStore), content: make(map[digest.Digest]content)}
 }
 
-// clone returns a copy to be changed.
+// clone returns a copy that can be changed.
 func (l *layout) clone() *layout {
 	c := *l
 	c.manifests = l.manifests.Clone()
@@ -91,12 +99,27 @@ func (l *layout) clone() *layout {
 	return &c
 }
 
-func (u use) is(other use) bool { return u&other != 0 }
-
-// isBlob reports whether a file of that name is a blob.
+// isBlob reports whether the file with the digest d, if it exists, is a blob.
 func (l *layout) isBlob(d digest.Digest) bool {
 	c := l.content[d]
-	return c.use == 0 || c.is(asBlob)
+	return c.use == 0 || c.has(asBlob)
+}
+
+// addUse adds a use to content.
+func (l *layout) addUse(d digest.Digest, u use) {
+	c := l.content[d]
+	c.use |= u
+	l.content[d] = c
+}
+
+// removeUse removes a use from content.
+func (l *layout) removeUse(d digest.Digest, u use) {
+	c := l.content[d]
+	if c.use &^= u; !c.has(asManifest | asList) { // at most a blob
+		delete(l.content, d)
+		return
+	}
+	l.content[d] = c
 }
 
 // readLayout reads the index.json in dir.
@@ -124,44 +147,73 @@ func readLayout(fsys fs.FS, dir, name string) (*layout, error) {
 		return nil, fmt.Errorf("%s: %w", path.Join(dir, ocispec.ImageIndexFile), err)
 	}
 	for _, raw := range index.Manifests {
-		var d ocispec.Descriptor
-		if err := json.Unmarshal(raw, &d); err != nil || d.Digest.Validate() != nil {
-			continue // nothing that could be asked for
-		}
-		if subject := digest.Digest(d.Annotations[annotationList]); subject != "" {
-			if subject.Validate() == nil {
-				l.setList(subject, d)
-			}
-			if d.Annotations[annotationBlob] != "" {
-				l.take(d.Digest, asBlob)
-			}
-			continue
-		}
-		if err := l.add(fsys, dir, d, d.Annotations[ocispec.AnnotationRefName]); err != nil {
+		if err := l.addEntry(fsys, dir, raw); err != nil {
 			return nil, err
-		}
-		if d.Annotations[annotationBlob] != "" {
-			l.take(d.Digest, asBlob)
-		}
-		if d.Annotations[annotationBlob] == "" && !bytes.Equal(raw, entry(d.MediaType, d.Digest, d.Size, d.Annotations)) {
-			if l.entries == nil {
-				l.entries = make(map[entryKey]json.RawMessage)
-			}
-			l.entries[entryKey{d.Digest, tagOf(d.Annotations[ocispec.AnnotationRefName])}] = raw
 		}
 	}
 	return l, nil
 }
 
-// add adds a manifest that the layout names, with those that it names itself.
-// What is missing or broken is left out: others may have put the layout there.
-func (l *layout) add(fsys fs.FS, dir string, d ocispec.Descriptor, ref string) error {
+// addEntry adds an entry of the index.json: a manifest, a tag or a list of
+// referrers.
+func (l *layout) addEntry(fsys fs.FS, dir string, raw json.RawMessage) error {
+	var d ocispec.Descriptor
+	if err := json.Unmarshal(raw, &d); err != nil || d.Digest.Validate() != nil {
+		return nil // no client can request it
+	}
+	tag := tagOf(d.Annotations[ocispec.AnnotationRefName])
+	subject := digest.Digest(d.Annotations[annotationList])
+	if subject == "" && d.Annotations[annotationTag] == "" {
+		var err error
+		if subject, err = l.subjectOfList(fsys, dir, d, tag); err != nil {
+			return err
+		}
+	}
+	switch {
+	case subject == "":
+		if err := l.addManifest(fsys, dir, d, tag); err != nil {
+			return err
+		}
+		l.keepEntry(d, tag, raw)
+	case subject.Validate() != nil:
+	case tag == "" && l.lists[subject].Digest != "": // another tool has replaced the store's list, and taken over its tag
+	default:
+		l.setList(subject, d)
+	}
+	if d.Annotations[annotationBlob] != "" {
+		l.addUse(d.Digest, asBlob)
+	}
+	return nil
+}
+
+// keepEntry keeps an entry that another tool wrote, unless the store would write
+// the same.
+func (l *layout) keepEntry(d ocispec.Descriptor, tag string, raw json.RawMessage) {
+	annotations := tagAnnotations(tag)
+	if d.Annotations[annotationBlob] != "" || bytes.Equal(raw, entry(d.MediaType, d.Digest, d.Size, annotations)) {
+		return
+	}
+	if mark := annotations[annotationTag]; mark != "" {
+		d = annotated(d, annotationTag, mark)
+		raw, _ = json.Marshal(d) // d was parsed from JSON: cannot fail
+	}
+	if l.entries == nil {
+		l.entries = make(map[entryKey]json.RawMessage)
+	}
+	l.entries[entryKey{d.Digest, tag}] = raw
+}
+
+// addManifest adds a manifest and the manifests that it names, and points tag at
+// it unless tag is empty. It ignores missing and broken manifests, since other
+// tools may have written the layout.
+func (l *layout) addManifest(fsys fs.FS, dir string, d ocispec.Descriptor, tag string) error {
+	ctx := context.Background()
 	var tags []string
-	if tag := tagOf(ref); tag != "" {
+	if tag != "" {
 		tags = []string{tag}
 	}
-	if l.content[d.Digest].is(asManifest) {
-		return l.manifests.PutManifest(context.Background(), l.name, registry.Manifest{Digest: d.Digest}, tags, nil)
+	if l.content[d.Digest].has(asManifest) {
+		return l.manifests.PutManifest(ctx, l.name, registry.Manifest{Digest: d.Digest}, tags, nil)
 	}
 	data, err := readContent(fsys, dir, d.Digest)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, registry.ErrTooLarge) {
@@ -171,10 +223,10 @@ func (l *layout) add(fsys fs.FS, dir string, d ocispec.Descriptor, ref string) e
 		return err
 	}
 	p := registry.ManifestPush{MediaType: d.MediaType, Content: data, Digest: d.Digest, Tags: tags, Sparse: true}
-	_, err = registry.PushManifest(context.Background(), withoutContent{l.manifests}, l.name, p)
+	_, err = registry.PushManifest(ctx, withoutContent{l.manifests}, l.name, p)
 	if errors.Is(err, registry.ErrManifestInvalid) && d.Digest == d.Digest.Algorithm().FromBytes(data) {
-		// What others take for a manifest can at least be fetched.
-		err = l.manifests.PutManifest(context.Background(), l.name, registry.Manifest{MediaType: d.MediaType, Digest: d.Digest}, tags, nil)
+		// Other tools take it for a manifest: serve it as opaque bytes.
+		err = l.manifests.PutManifest(ctx, l.name, registry.Manifest{MediaType: d.MediaType, Digest: d.Digest}, tags, nil)
 	}
 	if errors.Is(err, registry.ErrDigestInvalid) || errors.Is(err, registry.ErrManifestInvalid) {
 		return nil
@@ -182,21 +234,28 @@ func (l *layout) add(fsys fs.FS, dir string, d ocispec.Descriptor, ref string) e
 	if err != nil {
 		return err
 	}
-	l.content[d.Digest] = content{asManifest, int64(len(data))}
+	c := l.content[d.Digest]
+	c.use |= asManifest
+	c.size = int64(len(data))
+	l.content[d.Digest] = c
 	l.order = append(l.order, d.Digest)
-
-	var index struct {
-		Manifests []ocispec.Descriptor `json:"manifests"`
-	}
-	json.Unmarshal(data, &index) // what is none has no children
-	for _, child := range index.Manifests {
+	for _, child := range childManifests(data) {
 		if child.Digest.Validate() == nil && isManifestType(child.MediaType) {
-			if err := l.add(fsys, dir, child, ""); err != nil {
+			if err := l.addManifest(fsys, dir, child, ""); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// childManifests returns the entries of an index, or nil for any other document.
+func childManifests(data []byte) []ocispec.Descriptor {
+	var index struct {
+		Manifests []ocispec.Descriptor `json:"manifests"`
+	}
+	json.Unmarshal(data, &index)
+	return index.Manifests
 }
 
 func isManifestType(mediaType string) bool {
@@ -208,46 +267,12 @@ func isManifestType(mediaType string) bool {
 	return false
 }
 
-// withoutContent keeps what is known of manifests.
+// withoutContent is a MemStore that stores manifests without their content.
 type withoutContent struct{ *registry.MemStore }
 
-func (s withoutContent) PutManifest(ctx context.Context, repo string, m registry.Manifest, tags []string, allow func(string, digest.Digest) error) error {
+func (s withoutContent) PutManifest(ctx context.Context, repo string, m registry.Manifest, tags []string, allow registry.AllowFunc) error {
 	m.Content = nil
 	return s.MemStore.PutManifest(ctx, repo, m, tags, allow)
-}
-
-// setList notes a list of referrers that we wrote; d is empty where there is
-// none any more.
-func (l *layout) setList(subject digest.Digest, d ocispec.Descriptor) {
-	if old := l.lists[subject].Digest; old != "" {
-		l.drop(old, asList)
-	}
-	if d.Digest == "" {
-		delete(l.lists, subject)
-		return
-	}
-	if l.lists == nil {
-		l.lists = make(map[digest.Digest]ocispec.Descriptor)
-	}
-	l.lists[subject] = d
-	l.take(d.Digest, asList)
-}
-
-// take begins a use of content.
-func (l *layout) take(d digest.Digest, u use) {
-	c := l.content[d]
-	c.use |= u
-	l.content[d] = c
-}
-
-// drop ends a use of content.
-func (l *layout) drop(d digest.Digest, u use) {
-	c := l.content[d]
-	if c.use &^= u; c.use&(asManifest|asList) == 0 { // a blob as any other
-		delete(l.content, d)
-		return
-	}
-	l.content[d] = c
 }
 
 // encode returns the index.json.
@@ -256,7 +281,7 @@ func (l *layout) encode() ([]byte, error) {
 	tags := make(map[digest.Digest][]string)
 	for tag, err := range l.manifests.Tags(ctx, l.name, "") {
 		if errors.Is(err, registry.ErrNameUnknown) {
-			break // there are blobs alone
+			break // the repository has only blobs
 		}
 		m, err := l.manifests.GetTag(ctx, l.name, tag)
 		if err != nil {
@@ -270,18 +295,14 @@ func (l *layout) encode() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		refs := tags[d]
-		if refs == nil {
-			refs = []string{""}
+		if tags[d] == nil {
+			tags[d] = []string{""}
 		}
-		for _, ref := range refs {
-			annotations := make(map[string]string)
-			if ref != "" {
-				annotations[ocispec.AnnotationRefName] = ref
-			}
-			if l.content[d].is(asBlob) {
+		for _, tag := range tags[d] {
+			annotations := tagAnnotations(tag)
+			if l.content[d].has(asBlob) {
 				annotations[annotationBlob] = "true"
-			} else if raw, ok := l.entries[entryKey{d, ref}]; ok {
+			} else if raw, ok := l.entries[entryKey{d, tag}]; ok {
 				entries = append(entries, raw)
 				continue
 			}
@@ -289,16 +310,11 @@ func (l *layout) encode() ([]byte, error) {
 		}
 	}
 	for _, subject := range slices.Sorted(maps.Keys(l.lists)) {
-		d := l.lists[subject]
-		annotations := map[string]string{annotationList: subject.String()}
-		// Where a client pushed something under that tag, the tag is its own.
-		if _, err := l.manifests.GetTag(ctx, l.name, listTag(subject)); err != nil {
-			annotations[ocispec.AnnotationRefName] = listTag(subject)
+		raw, err := json.Marshal(l.listEntry(subject))
+		if err != nil {
+			return nil, err
 		}
-		if l.content[d.Digest].is(asBlob) {
-			annotations[annotationBlob] = "true"
-		}
-		entries = append(entries, entry(d.MediaType, d.Digest, d.Size, annotations))
+		entries = append(entries, raw)
 	}
 	index := maps.Clone(l.index)
 	if index == nil {
@@ -315,36 +331,32 @@ func (l *layout) encode() ([]byte, error) {
 	return json.Marshal(index)
 }
 
-// entry is an entry of an index.json.
+// entry returns an entry of an index.json.
 func entry(mediaType string, d digest.Digest, size int64, annotations map[string]string) json.RawMessage {
 	raw, _ := json.Marshal(ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: size, Annotations: annotations}) // strings and a number: cannot fail
 	return raw
 }
 
-// listTag is the tag of a subject's list of referrers, as section "Referrers
-// Tag Schema" has it.
-func listTag(subject digest.Digest) string {
-	algorithm, encoded := subject.Algorithm().String(), subject.Encoded()
-	return algorithm[:min(32, len(algorithm))] + "-" + encoded[:min(64, len(encoded))]
+// tagAnnotations returns the annotations of a manifest's entry with a tag, or
+// "" for none.
+func tagAnnotations(tag string) map[string]string {
+	annotations := make(map[string]string)
+	if tag != "" {
+		annotations[ocispec.AnnotationRefName] = tag
+	}
+	if isListTag(tag) {
+		annotations[annotationTag] = "true"
+	}
+	return annotations
 }
 
-// list returns the list of a subject's referrers, nil where there are none.
-func (l *layout) list(subject digest.Digest) ([]byte, error) {
-	index := struct {
-		SchemaVersion int               `json:"schemaVersion"`
-		MediaType     string            `json:"mediaType"`
-		Manifests     []json.RawMessage `json:"manifests"`
-	}{2, ocispec.MediaTypeImageIndex, nil}
-	for r, err := range l.manifests.Referrers(context.Background(), l.name, subject, "") {
-		if err != nil {
-			return nil, err
-		}
-		index.Manifests = append(index.Manifests, r.Descriptor)
+// annotated returns d with another annotation.
+func annotated(d ocispec.Descriptor, key, value string) ocispec.Descriptor {
+	if d.Annotations = maps.Clone(d.Annotations); d.Annotations == nil {
+		d.Annotations = make(map[string]string)
 	}
-	if index.Manifests == nil {
-		return nil, nil
-	}
-	return json.Marshal(index)
+	d.Annotations[key] = value
+	return d
 }
 
 // readContent reads a manifest's file.
@@ -357,6 +369,7 @@ func readContent(fsys fs.FS, dir string, d digest.Digest) ([]byte, error) {
 	return readAll(f, maxManifest)
 }
 
+// readAll reads r to its end. Errors: registry.ErrTooLarge.
 func readAll(r io.Reader, limit int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err == nil && int64(len(data)) > limit {

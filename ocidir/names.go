@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Names of repositories and tags, and where they are.
+// Names of repositories and tags, and the paths made of them.
 
 package ocidir
 
@@ -16,43 +16,45 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Of the distribution-spec, section "Pulling manifests".
+// The grammar of the distribution-spec, section "Pulling manifests".
 var (
 	component = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*$`)
 	validTag  = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 )
 
-// ownNames are the names that a layout has in its folder. A component of a
-// repository's name that is one of them has an underscore before it, with
-// which no component begins.
-var ownNames = []string{ocispec.ImageBlobsDir, ocispec.ImageIndexFile, ocispec.ImageLayoutFile}
+// layoutNames are the names of a layout's own files. If a component of a
+// repository's name is one of them, its folder's name starts with an underscore,
+// which no component does.
+var layoutNames = []string{ocispec.ImageBlobsDir, ocispec.ImageIndexFile, ocispec.ImageLayoutFile}
 
-// repoDir returns the folder of a repository, in slashes.
+// repoDir returns the slash-separated path of a repository's folder.
 func repoDir(name string) string {
 	parts := strings.Split(name, "/")
 	for i, part := range parts {
-		if slices.Contains(ownNames, part) {
+		if slices.Contains(layoutNames, part) {
 			parts[i] = "_" + part
 		}
 	}
 	return path.Join(parts...)
 }
 
-// componentOf returns the component of a name that a folder stands for.
+// componentOf returns the component of a repository's name that a folder stands
+// for.
 func componentOf(folder string) (name string, ok bool) {
-	if own, cut := strings.CutPrefix(folder, "_"); cut {
-		return own, slices.Contains(ownNames, own)
+	if escaped, ok := strings.CutPrefix(folder, "_"); ok {
+		return escaped, slices.Contains(layoutNames, escaped)
 	}
-	return folder, component.MatchString(folder) && !slices.Contains(ownNames, folder)
+	return folder, component.MatchString(folder) && !slices.Contains(layoutNames, folder)
 }
 
-// contentPath returns where a layout in dir has content with the digest d.
+// contentPath returns the path of the file with the digest d in the layout in
+// dir.
 func contentPath(dir string, d digest.Digest) string {
 	return path.Join(dir, ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
 }
 
-// tagOf returns the tag in a layout's org.opencontainers.image.ref.name, which
-// some tools write as a whole reference; "" where there is none.
+// tagOf returns the tag in an org.opencontainers.image.ref.name, which some tools
+// write as a full reference, or "" if there is none.
 func tagOf(name string) string {
 	if validTag.MatchString(name) {
 		return name
@@ -63,18 +65,18 @@ func tagOf(name string) string {
 	return ""
 }
 
-// walkRepos yields the repositories below dir, of which the names begin with
-// prefix, in byte order after a name. It reports whether to go on.
+// walkRepos yields the repositories below dir, whose names start with prefix, in
+// byte order after a name. It reports whether to go on.
 func walkRepos(fsys fs.FS, dir, prefix, after string, yield func(string, error) bool) bool {
 	entries, err := fs.ReadDir(fsys, dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return true // deleted since
+		return true // deleted meanwhile
 	}
 	if err != nil {
 		return yield("", err)
 	}
-	// A name's place and that of the names below it are two: a-b is between
-	// a and a/b.
+	// A name and the names below it have separate places in the order: a-b
+	// comes between a and a/b.
 	var keys []string
 	folders := make(map[string]string)
 	for _, e := range entries {

@@ -10,52 +10,63 @@
 //	defer store.Close()
 //	http.ListenAndServe(addr, registry.New(registry.WithStore(store)))
 //
-// # What is on disk
+// # Files
 //
-// Each repository is a layout of the image-spec, in a folder of its name, with
-// all that it needs: skopeo, crane and umoci read it as oci:DIR/NAME:TAG, and a
-// layout that they wrote is served as soon as it is in place.
+// Each repository is a complete image layout of the image-spec, in a folder of
+// the same name. skopeo, crane and umoci read it as oci:DIR/NAME:TAG, and a
+// layout that they write is served as soon as it is in place.
 //
 //	DIR/
 //	  library/alpine/          the repository library/alpine
 //	    oci-layout
 //	    index.json             its manifests with their tags (org.opencontainers.image.ref.name),
-//	                           and a list of referrers for each subject, as the referrers tag schema has it
+//	                           and a list of referrers for each subject, by the referrers tag schema
 //	    blobs/sha256/<hex>     blobs and manifests
-//	  library/_blobs/          library/blobs: what a layout itself calls so is told apart by the underscore
+//	  library/_blobs/          library/blobs: an underscore escapes the names of a layout's own files
 //	  .berth/
-//	    lock                   held by the process that has DIR open
-//	    blobs/sha256/<hex>     each blob that was pushed, once more
-//	    uploads/<name>.json    an upload session: whose it is, how far it is, and its hash's state
+//	    lock                   held by the process that has opened DIR
+//	    blobs/sha256/<hex>     another link to each blob and manifest that was pushed
+//	    uploads/<name>.json    an upload session: its ID, repository, size and hash state
 //	    uploads/<name>.data    its bytes
 //
-// The same blob in two repositories is one file with two names (hard links),
-// not a file in a common folder: so each layout is whole, can be copied, moved
-// and deleted with the tools of the system, and needs no book-keeping.
-// .berth/blobs is how a push finds that the bytes are there already; DIR must
-// therefore be one file system. Where it knows no hard links, bytes are copied.
+// A blob in two repositories is one file with two names (hard links), not a file
+// in a shared folder. So each layout is complete, ordinary tools can copy, move
+// and delete it, and no reference counts are needed. A push finds bytes that the
+// store already has through .berth/blobs, so DIR must be on one file system. If
+// the file system has no hard links, bytes are copied.
 //
-// # What survives
+// # Lists of referrers
 //
-// Before a push is acknowledged its bytes are synced, named, and their folder
-// synced; index.json is replaced as a whole, after what it names. After a crash
-// at any moment the directory opens as it is, and everything acknowledged is
-// there. Sessions survive the end of the process, but not that of the machine.
+// The store writes a list for each subject that has referrers, tagged as section
+// "Referrers Tag Schema" of the distribution-spec demands, for tools that read
+// the layout. It also reads such lists that other tools wrote: an index under
+// the tag of a digest is a list if it has entries and the subject of each is
+// that digest.
+// Clients see the referrers, but neither the tag nor the index. A tag of that
+// form that a client pushes is an ordinary tag; the annotation
+// io.github.berth-oci.tag marks it in index.json.
+//
+// # Durability
+//
+// Before a push is acknowledged, its bytes are synced and linked, and their
+// folder is synced; index.json is replaced atomically, after the files that it
+// names. After a crash at any moment the directory can be opened without repair,
+// and holds everything that was acknowledged. Upload sessions survive the end of
+// the process, but not a crash of the machine. The time of a blob or manifest is
+// the modification time of its file, which is not synced.
 //
 // # Caveats
 //
-//   - One process at a time: Open refuses a directory that is in use.
-//   - index.json is written anew with each push of a manifest or a tag, those
-//     that come at once together. With 10,000 manifests in one repository that
-//     is 2 MB each time.
-//   - The limits of a disk are the file system's: where it is full, clients are
-//     told 413.
+//   - One process at a time: Open fails if the directory is in use.
+//   - index.json is rewritten for each push of a manifest or a tag; concurrent
+//     pushes share one write. With 10,000 manifests in a repository it is 2 MB.
+//   - The store has no size limit of its own. If the disk is full, clients get
+//     413.
 package ocidir
 
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -71,19 +82,19 @@ type Store struct {
 	opts Options
 	lock *os.File
 
-	folders sync.Mutex // held while folders of repositories are made and removed
+	folders sync.Mutex // held while folders of repositories are created or removed
 
-	mu      sync.Mutex       // guards repos
-	repos   map[string]*repo // that are being changed
-	uploads uploads
+	mu       sync.Mutex       // guards repos
+	repos    map[string]*repo // with changes in progress
+	sessions sessions
 }
 
 var _ registry.Store = (*Store)(nil)
 
-// Options are the choices of Open.
+// Options are the options of Open.
 type Options struct {
-	// Uploads is the number of uploads in progress; unbounded by default. A
-	// further one gets ErrTooManyRequests.
+	// Uploads is the maximum number of uploads in progress; unlimited by
+	// default. A further one is rejected with ErrTooManyUploads.
 	Uploads int
 
 	// UploadIdle is how long an upload is kept while no request uses it: one
@@ -91,8 +102,8 @@ type Options struct {
 	UploadIdle time.Duration
 }
 
-// ErrInUse is returned by Open where another process, or another Store of this
-// one, has the directory open.
+// ErrInUse is returned by Open if another process, or another Store of this
+// process, has opened the directory.
 var ErrInUse = errors.New("ocidir: the directory is in use by another process")
 
 const (
@@ -101,8 +112,8 @@ const (
 	poolDir    = ownDir + "/blobs"
 )
 
-// Open opens the directory dir, which it makes if need be, for reading and
-// writing. nil options are the defaults.
+// Open opens the directory dir for reading and writing, and creates it if it
+// does not exist. If opts is nil, the defaults apply.
 //
 // Errors: ErrInUse, and those of the file system.
 func Open(dir string, opts *Options) (*Store, error) {
@@ -130,30 +141,19 @@ func Open(dir string, opts *Options) (*Store, error) {
 	return s, nil
 }
 
-// Close gives the directory free for other processes. The store must not be
-// used afterwards.
+// Close releases the directory for other processes. The store must not be used
+// afterwards.
 func (s *Store) Close() error { return s.lock.Close() }
 
-// path returns the file's path of one below the store's directory, in slashes.
+// path returns the path of a file, whose slash-separated name is relative to the
+// store's directory.
 func (s *Store) path(name string) string { return filepath.Join(s.dir, filepath.FromSlash(name)) }
 
-// failed tells a client what it may know of an error of the file system.
-func failed(err error) error {
+// storeError converts an error of the file system: clients learn that the disk is
+// full, and see any other failure as an internal error.
+func storeError(err error) error {
 	if isFull(err) {
 		return fmt.Errorf("%w: the registry's disk is full", registry.ErrTooLarge)
 	}
 	return err
-}
-
-// syncDir makes the names in a folder survive the machine's end.
-func syncDir(name string) error {
-	d, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, errors.ErrUnsupported) { // not so on Windows
-		return err
-	}
-	return nil
 }

@@ -50,7 +50,7 @@ func TestHTTP(t *testing.T) {
 
 var ctx = context.Background()
 
-// pushImage pushes an image, with an index of it and a signature.
+// pushImage pushes an image, an index with it, and its signature.
 func pushImage(t *testing.T, s registry.Store, repo, tag string, seed uint64) (image, index, signature registry.Manifest) {
 	t.Helper()
 	image, err := registrytest.PushRandomImage(ctx, s, repo, tag, seed, 2, 10_000)
@@ -70,7 +70,7 @@ func pushImage(t *testing.T, s registry.Store, repo, tag string, seed uint64) (i
 	return image, index, signature
 }
 
-// wantImage checks that a store has what pushImage pushed.
+// wantImage checks that a store has the content that pushImage pushed.
 func wantImage(t *testing.T, s registry.Store, repo, tag string, seed uint64) {
 	t.Helper()
 	image, index, signature := pushImage(t, new(registry.MemStore), repo, tag, seed)
@@ -115,8 +115,8 @@ func wantImage(t *testing.T, s registry.Store, repo, tag string, seed uint64) {
 func TestReopen(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
-	// The second of a list's entries, and a manifest that is a blob too.
 	image, _, signature := pushImage(t, s, "a/b", "tag", 1)
+	// A manifest with two tags that is a blob too.
 	other, err := registry.PushManifest(ctx, s, "a/b", registry.ManifestPush{Content: []byte("other"), Tags: []string{"x", "y"}})
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(registry.PushBlob(ctx, s, "a/b", other.Digest, strings.NewReader("other"))))
@@ -156,70 +156,21 @@ func TestReopen(t *testing.T) {
 	qt.Assert(t, qt.IsNil(u.Commit(ctx, digest.SHA512.FromString("half, whole"))))
 	qt.Assert(t, qt.IsNil(u.Close()))
 
-	// A list of referrers that is empty is gone.
+	// An empty list of referrers is deleted.
 	qt.Assert(t, qt.IsNil(s.DeleteManifest(ctx, "a/b", signature.Digest)))
 	qt.Assert(t, qt.IsNil(s.Close()))
 	s = open(t, dir)
 	for range s.Referrers(ctx, "a/b", image.Digest, "") {
-		t.Error("there is a referrer")
+		t.Error("the referrer is still listed")
 	}
 	data, err := os.ReadFile(filepath.Join(dir, "a/b/index.json"))
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.IsFalse(bytes.Contains(data, []byte("sha256-"))))
 }
 
-// TestReferrersTag checks that tools which read the layout find referrers by
-// the referrers tag schema.
-func TestReferrersTag(t *testing.T) {
-	dir := t.TempDir()
-	s := open(t, dir)
-	image, _, signature := pushImage(t, s, "a", "tag", 1)
-	var index ocispec.Index
-	find := func(tag string) (found []ocispec.Descriptor) {
-		data, err := os.ReadFile(filepath.Join(dir, "a/index.json"))
-		qt.Assert(t, qt.IsNil(err))
-		index = ocispec.Index{}
-		qt.Assert(t, qt.IsNil(json.Unmarshal(data, &index)))
-		for _, d := range index.Manifests {
-			if d.Annotations[ocispec.AnnotationRefName] == tag {
-				found = append(found, d)
-			}
-		}
-		return found
-	}
-	tag := "sha256-" + image.Digest.Encoded()
-	lists := find(tag)
-	qt.Assert(t, qt.HasLen(lists, 1))
-	data, err := os.ReadFile(filepath.Join(dir, "a/blobs/sha256", lists[0].Digest.Encoded()))
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(digest.FromBytes(data), lists[0].Digest))
-	var list ocispec.Index
-	qt.Assert(t, qt.IsNil(json.Unmarshal(data, &list)))
-	qt.Assert(t, qt.HasLen(list.Manifests, 1))
-	qt.Check(t, qt.Equals(list.Manifests[0].Digest, signature.Digest))
-
-	// To clients it is neither a tag, nor a manifest, nor a blob.
-	for tag, err := range s.Tags(ctx, "a", "") {
-		qt.Check(t, qt.IsNil(err))
-		qt.Check(t, qt.IsFalse(strings.HasPrefix(tag, "sha256-")))
-	}
-	_, err = s.GetManifest(ctx, "a", lists[0].Digest)
-	qt.Check(t, qt.ErrorIs(err, error(registry.ErrManifestUnknown)))
-	_, err = s.OpenBlob(ctx, "a", lists[0].Digest)
-	qt.Check(t, qt.ErrorIs(err, error(registry.ErrBlobUnknown)))
-
-	// One that a client pushes is the client's, even if it is the same.
-	_, err = registry.PushManifest(ctx, s, "a", registry.ManifestPush{MediaType: ocispec.MediaTypeImageIndex, Content: data, Tags: []string{tag}})
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.HasLen(find(tag), 1))
-	qt.Assert(t, qt.IsNil(s.DeleteManifest(ctx, "a", signature.Digest)))
-	m, err := s.GetTag(ctx, "a", tag)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(string(m.Content), string(data)))
-}
-
-// TestLayoutOfOthers puts layouts in place while the store is open.
-func TestLayoutOfOthers(t *testing.T) {
+// TestForeignLayout adds a layout that another tool wrote while the store is
+// open.
+func TestForeignLayout(t *testing.T) {
 	from := t.TempDir()
 	pushImage(t, open(t, from), "image", "tag", 1)
 	dir := t.TempDir()
@@ -229,14 +180,14 @@ func TestLayoutOfOthers(t *testing.T) {
 
 	place := filepath.Join(dir, "dropped", "here")
 	qt.Assert(t, qt.IsNil(os.CopyFS(place, os.DirFS(filepath.Join(from, "image")))))
-	// As others write it: without the children of an index, and with names and
-	// members of their own.
+	// Other tools omit the children of an index, and write names and members of
+	// their own.
 	index := filepath.Join(place, "index.json")
 	var doc map[string]any
 	data, err := os.ReadFile(index)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(json.Unmarshal(data, &doc)))
-	doc["annotations"] = map[string]string{"of": "others"}
+	doc["annotations"] = map[string]string{"written": "elsewhere"}
 	doc["manifests"] = slices.DeleteFunc(doc["manifests"].([]any), func(m any) bool {
 		annotations, _ := m.(map[string]any)["annotations"].(map[string]any)
 		switch annotations[ocispec.AnnotationRefName] {
@@ -254,13 +205,15 @@ func TestLayoutOfOthers(t *testing.T) {
 	qt.Assert(t, qt.IsNil(os.WriteFile(index, data, 0o666)))
 
 	wantImage(t, s, "dropped/here", "tag", 1)
-	// Their members stay when something is pushed.
+	pushImage(t, s, "dropped/here", "tag-again", 1)
+	wantImage(t, s, "dropped/here", "tag-again", 1)
+	// A push keeps those members.
 	pushImage(t, s, "dropped/here", "second", 2)
 	wantImage(t, s, "dropped/here", "tag", 1)
 	wantImage(t, s, "dropped/here", "second", 2)
 	data, err = os.ReadFile(index)
 	qt.Assert(t, qt.IsNil(err))
-	for _, want := range []string{`"of":"others"`, `"io.containerd.image.name"`, `"docker.io/library/image:tag"`} {
+	for _, want := range []string{`"written":"elsewhere"`, `"io.containerd.image.name"`, `"docker.io/library/image:tag"`} {
 		qt.Check(t, qt.StringContains(string(data), want))
 	}
 	names := collect(t, s)
@@ -332,7 +285,7 @@ func TestFS(t *testing.T) {
 	}
 }
 
-// TestNames has repositories with the names of what is in a layout.
+// TestNames creates repositories named like the files of a layout.
 func TestNames(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
@@ -344,7 +297,7 @@ func TestNames(t *testing.T) {
 	for i, name := range names {
 		wantImage(t, s, name, "tag", uint64(i))
 	}
-	// What is in place of a folder is no repository, and no failure.
+	// A file in place of a folder is neither a repository nor an error.
 	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "file"), nil, 0o666)))
 	for _, name := range []string{"file", "file/a", "lib"} {
 		_, err := s.GetTag(ctx, name, "tag")
@@ -360,7 +313,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestSharing checks that bytes are there once, and go with the last name.
+// TestSharing checks that repositories share bytes, which are deleted with their
+// last name.
 func TestSharing(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
@@ -377,7 +331,7 @@ func TestSharing(t *testing.T) {
 	qt.Check(t, qt.IsTrue(os.SameFile(stat("a"), stat("b"))))
 	qt.Check(t, qt.IsTrue(os.SameFile(stat("a"), stat("c"))))
 
-	// One that other tools remove, and GC.
+	// If other tools remove the layouts, GC deletes the bytes.
 	qt.Assert(t, qt.IsNil(os.RemoveAll(filepath.Join(dir, "a"))))
 	qt.Assert(t, qt.IsNil(os.RemoveAll(filepath.Join(dir, "b"))))
 	blobs, _, err := s.GC(ctx)
@@ -389,7 +343,7 @@ func TestSharing(t *testing.T) {
 	qt.Check(t, qt.Equals(blobs, 1))
 	qt.Check(t, qt.Equals(size, 100_000))
 
-	// And without its help.
+	// A delete through the store needs no GC.
 	qt.Assert(t, qt.IsNil(registry.PushBlob(ctx, s, "a", d, strings.NewReader(data))))
 	qt.Assert(t, qt.IsNil(s.DeleteBlob(ctx, "a", d)))
 	var left []string
@@ -404,8 +358,8 @@ func TestSharing(t *testing.T) {
 	qt.Check(t, qt.HasLen(collect(t, s), 0))
 }
 
-// TestCrashWhilePublishing opens a directory in which a session is still there
-// though its file is a blob already: it must not be written to.
+// TestCrashWhilePublishing opens a directory in which a session's file is already
+// a blob: the session must not write to it.
 func TestCrashWhilePublishing(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
@@ -414,24 +368,24 @@ func TestCrashWhilePublishing(t *testing.T) {
 	_, err = u.ReadFrom(strings.NewReader("data"))
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(u.Close()))
-	books, err := filepath.Glob(filepath.Join(dir, ".berth/uploads/*.json"))
+	states, err := filepath.Glob(filepath.Join(dir, ".berth/uploads/*.json"))
 	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.HasLen(books, 1))
-	book, err := os.ReadFile(books[0])
+	qt.Assert(t, qt.HasLen(states, 1))
+	state, err := os.ReadFile(states[0])
 	qt.Assert(t, qt.IsNil(err))
 
 	u, err = s.ResumeUpload(ctx, "a", u.ID())
 	qt.Assert(t, qt.IsNil(err))
 	d := digest.FromString("data")
 	qt.Assert(t, qt.IsNil(u.Commit(ctx, d)))
-	_, err = os.Stat(books[0])
+	_, err = os.Stat(states[0])
 	qt.Check(t, qt.ErrorIs(err, fs.ErrNotExist))
 	qt.Assert(t, qt.IsNil(u.Close()))
 	qt.Assert(t, qt.IsNil(s.Close()))
 
 	blob := filepath.Join(dir, "a/blobs/sha256", d.Encoded())
-	qt.Assert(t, qt.IsNil(os.Link(blob, strings.TrimSuffix(books[0], ".json")+".data")))
-	qt.Assert(t, qt.IsNil(os.WriteFile(books[0], book, 0o666)))
+	qt.Assert(t, qt.IsNil(os.Link(blob, strings.TrimSuffix(states[0], ".json")+".data")))
+	qt.Assert(t, qt.IsNil(os.WriteFile(states[0], state, 0o666)))
 	s = open(t, dir)
 	_, err = s.ResumeUpload(ctx, "a", u.ID())
 	qt.Check(t, qt.ErrorIs(err, error(registry.ErrBlobUploadUnknown)))
@@ -443,8 +397,8 @@ func TestCrashWhilePublishing(t *testing.T) {
 	qt.Check(t, qt.Equals(string(data), "data"))
 }
 
-// TestIDUsedAgain begins a session under an ID while what it named before is
-// about to be published.
+// TestIDUsedAgain opens a session with the ID of another session that is
+// committed but not closed.
 func TestIDUsedAgain(t *testing.T) {
 	s := open(t, t.TempDir())
 	opts := registry.UploadOptions{ID: "id"}
@@ -453,7 +407,7 @@ func TestIDUsedAgain(t *testing.T) {
 	_, err = first.ReadFrom(strings.NewReader("first"))
 	qt.Assert(t, qt.IsNil(err))
 	d := digest.FromString("first")
-	qt.Assert(t, qt.IsNil(first.Commit(ctx, d))) // and not closed yet
+	qt.Assert(t, qt.IsNil(first.Commit(ctx, d)))
 	second, err := s.CreateUpload(ctx, "a", opts)
 	qt.Assert(t, qt.IsNil(err))
 	_, err = second.ReadFrom(strings.NewReader("second"))
@@ -467,4 +421,13 @@ func TestIDUsedAgain(t *testing.T) {
 	data, err := io.ReadAll(r)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(string(data), "first"))
+}
+
+func TestUploadLimit(t *testing.T) {
+	storetest.RunUploadLimit(t, func(t *testing.T, uploads int) registry.Store {
+		s, err := ocidir.Open(t.TempDir(), &ocidir.Options{Uploads: uploads})
+		qt.Assert(t, qt.IsNil(err))
+		t.Cleanup(func() { s.Close() })
+		return s
+	})
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Upload sessions: a file each.
+// Upload sessions. Each has a data file and a state file.
 
 package ocidir
 
@@ -10,10 +10,8 @@ import (
 	"crypto/rand"
 	"encoding"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,47 +23,36 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// uploads is the book of sessions.
-type uploads struct {
-	mu   sync.Mutex         // guards what follows, and what sessions say that it does
-	byID map[string]*upload // but those that are being published
-	idle list.List          // of the *upload that no one leases, the longest idle first
+// sessions are the upload sessions of a store.
+type sessions struct {
+	mu   sync.Mutex         // guards the fields below, and those of upload that say so
+	byID map[string]*upload // without those that are being published
+	idle list.List          // of the *upload without a lease, the longest idle first
 }
 
 // upload is an upload session.
 type upload struct {
-	session
-	data, book string // its files' paths
+	uploadState
+	dataFile, stateFile string // their paths
 
-	// Guarded by the book's mu.
-	gone    bool // cancelled, expired or published
-	leased  bool
-	element *list.Element // in idle, unless leased
-	since   time.Time     // idle
-	known   int64         // the size, as of the last look
+	// Guarded by sessions.mu.
+	ended     bool // cancelled, expired or published
+	leased    bool
+	element   *list.Element // in idle, unless leased
+	idleSince time.Time
+	lastSize  int64 // the size that others see
 
-	hash hash.Hash // whoever has the lease has it
+	hash hash.Hash // belongs to the holder of the lease
 }
 
-// session is what is written of an upload, to be found by the next process.
-type session struct {
+// uploadState is the content of a state file, from which the next process
+// recovers the session.
+type uploadState struct {
 	ID        string           `json:"id"`
 	Repo      string           `json:"repository"`
 	Algorithm digest.Algorithm `json:"algorithm"`
 	Size      int64            `json:"size"`
-	Hash      []byte           `json:"hash"` // its state
-}
-
-// lease is a registry.Upload.
-type lease struct {
-	*upload
-	s      *Store
-	file   *os.File // nil until it is needed
-	closed bool
-	size   int64 // when it was closed
-
-	startSize int64
-	startHash []byte
+	Hash      []byte           `json:"hash"` // its internal state
 }
 
 func (s *Store) CreateUpload(_ context.Context, repo string, opts registry.UploadOptions) (registry.Upload, error) {
@@ -78,49 +65,34 @@ func (s *Store) CreateUpload(_ context.Context, repo string, opts registry.Uploa
 	if opts.ID == "" {
 		opts.ID = rand.Text()
 	}
-	b := &s.uploads
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	s.expire()
-	if _, ok := b.byID[opts.ID]; ok {
+	all := &s.sessions
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	s.expireUploads()
+	if _, ok := all.byID[opts.ID]; ok {
 		return nil, fmt.Errorf("%w: session ID in use", registry.ErrBlobUploadInvalid)
 	}
-	if limit := s.opts.Uploads; limit > 0 && len(b.byID) >= limit {
-		return nil, fmt.Errorf("%w: too many uploads in progress", registry.ErrTooManyRequests)
+	if limit := s.opts.Uploads; limit > 0 && len(all.byID) >= limit {
+		return nil, registry.ErrTooManyUploads
 	}
-	u := s.newUpload(session{ID: opts.ID, Repo: repo, Algorithm: opts.Algorithm}, rand.Text())
+	u := s.newUpload(uploadState{ID: opts.ID, Repo: repo, Algorithm: opts.Algorithm}, rand.Text())
 	u.leased = true
-	b.add(u)
-	return s.lease(u)
+	all.add(u)
+	return s.newLease(u)
 }
 
-// newUpload makes an upload whose files have a name of their own: an ID may be
-// as long as a file's name, differ from another in case alone, or come again
-// while what it named is being published.
-func (s *Store) newUpload(session session, base string) *upload {
+// newUpload returns an upload whose files are named base, not by its ID: an ID
+// may be too long for the name of a file, differ from another ID only in case, or
+// be reused while the session is being published.
+func (s *Store) newUpload(state uploadState, base string) *upload {
 	base = filepath.Join(s.path(uploadsDir), base)
-	return &upload{session: session, data: base + ".data", book: base + ".json", known: session.Size, hash: session.Algorithm.Hash()}
-}
-
-func (b *uploads) add(u *upload) {
-	if b.byID == nil {
-		b.byID = make(map[string]*upload)
-	}
-	b.byID[u.ID] = u
-}
-
-func (s *Store) lease(u *upload) (*lease, error) {
-	state, err := u.hash.(encoding.BinaryMarshaler).MarshalBinary()
-	if err != nil {
-		return nil, err
-	}
-	return &lease{upload: u, s: s, startSize: u.session.Size, startHash: state}, nil
+	return &upload{uploadState: state, dataFile: base + ".data", stateFile: base + ".json", lastSize: state.Size, hash: state.Algorithm.Hash()}
 }
 
 func (s *Store) ResumeUpload(_ context.Context, repo, id string) (registry.Upload, error) {
-	b := &s.uploads
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	all := &s.sessions
+	all.mu.Lock()
+	defer all.mu.Unlock()
 	u, err := s.upload(repo, id)
 	if err != nil {
 		return nil, err
@@ -129,297 +101,110 @@ func (s *Store) ResumeUpload(_ context.Context, repo, id string) (registry.Uploa
 		return nil, registry.ErrUploadBusy
 	}
 	u.leased = true
-	b.idle.Remove(u.element)
-	return s.lease(u)
+	all.idle.Remove(u.element)
+	return s.newLease(u)
 }
 
 func (s *Store) UploadSize(_ context.Context, repo, id string) (int64, error) {
-	b := &s.uploads
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	all := &s.sessions
+	all.mu.Lock()
+	defer all.mu.Unlock()
 	u, err := s.upload(repo, id)
 	if err != nil {
 		return 0, err
 	}
-	if !u.leased { // a client that asks will go on
-		u.since = time.Now()
-		b.idle.MoveToBack(u.element)
+	if !u.leased { // the client is about to continue
+		u.idleSince = time.Now()
+		all.idle.MoveToBack(u.element)
 	}
-	return u.known, nil
+	return u.lastSize, nil
 }
 
 func (s *Store) CancelUpload(_ context.Context, repo, id string) error {
-	b := &s.uploads
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	all := &s.sessions
+	all.mu.Lock()
+	defer all.mu.Unlock()
 	u, err := s.upload(repo, id)
 	if err != nil {
 		return err
 	}
-	b.end(u)
+	all.end(u)
 	return nil
 }
 
-// upload finds a session. It must be called with the book's mu held.
+// upload returns a session. It must be called with sessions.mu held.
 func (s *Store) upload(repo, id string) (*upload, error) {
-	s.expire()
-	u, ok := s.uploads.byID[id]
+	s.expireUploads()
+	u, ok := s.sessions.byID[id]
 	if !ok || u.Repo != repo {
 		return nil, registry.ErrBlobUploadUnknown
 	}
 	return u, nil
 }
 
-// expire ends the sessions that were idle for too long. It must be called with
-// the book's mu held.
-func (s *Store) expire() {
-	b := &s.uploads
-	for e := b.idle.Front(); e != nil; e = b.idle.Front() {
+// expireUploads ends the sessions that have been idle for too long. It must be
+// called with sessions.mu held.
+func (s *Store) expireUploads() {
+	all := &s.sessions
+	for e := all.idle.Front(); e != nil; e = all.idle.Front() {
 		u := e.Value.(*upload)
-		if time.Since(u.since) < s.opts.UploadIdle {
+		if time.Since(u.idleSince) < s.opts.UploadIdle {
 			return
 		}
-		b.end(u)
+		all.end(u)
 	}
 }
 
-// end takes a session out of the book. Its files go now, or when its lease
-// ends. It must be called with mu held.
-func (b *uploads) end(u *upload) {
-	u.gone = true
-	delete(b.byID, u.ID)
+// add adds a session. It must be called with mu held.
+func (all *sessions) add(u *upload) {
+	if all.byID == nil {
+		all.byID = make(map[string]*upload)
+	}
+	all.byID[u.ID] = u
+}
+
+// addIdle adds a session without a lease to the idle ones. It must be called
+// with mu held.
+func (all *sessions) addIdle(u *upload, since time.Time) {
+	u.leased, u.lastSize, u.idleSince = false, u.uploadState.Size, since
+	u.element = all.idle.PushBack(u)
+}
+
+// end removes a session. Its files are removed now, or when its lease ends. It
+// must be called with mu held.
+func (all *sessions) end(u *upload) {
+	u.ended = true
+	delete(all.byID, u.ID)
 	if !u.leased {
-		b.idle.Remove(u.element)
+		all.idle.Remove(u.element)
 		u.removeFiles()
 	}
 }
 
-// rest puts a session that no one leases into the book of idle ones. It must be
-// called with mu held.
-func (b *uploads) rest(u *upload, since time.Time) {
-	u.leased, u.known, u.since = false, u.session.Size, since
-	u.element = b.idle.PushBack(u)
-}
-
 func (u *upload) removeFiles() {
-	os.Remove(u.book) // first: data without it is nobody's
-	os.Remove(u.data)
+	os.Remove(u.stateFile) // first: recoverUploads removes data without a state
+	os.Remove(u.dataFile)
 }
 
-func (l *lease) ID() string { return l.upload.ID }
-
-func (l *lease) Size() int64 {
-	if l.closed {
-		return l.size
+// writeState writes the state file. It does not sync it: after a crash of the
+// machine, clients start over.
+func (u *upload) writeState() (err error) {
+	if u.uploadState.Hash, err = u.hash.(encoding.BinaryMarshaler).MarshalBinary(); err != nil {
+		return err
 	}
-	return l.session.Size
-}
-
-// ended reports whether there is nothing left to do for this lease.
-func (l *lease) ended() bool {
-	if l.closed {
-		return true
-	}
-	l.s.uploads.mu.Lock()
-	defer l.s.uploads.mu.Unlock()
-	return l.gone
-}
-
-// open opens the session's file, with the bytes that it has.
-func (l *lease) open() error {
-	if l.file != nil {
-		return nil
-	}
-	f, err := os.OpenFile(l.data, os.O_RDWR|os.O_CREATE, 0o666)
+	data, err := json.Marshal(u.uploadState)
 	if err != nil {
 		return err
 	}
-	l.file = f
-	return nil
-}
-
-var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
-
-func (l *lease) ReadFrom(r io.Reader) (total int64, err error) {
-	if l.ended() {
-		return 0, registry.ErrBlobUploadUnknown
-	}
-	if err := l.open(); err != nil {
-		return 0, failed(err)
-	}
-	buffer := buffers.Get().(*[256 << 10]byte)
-	defer buffers.Put(buffer)
-	for {
-		n, err := readSome(r, buffer[:])
-		if n > 0 && l.ended() {
-			return total, registry.ErrBlobUploadUnknown
-		}
-		// What can't be written is not counted: the next writes there again.
-		if _, err := l.file.WriteAt(buffer[:n], l.session.Size); err != nil {
-			return total, failed(err)
-		}
-		l.hash.Write(buffer[:n])
-		l.session.Size += int64(n)
-		total += int64(n)
-		l.note()
-		switch {
-		case err == io.EOF:
-			return total, nil
-		case err != nil:
-			return total, err
-		}
-	}
-}
-
-// note tells others how far the session is.
-func (l *lease) note() {
-	l.s.uploads.mu.Lock()
-	l.known = l.session.Size
-	l.s.uploads.mu.Unlock()
-}
-
-// readSome fills p as far as one who waits for it may wish: with all that there
-// is, or a large piece.
-func readSome(r io.Reader, p []byte) (n int, err error) {
-	for empty := 0; n < len(p)/2 && err == nil; {
-		var more int
-		more, err = r.Read(p[n:])
-		if n += more; more > 0 {
-			empty = 0
-		} else if empty++; empty == 100 && err == nil {
-			err = io.ErrNoProgress
-		}
-	}
-	return n, err
-}
-
-func (l *lease) Commit(_ context.Context, d digest.Digest) error {
-	if l.ended() {
-		return registry.ErrBlobUploadUnknown
-	}
-	if err := l.verify(d); err != nil {
-		return err
-	}
-	if err := l.sync(); err != nil {
-		return failed(err)
-	}
-	// From here on nobody can cancel it.
-	b := &l.s.uploads
-	b.mu.Lock()
-	if l.gone {
-		b.mu.Unlock()
-		return registry.ErrBlobUploadUnknown
-	}
-	delete(b.byID, l.upload.ID)
-	l.gone = true
-	b.mu.Unlock()
-
-	// The bytes are the blob's from here on, so no later process may find a
-	// session that has them.
-	os.Remove(l.book)
-	err := l.s.linkBlob(l.Repo, d, l.data)
-	if err != nil {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if _, taken := b.byID[l.upload.ID]; !taken {
-			l.gone = false
-			b.add(l.upload)
-		}
-	}
-	return err
-}
-
-// verify compares the digest of the session's bytes with d.
-func (l *lease) verify(d digest.Digest) error {
-	h := l.hash
-	if a := d.Algorithm(); a != l.Algorithm {
-		if !a.Available() {
-			return fmt.Errorf("%w: unsupported digest algorithm", registry.ErrDigestInvalid)
-		}
-		// The client chose another algorithm than it had announced, if any.
-		if err := l.open(); err != nil {
-			return failed(err)
-		}
-		h = a.Hash()
-		if _, err := io.Copy(h, io.NewSectionReader(l.file, 0, l.session.Size)); err != nil {
-			return err
-		}
-	}
-	if digest.NewDigest(d.Algorithm(), h) != d {
-		return registry.ErrDigestInvalid
-	}
-	return nil
-}
-
-// sync makes the session's bytes, and no others, be its file's.
-func (l *lease) sync() error {
-	if err := l.open(); err != nil {
-		return err
-	}
-	if err := l.file.Truncate(l.session.Size); err != nil {
-		return err
-	}
-	return l.file.Sync()
-}
-
-func (l *lease) Rollback() error {
-	if l.ended() || l.session.Size == l.startSize {
-		return nil // what was published is not to be touched
-	}
-	if err := l.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(l.startHash); err != nil {
-		return err
-	}
-	l.session.Size = l.startSize
-	l.note()
-	return l.file.Truncate(l.startSize)
-}
-
-func (l *lease) Close() error {
-	if l.closed {
-		return nil
-	}
-	l.closed, l.size = true, l.session.Size
-	var err error
-	if l.file != nil {
-		err = l.file.Close()
-	}
-	b := &l.s.uploads
-	b.mu.Lock()
-	gone := l.gone
-	b.mu.Unlock()
-	if !gone {
-		err = errors.Join(err, l.write())
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if l.gone {
-		l.leased = false
-		l.removeFiles()
-		return nil
-	}
-	b.rest(l.upload, time.Now())
-	return failed(err)
-}
-
-// write writes down what the next process has to know. It is not synced: a
-// client whose registry's machine went down begins anew.
-func (u *upload) write() (err error) {
-	if u.session.Hash, err = u.hash.(encoding.BinaryMarshaler).MarshalBinary(); err != nil {
-		return err
-	}
-	data, err := json.Marshal(u.session)
-	if err != nil {
-		return err
-	}
-	tmp := u.book + ".tmp"
+	tmp := u.stateFile + ".tmp"
 	if err := os.WriteFile(tmp, data, 0o666); err != nil {
 		return err
 	}
-	return os.Rename(tmp, u.book)
+	return os.Rename(tmp, u.stateFile)
 }
 
-// recoverUploads takes up the sessions of the process before, each with what
-// was acknowledged, and removes what has come to nothing.
+// recoverUploads recovers the sessions of the previous process, each with its
+// acknowledged bytes, and removes all other files of uploads.
 func (s *Store) recoverUploads() error {
 	dir := s.path(uploadsDir)
 	entries, err := os.ReadDir(dir)
@@ -428,35 +213,23 @@ func (s *Store) recoverUploads() error {
 	}
 	kept := make(map[string]bool)
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".json") {
+		base, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok {
 			continue
 		}
-		name := filepath.Join(dir, e.Name())
 		info, err := e.Info()
 		if err != nil {
 			continue
 		}
-		data, err := os.ReadFile(name)
+		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
 		if err != nil {
 			return err
 		}
-		var found session
-		if json.Unmarshal(data, &found) != nil || !found.Algorithm.Available() {
-			continue
+		if u := s.recoverUpload(base, data); u != nil {
+			s.sessions.add(u)
+			s.sessions.addIdle(u, info.ModTime())
+			kept[u.stateFile], kept[u.dataFile] = true, true
 		}
-		u := s.newUpload(found, strings.TrimSuffix(e.Name(), ".json"))
-		if u.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(found.Hash) != nil {
-			continue
-		}
-		if links(u.data) > 1 {
-			continue // it was published, and the machine went down
-		}
-		if size, err := os.Stat(u.data); found.Size > 0 && (err != nil || size.Size() < found.Size) {
-			continue // the machine went down
-		}
-		s.uploads.add(u)
-		s.uploads.rest(u, info.ModTime())
-		kept[u.book], kept[u.data] = true, true
 	}
 	for _, e := range entries {
 		if name := filepath.Join(dir, e.Name()); !kept[name] {
@@ -466,4 +239,24 @@ func (s *Store) recoverUploads() error {
 		}
 	}
 	return nil
+}
+
+// recoverUpload returns the session of a state file, nil if it can't be
+// continued.
+func (s *Store) recoverUpload(base string, data []byte) *upload {
+	var state uploadState
+	if json.Unmarshal(data, &state) != nil || !state.Algorithm.Available() {
+		return nil
+	}
+	u := s.newUpload(state, base)
+	if u.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(state.Hash) != nil {
+		return nil
+	}
+	if linkCount(u.dataFile) > 1 {
+		return nil // the machine crashed while it was being published
+	}
+	if info, err := os.Stat(u.dataFile); state.Size > 0 && (err != nil || info.Size() < state.Size) {
+		return nil // the machine crashed before the bytes were on disk
+	}
+	return u
 }

@@ -20,49 +20,50 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// Content describes what a repository is to have, by names of the test's own
-// choosing: digests and sizes are filled in where a name stands for what has
-// them.
+// Content describes the content of a repository. The test chooses a name for
+// each blob and manifest; PushContent replaces references to a name with the
+// descriptor, digest and size included.
 type Content struct {
-	// Blobs are blobs by name.
+	// Blobs maps names to the content of blobs.
 	Blobs map[string]string
-	// Manifests are images, indexes and artifacts by name.
+	// Manifests maps names to images, indexes and artifacts.
 	Manifests map[string]Manifest
-	// Tags are the names of manifests by tag.
+	// Tags maps tags to the names of manifests.
 	Tags map[string]string
 }
 
-// Manifest describes a manifest: an index where it has Manifests, else an image
-// or an artifact. Where a name of a blob or of a manifest is asked for, a
-// digest does too, of something that need not be there.
+// Manifest describes a manifest: an index if Manifests is not nil, otherwise an
+// image or an artifact. Each field that holds names also accepts digests, whose
+// content may be missing from the repository.
 type Manifest struct {
-	// Config is the name of a blob; empty for the image-spec's empty JSON
-	// object. ConfigType is its media type: by default that of an image's
-	// config, or of the empty JSON object.
+	// Config is the name of a blob; if it is empty, the config is the
+	// image-spec's empty JSON object. ConfigType is its media type; by default
+	// that of an image config, or of the empty JSON object.
 	Config, ConfigType string
-	// Layers are names of blobs; LayerType is their media type, an OCI layer
-	// that is a plain tar by default.
+	// Layers are names of blobs. LayerType is their media type; by default
+	// that of an uncompressed OCI layer.
 	Layers    []string
 	LayerType string
-	// Manifests are names of manifests.
+	// Manifests are the names of an index's manifests.
 	Manifests []string
-	// Platform is what an index says of this manifest, such as "linux/arm64".
+	// Platform is this manifest's platform in an index, such as "linux/arm64".
 	Platform string
 	// Subject is the name of the manifest that this one refers to.
 	Subject      string
 	ArtifactType string
 	Annotations  map[string]string
-	// MediaType is the manifest's: that of an OCI index or image by default.
-	// With Docker's types, those of configs and layers are Docker's.
+	// MediaType is the manifest's media type; by default that of an OCI index
+	// or image. If it is a Docker type, ConfigType and LayerType default to
+	// Docker's types.
 	MediaType string
 }
 
-// PushContent pushes what content describes to repo, and returns its
-// descriptors by name. A manifest that refers to one, or is in an index, is
-// pushed after it.
+// PushContent pushes content to repo, and returns its descriptors by name. It
+// pushes a manifest after those that it refers to.
 //
-// Errors: one for a name that stands for nothing, for two things or, in the end,
-// for itself; those of registry.PushBlob and registry.PushManifest.
+// Errors: one for a name that is undefined, is both a blob and a manifest, or
+// refers to itself, directly or indirectly; those of registry.PushBlob and
+// registry.PushManifest.
 func PushContent(ctx context.Context, s registry.Store, repo string, content Content) (map[string]ocispec.Descriptor, error) {
 	p := pusher{ctx, s, repo, content, make(map[string]ocispec.Descriptor)}
 	for _, name := range slices.Sorted(maps.Keys(content.Blobs)) {
@@ -74,7 +75,7 @@ func PushContent(ctx context.Context, s registry.Store, repo string, content Con
 		if err := registry.PushBlob(ctx, s, repo, d.Digest, strings.NewReader(data)); err != nil {
 			return nil, fmt.Errorf("blob %q: %w", name, err)
 		}
-		p.done[name] = d
+		p.pushed[name] = d
 	}
 	for _, name := range slices.Sorted(maps.Keys(content.Manifests)) {
 		if _, err := p.manifest(name, nil); err != nil {
@@ -82,9 +83,9 @@ func PushContent(ctx context.Context, s registry.Store, repo string, content Con
 		}
 	}
 	for _, tag := range slices.Sorted(maps.Keys(content.Tags)) {
-		d, ok := p.done[content.Tags[tag]]
+		d, ok := p.pushed[content.Tags[tag]]
 		if _, manifest := content.Manifests[content.Tags[tag]]; !ok || !manifest {
-			return nil, fmt.Errorf("registrytest: the tag %q is of %q, which is no manifest", tag, content.Tags[tag])
+			return nil, fmt.Errorf("registrytest: tag %q: %q is not a manifest", tag, content.Tags[tag])
 		}
 		m, err := s.GetManifest(ctx, repo, d.Digest)
 		if err == nil {
@@ -94,25 +95,25 @@ func PushContent(ctx context.Context, s registry.Store, repo string, content Con
 			return nil, fmt.Errorf("tag %q: %w", tag, err)
 		}
 	}
-	return p.done, nil
+	return p.pushed, nil
 }
 
-// pusher is a PushContent under way.
+// pusher is the state of a call of PushContent.
 type pusher struct {
 	ctx     context.Context
 	store   registry.Store
 	repo    string
 	content Content
-	done    map[string]ocispec.Descriptor
+	pushed  map[string]ocispec.Descriptor
 }
 
-// manifest pushes a manifest, unless that has been done, after those that it
-// names. within are those that name it.
-func (p pusher) manifest(name string, within []string) (ocispec.Descriptor, error) {
+// manifest pushes a manifest after those that it refers to, unless it has been
+// pushed already. path holds the manifests that led to it.
+func (p pusher) manifest(name string, path []string) (ocispec.Descriptor, error) {
 	fail := func(err error) (ocispec.Descriptor, error) {
 		return ocispec.Descriptor{}, fmt.Errorf("manifest %q: %w", name, err)
 	}
-	if d, ok := p.done[name]; ok {
+	if d, ok := p.pushed[name]; ok {
 		return d, nil
 	}
 	m, ok := p.content.Manifests[name]
@@ -120,16 +121,16 @@ func (p pusher) manifest(name string, within []string) (ocispec.Descriptor, erro
 		if d := digest.Digest(name); d.Validate() == nil {
 			return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: d}, nil
 		}
-		return fail(fmt.Errorf("registrytest: no such name"))
+		return fail(fmt.Errorf("registrytest: undefined name"))
 	}
-	if slices.Contains(within, name) {
-		return fail(fmt.Errorf("registrytest: it names itself, by %q", within))
+	if slices.Contains(path, name) {
+		return fail(fmt.Errorf("registrytest: it refers to itself: %q", append(path, name)))
 	}
-	within = append(slices.Clip(within), name)
+	path = append(slices.Clip(path), name)
 
 	var subject *ocispec.Descriptor
 	if m.Subject != "" {
-		d, err := p.manifest(m.Subject, within)
+		d, err := p.manifest(m.Subject, path)
 		if err != nil {
 			return fail(err)
 		}
@@ -139,7 +140,7 @@ func (p pusher) manifest(name string, within []string) (ocispec.Descriptor, erro
 	var doc any
 	var err error
 	if m.Manifests != nil {
-		doc, err = p.index(&m, subject, within)
+		doc, err = p.index(&m, subject, path)
 	} else {
 		doc, err = p.image(&m, subject)
 	}
@@ -159,11 +160,11 @@ func (p pusher) manifest(name string, within []string) (ocispec.Descriptor, erro
 		arch, variant, _ := strings.Cut(arch, "/")
 		d.Platform = &ocispec.Platform{OS: os, Architecture: arch, Variant: variant}
 	}
-	p.done[name] = d
+	p.pushed[name] = d
 	return d, nil
 }
 
-func (p pusher) index(m *Manifest, subject *ocispec.Descriptor, within []string) (ocispec.Index, error) {
+func (p pusher) index(m *Manifest, subject *ocispec.Descriptor, path []string) (ocispec.Index, error) {
 	setDefault(&m.MediaType, ocispec.MediaTypeImageIndex)
 	doc := ocispec.Index{
 		Versioned:    specs.Versioned{SchemaVersion: 2},
@@ -174,7 +175,7 @@ func (p pusher) index(m *Manifest, subject *ocispec.Descriptor, within []string)
 		Annotations:  m.Annotations,
 	}
 	for _, child := range m.Manifests {
-		d, err := p.manifest(child, within)
+		d, err := p.manifest(child, path)
 		if err != nil {
 			return doc, err
 		}
@@ -223,11 +224,11 @@ func (p pusher) image(m *Manifest, subject *ocispec.Descriptor) (ocispec.Manifes
 }
 
 func (p pusher) blob(name, mediaType string) (ocispec.Descriptor, error) {
-	d, ok := p.done[name]
+	d, ok := p.pushed[name]
 	if _, blob := p.content.Blobs[name]; !ok || !blob {
 		d = ocispec.Descriptor{Digest: digest.Digest(name)}
 		if d.Digest.Validate() != nil {
-			return d, fmt.Errorf("registrytest: no blob is called %q", name)
+			return d, fmt.Errorf("registrytest: undefined blob %q", name)
 		}
 	}
 	d.MediaType = mediaType
@@ -240,15 +241,65 @@ func setDefault(s *string, value string) {
 	}
 }
 
-// Random returns size bytes that look random, for a Content's Blobs: always the
-// same for the same seed.
+// PushRandomImage pushes an image with the given number of pseudorandom layers, of
+// size bytes each, to repo, and points tag at it unless tag is empty. The same seed
+// yields the same image.
+//
+// Errors: those of registry.PushBlob and registry.PushManifest.
+func PushRandomImage(ctx context.Context, s registry.Store, repo, tag string, seed uint64, layers, size int) (registry.Manifest, error) {
+	random := newRandom(seed)
+	push := func(mediaType string, data []byte) (ocispec.Descriptor, error) {
+		d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+		return d, registry.PushBlob(ctx, s, repo, d.Digest, bytes.NewReader(data))
+	}
+
+	image := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest,
+		Layers:    []ocispec.Descriptor{},
+	}
+	config := ocispec.Image{
+		Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
+		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{}},
+	}
+	for range layers {
+		data := make([]byte, size)
+		random.Read(data)
+		d, err := push(ocispec.MediaTypeImageLayer, data)
+		if err != nil {
+			return registry.Manifest{}, err
+		}
+		image.Layers = append(image.Layers, d)
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, d.Digest)
+	}
+	data, err := json.Marshal(config)
+	if err != nil {
+		return registry.Manifest{}, err
+	}
+	if image.Config, err = push(ocispec.MediaTypeImageConfig, data); err != nil {
+		return registry.Manifest{}, err
+	}
+	content, err := json.Marshal(image)
+	if err != nil {
+		return registry.Manifest{}, err
+	}
+	p := registry.ManifestPush{MediaType: image.MediaType, Content: content}
+	if tag != "" {
+		p.Tags = []string{tag}
+	}
+	return registry.PushManifest(ctx, s, repo, p)
+}
+
+// Random returns size pseudorandom bytes, for Content.Blobs. The same seed
+// yields the same bytes.
 func Random(seed uint64, size int) string {
 	data := make([]byte, size)
-	random(seed).Read(data)
+	newRandom(seed).Read(data)
 	return string(data)
 }
 
-func random(seed uint64) *rand.ChaCha8 {
+// newRandom returns a source of random bytes that depend only on the seed.
+func newRandom(seed uint64) *rand.ChaCha8 {
 	var key [32]byte
 	binary.LittleEndian.PutUint64(key[:], seed)
 	return rand.NewChaCha8(key)

@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,7 +33,7 @@ func TestPushContent(t *testing.T) {
 			"large":  registrytest.Random(1, 100_000),
 		},
 		Manifests: map[string]registrytest.Manifest{
-			// An index comes before what it names, here in the alphabet.
+			// In alphabetical order, this index precedes its manifests.
 			"all":       {Manifests: []string{"linux", "windows", "inner"}, Annotations: map[string]string{"k": "v"}},
 			"inner":     {Manifests: []string{"linux"}},
 			"empty":     {Manifests: []string{}},
@@ -77,23 +78,23 @@ func TestPushContent(t *testing.T) {
 	qt.Assert(t, qt.DeepEquals(referrers, []digest.Digest{names["signature"].Digest, names["dangling"].Digest}))
 }
 
-func TestPushContentMistakes(t *testing.T) {
+func TestPushContentErrors(t *testing.T) {
 	type manifests = map[string]registrytest.Manifest
 	for _, test := range []struct {
 		name    string
 		content registrytest.Content
 		want    string
 	}{
-		{"an_unknown_layer", registrytest.Content{Manifests: manifests{"a": {Layers: []string{"x"}}}}, `manifest "a": registrytest: no blob is called "x"`},
-		{"an_unknown_config", registrytest.Content{Manifests: manifests{"a": {Config: "x"}}}, `manifest "a": registrytest: no blob is called "x"`},
-		{"a_manifest_as_a_layer", registrytest.Content{Manifests: manifests{"a": {}, "b": {Layers: []string{"a"}}}}, `manifest "b": registrytest: no blob is called "a"`},
-		{"an_unknown_child", registrytest.Content{Manifests: manifests{"a": {Manifests: []string{"x"}}}}, `manifest "a": manifest "x": registrytest: no such name`},
-		{"an_unknown_subject", registrytest.Content{Manifests: manifests{"a": {Subject: "x"}}}, `manifest "a": manifest "x": registrytest: no such name`},
-		{"itself", registrytest.Content{Manifests: manifests{"a": {Manifests: []string{"b"}}, "b": {Subject: "a"}}}, `.*: registrytest: it names itself, by \["a" "b"\]`},
-		{"twice", registrytest.Content{Blobs: map[string]string{"a": ""}, Manifests: manifests{"a": {}}}, `registrytest: "a" is both a blob and a manifest`},
-		{"a_tag_of_nothing", registrytest.Content{Tags: map[string]string{"t": "x"}}, `registrytest: the tag "t" is of "x", which is no manifest`},
-		{"a_tag_of_a_blob", registrytest.Content{Blobs: map[string]string{"a": ""}, Tags: map[string]string{"t": "a"}}, `registrytest: the tag "t" is of "a", which is no manifest`},
-		{"a_bad_tag", registrytest.Content{Manifests: manifests{"a": {}}, Tags: map[string]string{"t!": "a"}}, `tag "t!": invalid repository name: badly formed tag`},
+		{"unknown_layer", registrytest.Content{Manifests: manifests{"a": {Layers: []string{"x"}}}}, `manifest "a": registrytest: undefined blob "x"`},
+		{"unknown_config", registrytest.Content{Manifests: manifests{"a": {Config: "x"}}}, `manifest "a": registrytest: undefined blob "x"`},
+		{"manifest_as_layer", registrytest.Content{Manifests: manifests{"a": {}, "b": {Layers: []string{"a"}}}}, `manifest "b": registrytest: undefined blob "a"`},
+		{"unknown_child", registrytest.Content{Manifests: manifests{"a": {Manifests: []string{"x"}}}}, `manifest "a": manifest "x": registrytest: undefined name`},
+		{"unknown_subject", registrytest.Content{Manifests: manifests{"a": {Subject: "x"}}}, `manifest "a": manifest "x": registrytest: undefined name`},
+		{"cycle", registrytest.Content{Manifests: manifests{"a": {Manifests: []string{"b"}}, "b": {Subject: "a"}}}, `.*: registrytest: it refers to itself: \["a" "b" "a"\]`},
+		{"duplicate_name", registrytest.Content{Blobs: map[string]string{"a": ""}, Manifests: manifests{"a": {}}}, `registrytest: "a" is both a blob and a manifest`},
+		{"tag_of_undefined_name", registrytest.Content{Tags: map[string]string{"t": "x"}}, `registrytest: tag "t": "x" is not a manifest`},
+		{"tag_of_blob", registrytest.Content{Blobs: map[string]string{"a": ""}, Tags: map[string]string{"t": "a"}}, `registrytest: tag "t": "a" is not a manifest`},
+		{"malformed_tag", registrytest.Content{Manifests: manifests{"a": {}}, Tags: map[string]string{"t!": "a"}}, `tag "t!": invalid repository name: malformed tag`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := registrytest.PushContent(t.Context(), new(registry.MemStore), "repo", test.content)
@@ -106,7 +107,7 @@ func TestPushContentMistakes(t *testing.T) {
 	qt.Assert(t, qt.ErrorIs(err, error(registry.ErrNameInvalid)))
 }
 
-// file is a file of a tar: a link where it has a link.
+// file is an entry of a tar archive.
 type file struct {
 	name, data, link string
 	kind             byte
@@ -168,32 +169,33 @@ func TestPushDockerArchive(t *testing.T) {
 		_, err := registrytest.PushDockerArchive(t.Context(), s, "repo", archive(files...))
 		qt.Assert(t, qt.ErrorMatches(err, want))
 	}
-	_, err = registrytest.PushDockerArchive(t.Context(), s, "repo", strings.NewReader("no tar, but long enough to be taken for the header of one, with its "+strings.Repeat("x", 512)))
+	_, err = registrytest.PushDockerArchive(t.Context(), s, "repo", strings.NewReader("not a tar archive, but longer than a header: "+strings.Repeat("x", 512)))
 	qt.Assert(t, qt.ErrorIs(err, tar.ErrHeader))
 }
 
-// image is an image whose parts fail where they are errors.
+// image is an Image whose methods return the given errors.
 type image struct {
-	manifest string
-	config   error
-	layers   []layerOf
-	err      error
+	manifest  string
+	layers    []layer
+	err       error // of RawManifest
+	configErr error
 }
 
-type layerOf struct {
+// layer is a Layer.
+type layer struct {
 	data string
 	err  error
 }
 
-func (l layerOf) Compressed() (io.ReadCloser, error) {
+func (l layer) Compressed() (io.ReadCloser, error) {
 	return io.NopCloser(strings.NewReader(l.data)), l.err
 }
 
 func (i image) RawManifest() ([]byte, error)   { return []byte(i.manifest), i.err }
-func (i image) RawConfigFile() ([]byte, error) { return []byte("{}"), i.config }
-func (i image) Layers() ([]layerOf, error)     { return i.layers, nil }
+func (i image) RawConfigFile() ([]byte, error) { return []byte("{}"), i.configErr }
+func (i image) Layers() ([]layer, error)       { return i.layers, nil }
 
-// index is an index whose only part is an image.
+// index is an Index with one image.
 type index struct {
 	manifest string
 	image    image
@@ -215,18 +217,18 @@ func TestPushImage(t *testing.T) {
 		image image
 		want  string // "" for no error
 	}{
-		{"whole", image{manifest: manifest, layers: []layerOf{{data: "layer"}}}, ""},
+		{"complete", image{manifest: manifest, layers: []layer{{data: "layer"}}}, ""},
 		{"no_manifest", image{err: failed}, "failed"},
-		{"no_JSON", image{manifest: "x"}, "invalid character .*"},
-		{"no_config", image{manifest: manifest, config: failed}, "failed"},
-		{"no_layer", image{manifest: manifest}, "registrytest: 0 layers, of which the manifest names 1"},
-		{"no_content", image{manifest: manifest, layers: []layerOf{{err: failed}}}, "layer 0: failed"},
-		{"other_content", image{manifest: manifest, layers: []layerOf{{data: "other"}}}, "layer 0: provided digest did not match uploaded content"},
-		{"another_config", image{manifest: strings.ReplaceAll(manifest, digest.FromString("{}").String(), d.String())}, "config: provided digest did not match uploaded content"},
+		{"not_JSON", image{manifest: "x"}, "invalid character .*"},
+		{"no_config", image{manifest: manifest, configErr: failed}, "failed"},
+		{"no_layer", image{manifest: manifest}, "registrytest: the image has 0 layers, its manifest 1"},
+		{"no_content", image{manifest: manifest, layers: []layer{{err: failed}}}, "layer 0: failed"},
+		{"wrong_content", image{manifest: manifest, layers: []layer{{data: "other"}}}, "layer 0: provided digest did not match uploaded content"},
+		{"wrong_config", image{manifest: strings.ReplaceAll(manifest, digest.FromString("{}").String(), d.String())}, "config: provided digest did not match uploaded content"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := new(registry.MemStore)
-			check := func(err error, prefix string) {
+			checkError := func(err error, prefix string) {
 				t.Helper()
 				if test.want == "" {
 					qt.Assert(t, qt.IsNil(err))
@@ -235,11 +237,11 @@ func TestPushImage(t *testing.T) {
 				qt.Assert(t, qt.ErrorMatches(err, prefix+test.want))
 			}
 			_, err := registrytest.PushImage(t.Context(), s, "repo", "tag", test.image)
-			check(err, "")
+			checkError(err, "")
 			child := digest.FromString(test.image.manifest)
 			list := fmt.Sprintf(`{"manifests":[{"mediaType":%q,"digest":"%s"}]}`, ocispec.MediaTypeImageManifest, child)
 			_, err = registrytest.PushIndex(t.Context(), s, "repo", "list", index{manifest: list, image: test.image})
-			check(err, child.String()+": ")
+			checkError(err, child.String()+": ")
 			if test.want == "" {
 				m, err := s.GetTag(t.Context(), "repo", "list")
 				qt.Assert(t, qt.IsNil(err))
@@ -291,4 +293,38 @@ func TestNamespaces(t *testing.T) {
 		qt.Check(t, qt.Equals(string(body), want), qt.Commentf("%s", url))
 		qt.Check(t, qt.Equals(resp.Header.Get("OCI-Namespace"), resp.Request.URL.Query().Get("ns")))
 	}
+}
+
+func TestPushRandomImage(t *testing.T) {
+	store := new(registry.MemStore)
+	a, err := registrytest.PushRandomImage(t.Context(), store, "repo", "a", 1, 3, 1000)
+	qt.Assert(t, qt.IsNil(err))
+	again, err := registrytest.PushRandomImage(t.Context(), store, "other", "", 1, 3, 1000)
+	qt.Assert(t, qt.IsNil(err))
+	b, err := registrytest.PushRandomImage(t.Context(), store, "repo", "b", 2, 3, 1000)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(a.Digest, again.Digest))
+	qt.Check(t, qt.Not(qt.Equals(a.Digest, b.Digest)))
+	got, err := store.GetTag(t.Context(), "repo", "a")
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(got.Digest, a.Digest))
+	_, err = registrytest.PushRandomImage(t.Context(), store, "UPPER", "a", 1, 1, 1)
+	qt.Check(t, qt.ErrorIs(err, error(registry.ErrNameInvalid)))
+}
+
+// Tests can seed a store once and fork it for each of them.
+func ExamplePushRandomImage() {
+	ctx := context.Background()
+	seed := new(registry.MemStore)
+	if _, err := registrytest.PushRandomImage(ctx, seed, "my/repo", "latest", 1, 2, 1000); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fork := seed.Clone()
+	fmt.Println(fork.DeleteTag(ctx, "my/repo", "latest", nil))
+	m, err := seed.GetTag(ctx, "my/repo", "latest")
+	fmt.Println(m.MediaType, err)
+	// Output:
+	// <nil>
+	// application/vnd.oci.image.manifest.v1+json <nil>
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package registrytest has what a test needs around a registry: servers, a
-// transport that serves in process, content, faults, and a journal of what a
-// client did.
+// Package registrytest helps to test code that talks to registries. It provides
+// servers, an in-process transport, content to pull, faults, a journal that
+// records and checks what a client does, and profiles that imitate real
+// registries.
 package registrytest

@@ -19,14 +19,14 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// PushDockerArchive pushes the images of a tar, as "docker save" writes it, to
-// repo: each under the tags that the archive gives it, whatever repository it
-// names with them. It returns the manifests, which are made anew, as Docker
-// makes them when it pushes; layers stay as they are in the archive. The whole
-// archive is read into memory.
+// PushDockerArchive pushes the images of a tar archive written by "docker save"
+// to repo. Each image keeps its tags; the repository names in the archive are
+// ignored. Like "docker push", PushDockerArchive generates the manifests, which
+// it returns; unlike it, it does not compress layers. It reads the entire archive
+// into memory.
 //
-// Errors: those of reading r, of an archive that lacks what its manifest.json
-// names, of registry.PushBlob and of registry.PushManifest.
+// Errors: those of reading r, one for a file that manifest.json names and the
+// archive lacks, those of registry.PushBlob and registry.PushManifest.
 func PushDockerArchive(ctx context.Context, s registry.Store, repo string, r io.Reader) ([]registry.Manifest, error) {
 	files, err := readArchive(r)
 	if err != nil {
@@ -89,8 +89,8 @@ func PushDockerArchive(ctx context.Context, s registry.Store, repo string, r io.
 	return all, nil
 }
 
-// readArchive reads the files of a tar. A link has what it links to: Docker
-// keeps a layer that several images have once.
+// readArchive reads the files of a tar archive. It follows links: Docker writes
+// a layer that several images share only once.
 func readArchive(r io.Reader) (map[string][]byte, error) {
 	files := make(map[string][]byte)
 	links := make(map[string]string)
@@ -114,7 +114,7 @@ func readArchive(r io.Reader) (map[string][]byte, error) {
 		}
 	}
 	for name, target := range links {
-		for range len(links) { // a link to a link; never for ever
+		for range len(links) { // follow links to links, but not in a cycle forever
 			next, ok := links[target]
 			if !ok {
 				break

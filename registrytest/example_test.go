@@ -16,8 +16,9 @@ import (
 	"github.com/berth-oci/registry/registrytest"
 )
 
-// getPatiently is a client that waits as long as a registry tells it to.
-func getPatiently(client *http.Client, url string) (*http.Response, error) {
+// getWithRetry sends a GET request until it is not rate limited. It waits as long
+// as Retry-After says.
+func getWithRetry(client *http.Client, url string) (*http.Response, error) {
 	for {
 		resp, err := client.Get(url)
 		if err != nil || resp.StatusCode != http.StatusTooManyRequests {
@@ -32,15 +33,15 @@ func getPatiently(client *http.Client, url string) (*http.Response, error) {
 	}
 }
 
-// TestRetryAfter has a client that waits a minute, in the fake time of
-// synctest: the test takes microseconds.
+// TestRetryAfter tests a client that waits for a minute. In synctest's fake time,
+// the test takes microseconds.
 func TestRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := registry.New()
-		refused := false
+		limited := false
 		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if !refused {
-				refused = true
+			if !limited {
+				limited = true
 				w.Header().Set("Retry-After", "60")
 				registry.WriteError(w, r, registry.ErrTooManyRequests)
 				return
@@ -48,7 +49,7 @@ func TestRetryAfter(t *testing.T) {
 			inner.ServeHTTP(w, r)
 		})
 		start := time.Now()
-		resp, err := getPatiently(&http.Client{Transport: registrytest.Transport(h)}, "http://registry.example/v2/")
+		resp, err := getWithRetry(&http.Client{Transport: registrytest.Transport(h)}, "http://registry.example/v2/")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +60,7 @@ func TestRetryAfter(t *testing.T) {
 	})
 }
 
-// A handler is asked without a socket, under any name.
+// A client can reach the handler without a socket, under any host name.
 func ExampleTransport() {
 	client := &http.Client{Transport: registrytest.Transport(registry.New())}
 	resp, err := client.Get("https://registry.example/v2/")

@@ -16,50 +16,68 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// Rule says which requests meet what fault. Of the conditions, all that are
-// given must hold.
+// Rule applies a fault to the requests that it selects. A request matches if it
+// satisfies all conditions that are set.
 type Rule struct {
-	// Op is the operation, Repo the repository's name, and Reference the tag
-	// or the digest that is asked for; each is any where it is empty.
+	// Op is the operation, Repo the repository's name, and Reference the
+	// requested tag or digest. If a field is empty, any value matches.
 	Op        registry.Op
 	Repo      string
 	Reference string
 
-	// Match is asked last, where it is given.
+	// Match, unless nil, is called for requests that satisfy the conditions
+	// above, and reports whether they match.
 	Match func(r *http.Request, req registry.Request) bool
 
-	// Nth is which of the requests that match it is: 1 for the first alone.
-	// 0 is each. EachPath has the requests for each path counted apart: with
-	// an Nth of 1, whatever is asked for meets the fault the first time.
-	Nth      int
-	EachPath bool
+	// Nth selects one of the matching requests, counted from 1; 0 selects all
+	// of them. If PerPath is set, the requests for each method and path are
+	// counted separately: with an Nth of 1, the fault applies to the first
+	// request for each path.
+	Nth     int
+	PerPath bool
 
-	// Fault is what happens: middleware, such as Answer or Cut give it.
+	// Fault is the middleware that serves the selected requests: one of this
+	// package's faults, such as Respond or Truncate, or your own.
 	Fault func(http.Handler) http.Handler
 }
 
-// Faults is a registry's share of bad days: rules that say which request meets
-// what fault. A request meets each that matches, the first outermost.
+// Faults is middleware that makes a registry unreliable, for tests of how a
+// client copes: with errors and redirects, slow or incomplete responses, lost
+// connections, stale caches.
+//
+//	faults := registrytest.NewFaults(
+//		// The first request for each tag list is rate limited.
+//		registrytest.Rule{Op: registry.OpTags, Nth: 1, PerPath: true, Fault: registrytest.RetryAfter(time.Minute)},
+//		// One pull of a blob in ten fails after 500 bytes.
+//		registrytest.Rule{Op: registry.OpBlobGet, Match: registrytest.Sometimes(0.1, 1), Fault: registrytest.Disconnect(500)},
+//	)
+//	server := httptest.NewServer(faults.Handler(registry.New()))
+//
+// If a request matches several rules, their faults are nested, that of the first
+// rule outermost. At the end of a test, Unfired returns the rules that had no
+// effect. A Faults is safe for concurrent use.
 type Faults struct {
 	rules []Rule
 
 	mu      sync.Mutex
-	matched map[match]int // guarded by mu: how often each rule matched, but for Nth
-	fired   []bool        // guarded by mu: of each rule, whether it did
+	matched map[matchKey]int // guarded by mu: how often each rule has matched, Nth aside
+	fired   []bool           // guarded by mu: whether each rule has selected a request
 }
 
-// match is a rule, and the path where it counts each apart.
-type match struct {
+// matchKey is the key of a counter: a rule, and the method and path if it counts
+// them separately.
+type matchKey struct {
 	rule int
 	path string
 }
 
-// NewFaults returns the faults that rules say.
+// NewFaults returns Faults with the given rules.
 func NewFaults(rules ...Rule) *Faults {
-	return &Faults{rules: rules, matched: make(map[match]int), fired: make([]bool, len(rules))}
+	return &Faults{rules: rules, matched: make(map[matchKey]int), fired: make([]bool, len(rules))}
 }
 
-// Handler is middleware: h is what has the faults.
+// Handler returns a handler that serves requests with h, and with the faults of
+// the rules that select them.
 func (f *Faults) Handler(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		req, _ := registry.ParseRequest(r)
@@ -73,6 +91,8 @@ func (f *Faults) Handler(h http.Handler) http.Handler {
 	})
 }
 
+// fires reports whether rule i selects a request, and counts the request if it
+// matches.
 func (f *Faults) fires(i int, r *http.Request, req registry.Request) bool {
 	rule := f.rules[i]
 	if rule.Op != "" && rule.Op != req.Op ||
@@ -81,20 +101,20 @@ func (f *Faults) fires(i int, r *http.Request, req registry.Request) bool {
 		rule.Match != nil && !rule.Match(r, req) {
 		return false
 	}
-	m := match{rule: i}
-	if rule.EachPath {
-		m.path = r.Method + " " + r.URL.Path
+	key := matchKey{rule: i}
+	if rule.PerPath {
+		key.path = r.Method + " " + r.URL.Path
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.matched[m]++
-	fires := rule.Nth == 0 || rule.Nth == f.matched[m]
+	f.matched[key]++
+	fires := rule.Nth == 0 || rule.Nth == f.matched[key]
 	f.fired[i] = f.fired[i] || fires
 	return fires
 }
 
-// Unfired returns the rules that no request has met: a test that expects a
-// client to cope with a fault had better see it happen.
+// Unfired returns the rules that have selected no request. A test of how a client
+// copes with a fault should check that the fault occurred.
 func (f *Faults) Unfired() (rules []Rule) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -106,58 +126,57 @@ func (f *Faults) Unfired() (rules []Rule) {
 	return rules
 }
 
-// Sometimes is a Match for the given share of requests, from 0 to 1, drawn at
-// random: the same requests in the same order meet the same fate for the same
-// seed.
-func Sometimes(share float64, seed uint64) func(*http.Request, registry.Request) bool {
+// Sometimes returns a Rule.Match that selects requests at random, with the given
+// probability from 0 to 1. The same seed selects the same requests of a sequence.
+func Sometimes(probability float64, seed uint64) func(*http.Request, registry.Request) bool {
 	var mu sync.Mutex
 	random := rand.New(rand.NewPCG(seed, 0)) // guarded by mu
 	return func(*http.Request, registry.Request) bool {
 		mu.Lock()
 		defer mu.Unlock()
-		return random.Float64() < share
+		return random.Float64() < probability
 	}
 }
 
-// Refuse answers by [registry.WriteError] with err, and asks nothing further.
-// With registry.ErrTooManyRequests, say, it is a 429 in the spec's shape; with
-// a *registry.Error of the test's own, any status and header.
-func Refuse(err error) func(http.Handler) http.Handler {
+// Reject responds with err, written by [registry.WriteError], instead of calling
+// the handler. registry.ErrTooManyRequests, for example, yields a 429 in the
+// spec's shape; a *registry.Error of your own, any status, code and headers.
+func Reject(err error) func(http.Handler) http.Handler {
 	return func(http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { registry.WriteError(w, r, err) })
 	}
 }
 
-// Answer answers with a status and a plain body, as a proxy in front of a
-// registry does.
-func Answer(status int, body string) func(http.Handler) http.Handler {
+// Respond responds with a status and a plain text body instead of calling the
+// handler, like a proxy in front of a registry.
+func Respond(status int, body string) func(http.Handler) http.Handler {
 	return func(http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Error(w, body, status) })
 	}
 }
 
-// RetryAfter answers 429 TOOMANYREQUESTS with a Retry-After of d, which is
-// rounded to seconds (section "Error Codes").
+// RetryAfter responds with 429 TOOMANYREQUESTS and a Retry-After of d, rounded to
+// seconds (section "Error Codes").
 func RetryAfter(d time.Duration) func(http.Handler) http.Handler {
 	e := *registry.ErrTooManyRequests
-	e.Header = http.Header{"Retry-After": {strconv.Itoa(int(d.Round(time.Second) / time.Second))}}
-	return Refuse(&e)
+	e.Header = http.Header{"Retry-After": {strconv.Itoa(int(d.Round(time.Second) / time.Second))}} // 0 too, unlike e.RetryAfter
+	return Reject(&e)
 }
 
-// Redirect answers 307 to the same path and query at base, such as
-// "https://other.example".
+// Redirect responds with a 307 redirect to the same path and query at base, such
+// as "https://other.example".
 func Redirect(base string) func(http.Handler) http.Handler {
 	return func(http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			to := url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
-			w.Header().Set("Location", base+to.String())
+			target := url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
+			w.Header().Set("Location", base+target.String())
 			w.WriteHeader(http.StatusTemporaryRedirect)
 		})
 	}
 }
 
-// StaleTag answers a request for a tag as if it still pointed at d, as a cache
-// does that is behind. What is asked for by digest is not stale.
+// StaleTag serves a pull by tag as if the tag still pointed at d, like an outdated
+// cache. It does not affect pulls by digest.
 func StaleTag(d digest.Digest) func(http.Handler) http.Handler {
 	return func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -172,8 +191,8 @@ func StaleTag(d digest.Digest) func(http.Handler) http.Handler {
 	}
 }
 
-// ExpiredToken has the registry see a token that it does not know in the place
-// of the client's: what is behind auth.Bearer answers as to one that expired.
+// ExpiredToken replaces the client's credentials with an unknown bearer token.
+// auth.Bearer, for example, rejects it like one that has expired.
 func ExpiredToken() func(http.Handler) http.Handler {
 	return func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -186,7 +205,8 @@ func ExpiredToken() func(http.Handler) http.Handler {
 	}
 }
 
-// Delay waits for d, or until the client goes away, and goes on.
+// Delay waits for d before it calls the handler. It does not call the handler if
+// the client disconnects meanwhile.
 func Delay(d time.Duration) func(http.Handler) http.Handler {
 	return func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -197,7 +217,7 @@ func Delay(d time.Duration) func(http.Handler) http.Handler {
 	}
 }
 
-// sleep waits for d, and reports whether the client is still there.
+// sleep waits for d, and reports whether the client is still connected.
 func sleep(r *http.Request, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -209,62 +229,83 @@ func sleep(r *http.Request, d time.Duration) bool {
 	}
 }
 
-// Drop breaks the connection off: before the request reaches the registry, or
-// after the registry did what was asked, so that only its answer is lost.
-func Drop(after bool) func(http.Handler) http.Handler {
+// DropRequest closes the connection instead of calling the handler: the registry
+// never sees the request.
+func DropRequest() func(http.Handler) http.Handler {
+	return func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	}
+}
+
+// DropResponse calls the handler, then closes the connection without a response:
+// the registry has performed the operation, but the client can't know.
+func DropResponse() func(http.Handler) http.Handler {
 	return func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if after {
-				h.ServeHTTP(&editor{ResponseWriter: w, write: func(p []byte) ([]byte, error) { return nil, nil }, header: func(int) bool { return false }}, r)
-			}
+			h.ServeHTTP(&editor{
+				ResponseWriter: w,
+				header:         func(int) bool { return false },
+				write:          func([]byte) ([]byte, error) { return nil, nil },
+			}, r)
 			panic(http.ErrAbortHandler)
 		})
 	}
 }
 
-// Cut ends the body of an answer after n bytes: by breaking the connection
-// off, or, where clean, as if that were all.
-func Cut(n int64, clean bool) func(http.Handler) http.Handler {
+// Disconnect closes the connection after n bytes of the response's body, so that
+// the client gets an unexpected EOF. A body of at most n bytes is sent unchanged.
+func Disconnect(n int64) func(http.Handler) http.Handler {
+	return limitBody(n, func(w http.ResponseWriter) {}, func(w http.ResponseWriter) {
+		http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+}
+
+// Truncate ends the response's body after n bytes as if it were complete. The
+// response has no Content-Length, so that only the digest, or the size in the
+// descriptor, reveals the loss. A body of at most n bytes is sent unchanged.
+func Truncate(n int64) func(http.Handler) http.Handler {
+	return limitBody(n, func(w http.ResponseWriter) { w.Header().Del("Content-Length") }, func(http.ResponseWriter) {})
+}
+
+// limitBody sends at most n bytes of the body. It calls begin before the header
+// is sent, and end when it has sent n bytes of a longer body.
+func limitBody(n int64, begin, end func(http.ResponseWriter)) func(http.Handler) http.Handler {
 	return func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			left := n
-			e := &editor{ResponseWriter: w}
-			e.header = func(int) bool {
-				if clean {
-					w.Header().Del("Content-Length")
-				}
-				return true
-			}
-			e.write = func(p []byte) ([]byte, error) {
-				cut := int64(len(p)) > left
-				p = p[:min(int64(len(p)), left)]
-				left -= int64(len(p))
-				if !cut {
-					return p, nil
-				}
-				w.Write(p)
-				if !clean {
-					http.NewResponseController(w).Flush()
-					panic(http.ErrAbortHandler)
-				}
-				return nil, nil
-			}
-			h.ServeHTTP(e, r)
+			h.ServeHTTP(&editor{
+				ResponseWriter: w,
+				header: func(int) bool {
+					begin(w)
+					return true
+				},
+				write: func(p []byte) ([]byte, error) {
+					if int64(len(p)) <= left {
+						left -= int64(len(p))
+						return p, nil
+					}
+					w.Write(p[:left])
+					left = 0
+					end(w)
+					return nil, nil
+				},
+			}, r)
 		})
 	}
 }
 
-// Drip sends the body of an answer at the given rate, which is at least 1.
-func Drip(bytesPerSecond int) func(http.Handler) http.Handler {
+// Throttle sends the response's body at the given rate. The minimum is 1.
+func Throttle(bytesPerSecond int) func(http.Handler) http.Handler {
 	bytesPerSecond = max(bytesPerSecond, 1)
 	return func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			// Ten pieces a second, so that a reader sees it drip.
-			piece := max(bytesPerSecond/10, 1)
-			pause := time.Second * time.Duration(piece) / time.Duration(bytesPerSecond)
+			// Ten chunks a second make for a steady stream.
+			chunk := max(bytesPerSecond/10, 1)
+			pause := time.Second * time.Duration(chunk) / time.Duration(bytesPerSecond)
 			h.ServeHTTP(&editor{ResponseWriter: w, write: func(p []byte) ([]byte, error) {
 				for len(p) > 0 {
-					n := min(piece, len(p))
+					n := min(chunk, len(p))
 					if !sleep(r, pause) {
 						return nil, r.Context().Err()
 					}
@@ -280,7 +321,7 @@ func Drip(bytesPerSecond int) func(http.Handler) http.Handler {
 	}
 }
 
-// Corrupt flips the first bit of the body of an answer.
+// Corrupt flips the first bit of the response's body.
 func Corrupt() func(http.Handler) http.Handler {
 	return func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -296,23 +337,16 @@ func Corrupt() func(http.Handler) http.Handler {
 	}
 }
 
-// WrongDigest has an answer say another Docker-Content-Digest than it has.
+// WrongDigest sets the response's Docker-Content-Digest to d.
 func WrongDigest(d digest.Digest) func(http.Handler) http.Handler {
-	return func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			h.ServeHTTP(&editor{ResponseWriter: w, header: func(int) bool {
-				w.Header().Set("Docker-Content-Digest", string(d))
-				return true
-			}}, r)
-		})
-	}
+	return setHeader("Docker-Content-Digest", string(d))
 }
 
-// editor is a ResponseWriter that changes what passes.
+// editor is a ResponseWriter that changes a response as it is written.
 type editor struct {
 	http.ResponseWriter
-	header func(status int) bool          // false: it is not sent; nil: nothing to do
-	write  func(p []byte) ([]byte, error) // what is left to send; nil: nothing to do
+	header func(status int) bool          // unless nil, called before the header is sent; false discards it
+	write  func(p []byte) ([]byte, error) // unless nil, returns the bytes to send instead of p
 	status int
 }
 

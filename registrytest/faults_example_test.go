@@ -10,12 +10,12 @@ import (
 	"github.com/berth-oci/registry/registrytest"
 )
 
-// A registry that is out of order the first time it is asked for a list of
-// tags.
+// The registry is unavailable for the first request of a tag list. The other rule
+// has no effect, since the client pulls no blob.
 func ExampleFaults() {
 	faults := registrytest.NewFaults(
-		registrytest.Rule{Op: registry.OpTags, Nth: 1, Fault: registrytest.Answer(503, "out of order")},
-		registrytest.Rule{Op: registry.OpBlobGet, Fault: registrytest.Cut(100, false)},
+		registrytest.Rule{Op: registry.OpTags, Nth: 1, Fault: registrytest.Respond(503, "unavailable")},
+		registrytest.Rule{Op: registry.OpBlobGet, Fault: registrytest.Disconnect(100)},
 	)
 	client := &http.Client{Transport: registrytest.Transport(faults.Handler(registry.New()))}
 	for range 2 {
@@ -28,10 +28,10 @@ func ExampleFaults() {
 		fmt.Println(resp.Status)
 	}
 	for _, rule := range faults.Unfired() {
-		fmt.Println("nobody did:", rule.Op)
+		fmt.Println("unfired:", rule.Op)
 	}
 	// Output:
 	// 503 Service Unavailable
 	// 404 Not Found
-	// nobody did: blob-get
+	// unfired: blob-get
 }

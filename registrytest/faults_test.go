@@ -20,7 +20,8 @@ import (
 	"github.com/berth-oci/registry/registrytest"
 )
 
-// TestFaults has a GET of a blob meet each fault, over loopback and in process.
+// TestFaults sends a GET of a blob through each fault, over loopback and in
+// process.
 func TestFaults(t *testing.T) {
 	data := strings.Repeat("0123456789", 1000)
 	d := digest.FromString(data)
@@ -28,27 +29,27 @@ func TestFaults(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		fault  func(http.Handler) http.Handler
-		fails  bool // there is no answer
+		fails  bool // the client gets no response
 		status int
 		header [2]string
 		body   func(body string, err error) bool
 	}{
-		{name: "refuse", fault: registrytest.Refuse(registry.ErrDenied), status: 403, header: [2]string{"Content-Type", "application/json"},
+		{name: "reject", fault: registrytest.Reject(registry.ErrDenied), status: 403, header: [2]string{"Content-Type", "application/json"},
 			body: func(body string, err error) bool { return strings.Contains(body, "DENIED") }},
-		{name: "answer", fault: registrytest.Answer(503, "try later"), status: 503, header: [2]string{"Content-Type", "text/plain; charset=utf-8"},
+		{name: "respond", fault: registrytest.Respond(503, "try later"), status: 503, header: [2]string{"Content-Type", "text/plain; charset=utf-8"},
 			body: func(body string, err error) bool { return body == "try later\n" }},
 		{name: "retry_after", fault: registrytest.RetryAfter(90 * time.Second), status: 429, header: [2]string{"Retry-After", "90"}},
 		{name: "redirect", fault: registrytest.Redirect("https://other.example"), status: 307, header: [2]string{"Location", "https://other.example/v2/a/blobs/" + d.String() + "?x=y"}},
 		{name: "delay", fault: registrytest.Delay(time.Millisecond), status: 200, body: func(body string, err error) bool { return body == data && err == nil }},
-		{name: "drop_before", fault: registrytest.Drop(false), fails: true},
-		{name: "drop_after", fault: registrytest.Drop(true), fails: true},
-		{name: "cut", fault: registrytest.Cut(4567, false), status: 200, header: [2]string{"Content-Length", "10000"},
+		{name: "drop_request", fault: registrytest.DropRequest(), fails: true},
+		{name: "drop_response", fault: registrytest.DropResponse(), fails: true},
+		{name: "disconnect", fault: registrytest.Disconnect(4567), status: 200, header: [2]string{"Content-Length", "10000"},
 			body: func(body string, err error) bool { return body == data[:4567] && errors.Is(err, io.ErrUnexpectedEOF) }},
-		{name: "cut_at_once", fault: registrytest.Cut(0, false), status: 200,
+		{name: "disconnect_at_start", fault: registrytest.Disconnect(0), status: 200,
 			body: func(body string, err error) bool { return body == "" && errors.Is(err, io.ErrUnexpectedEOF) }},
-		{name: "cut_clean", fault: registrytest.Cut(4567, true), status: 200, header: [2]string{"Content-Length", ""},
+		{name: "truncate", fault: registrytest.Truncate(4567), status: 200, header: [2]string{"Content-Length", ""},
 			body: func(body string, err error) bool { return body == data[:4567] && err == nil }},
-		{name: "drip", fault: registrytest.Drip(1_000_000), status: 200, body: func(body string, err error) bool { return body == data && err == nil }},
+		{name: "throttle", fault: registrytest.Throttle(1_000_000), status: 200, body: func(body string, err error) bool { return body == data && err == nil }},
 		{name: "corrupt", fault: registrytest.Corrupt(), status: 200,
 			body: func(body string, err error) bool {
 				return err == nil && len(body) == len(data) && body != data && body[1:] == data[1:]
@@ -87,9 +88,9 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-func TestDropAfterTheRegistryDidIt(t *testing.T) {
+func TestDropResponse(t *testing.T) {
 	store := new(registry.MemStore)
-	faults := registrytest.NewFaults(registrytest.Rule{Op: registry.OpManifestPut, Nth: 1, Fault: registrytest.Drop(true)})
+	faults := registrytest.NewFaults(registrytest.Rule{Op: registry.OpManifestPut, Nth: 1, Fault: registrytest.DropResponse()})
 	client := &http.Client{Transport: registrytest.Transport(faults.Handler(registry.New(registry.WithStore(store))))}
 	put := func() error {
 		req, _ := http.NewRequest("PUT", "http://registry.example/v2/a/manifests/tag", strings.NewReader("m"))
@@ -107,7 +108,7 @@ func TestDropAfterTheRegistryDidIt(t *testing.T) {
 
 func TestRules(t *testing.T) {
 	inner := registry.New()
-	teapot := registrytest.Answer(418, "")
+	teapot := registrytest.Respond(418, "")
 	faults := registrytest.NewFaults(
 		registrytest.Rule{Op: registry.OpTags, Nth: 2, Fault: teapot},
 		registrytest.Rule{Repo: "bad", Fault: teapot},
@@ -117,9 +118,9 @@ func TestRules(t *testing.T) {
 	)
 	client := &http.Client{Transport: registrytest.Transport(faults.Handler(inner))}
 	for _, c := range []struct {
-		path   string
-		ranges string
-		status int
+		path        string
+		rangeHeader string
+		status      int
 	}{
 		{"/v2/a/tags/list", "", 404},
 		{"/v2/a/tags/list", "", 418},
@@ -130,8 +131,8 @@ func TestRules(t *testing.T) {
 		{"/v2/a/manifests/good", "bytes=0-", 418},
 	} {
 		req, _ := http.NewRequest("GET", "http://registry.example"+c.path, nil)
-		if c.ranges != "" {
-			req.Header.Set("Range", c.ranges)
+		if c.rangeHeader != "" {
+			req.Header.Set("Range", c.rangeHeader)
 		}
 		resp, err := client.Do(req)
 		qt.Assert(t, qt.IsNil(err))
@@ -143,10 +144,10 @@ func TestRules(t *testing.T) {
 	qt.Check(t, qt.Equals(unfired[0].Op, registry.OpCatalog))
 }
 
-func TestEachPath(t *testing.T) {
+func TestRulePerPath(t *testing.T) {
 	faults := registrytest.NewFaults(
-		registrytest.Rule{Nth: 1, EachPath: true, Fault: registrytest.Answer(503, "")},
-		registrytest.Rule{Nth: 9, EachPath: true, Fault: registrytest.Answer(418, "")},
+		registrytest.Rule{Nth: 1, PerPath: true, Fault: registrytest.Respond(503, "")},
+		registrytest.Rule{Nth: 9, PerPath: true, Fault: registrytest.Respond(418, "")},
 	)
 	c := newJournaled(t, faults.Handler(registry.New()))
 	for _, want := range []struct {
@@ -162,16 +163,16 @@ func TestEachPath(t *testing.T) {
 }
 
 func TestSometimes(t *testing.T) {
-	fates := func(seed uint64) (s string) {
+	pattern := func(seed uint64) (s string) {
 		sometimes := registrytest.Sometimes(0.3, seed)
 		for range 1000 {
 			s += map[bool]string{true: "x", false: "."}[sometimes(nil, registry.Request{})]
 		}
 		return s
 	}
-	one := fates(1)
-	qt.Check(t, qt.Equals(fates(1), one))
-	qt.Check(t, qt.Not(qt.Equals(fates(2), one)))
+	one := pattern(1)
+	qt.Check(t, qt.Equals(pattern(1), one))
+	qt.Check(t, qt.Not(qt.Equals(pattern(2), one)))
 	qt.Check(t, qt.IsTrue(strings.Count(one, "x") > 200 && strings.Count(one, "x") < 400))
 	qt.Check(t, qt.IsFalse(registrytest.Sometimes(0, 1)(nil, registry.Request{})))
 	qt.Check(t, qt.IsTrue(registrytest.Sometimes(1, 1)(nil, registry.Request{})))
@@ -185,18 +186,18 @@ func TestStaleTag(t *testing.T) {
 		return m.Digest
 	}
 	old := push("old")
-	now := push("new")
+	current := push("new")
 	faults := registrytest.NewFaults(registrytest.Rule{Fault: registrytest.StaleTag(old)})
 	c := newJournaled(t, faults.Handler(registry.New(registry.WithStore(store))))
 	for path, want := range map[string]digest.Digest{
-		"/v2/a/manifests/latest":          old,
-		"/v2/a/manifests/" + now.String(): now,
+		"/v2/a/manifests/latest":              old,
+		"/v2/a/manifests/" + current.String(): current,
 	} {
 		for _, method := range []string{"GET", "HEAD"} {
 			qt.Check(t, qt.Equals(c.send(method, path, "").Header.Get("Docker-Content-Digest"), want.String()))
 		}
 	}
-	c.send("PUT", "/v2/a/manifests/latest", "newer", "Content-Type", "text/plain") // goes through
+	c.send("PUT", "/v2/a/manifests/latest", "newer", "Content-Type", "text/plain") // a push is not affected
 	m, err := store.GetTag(t.Context(), "a", "latest")
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(string(m.Content), "newer"))
@@ -207,11 +208,11 @@ func TestExpiredToken(t *testing.T) {
 	faults := registrytest.NewFaults(registrytest.Rule{Nth: 2, Fault: registrytest.ExpiredToken()})
 	resp, err := registrytest.Transport(tokens).RoundTrip(httptest.NewRequest("GET", "http://tokens.example/", nil))
 	qt.Assert(t, qt.IsNil(err))
-	var answer struct{ Token string }
-	qt.Assert(t, qt.IsNil(json.NewDecoder(resp.Body).Decode(&answer)))
+	var body struct{ Token string }
+	qt.Assert(t, qt.IsNil(json.NewDecoder(resp.Body).Decode(&body)))
 	c := newJournaled(t, faults.Handler(auth.Bearer("r", "s", tokens.Verify)(registry.New())))
 	for _, want := range []int{200, 401, 200} {
-		resp := c.send("GET", "/v2/", "", "Authorization", "Bearer "+answer.Token)
+		resp := c.send("GET", "/v2/", "", "Authorization", "Bearer "+body.Token)
 		qt.Check(t, qt.Equals(resp.StatusCode, want))
 		qt.Check(t, qt.Equals(strings.Contains(resp.Header.Get("Www-Authenticate"), "invalid_token"), want == 401))
 	}

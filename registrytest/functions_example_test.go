@@ -21,11 +21,11 @@ import (
 	"github.com/berth-oci/registry/registrytest"
 )
 
-// data is a blob of the repository "repo" that the examples of faults ask for.
+// data is the content of the blob that the examples of faults pull.
 const data = "hello, registry"
 
-// getBlob asks a registry with the given fault for the blob, as a client that takes
-// what it gets, and prints that.
+// getBlob pulls the blob from a registry with the given fault, and prints the
+// response.
 func getBlob(fault func(http.Handler) http.Handler) *http.Response {
 	store := new(registry.MemStore)
 	d := digest.FromString(data)
@@ -36,7 +36,7 @@ func getBlob(fault func(http.Handler) http.Handler) *http.Response {
 	return send(faults.Handler(registry.New(registry.WithStore(store))), "GET", "/v2/repo/blobs/"+d.String(), "")
 }
 
-// send sends a request and prints the answer.
+// send sends a request in process, and prints the response.
 func send(h http.Handler, method, path, body string) *http.Response {
 	req, err := http.NewRequest(method, "http://registry.example"+path, strings.NewReader(body))
 	if err != nil {
@@ -45,26 +45,26 @@ func send(h http.Handler, method, path, body string) *http.Response {
 	}
 	resp, err := registrytest.Transport(h).RoundTrip(req)
 	if err != nil {
-		fmt.Println("no answer")
+		fmt.Println("no response")
 		return nil
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	answer := []string{resp.Status, strings.TrimSpace(strings.ToValidUTF8(string(text), "?"))}
+	line := []string{resp.Status, strings.TrimSpace(strings.ToValidUTF8(string(text), "?"))}
 	if err != nil {
-		answer = append(answer, err.Error())
+		line = append(line, err.Error())
 	}
-	fmt.Println(strings.TrimRight(strings.Join(answer, ": "), ": "))
+	fmt.Println(strings.TrimRight(strings.Join(line, ": "), ": "))
 	return resp
 }
 
-func ExampleRefuse() {
-	getBlob(registrytest.Refuse(fmt.Errorf("%w: it was quarantined", registry.ErrDenied)))
-	// Output: 403 Forbidden: {"errors":[{"code":"DENIED","message":"requested access to the resource is denied: it was quarantined"}]}
+func ExampleReject() {
+	getBlob(registrytest.Reject(fmt.Errorf("%w: quarantined", registry.ErrDenied)))
+	// Output: 403 Forbidden: {"errors":[{"code":"DENIED","message":"requested access to the resource is denied: quarantined"}]}
 }
 
-func ExampleAnswer() {
-	getBlob(registrytest.Answer(502, "bad gateway"))
+func ExampleRespond() {
+	getBlob(registrytest.Respond(502, "bad gateway"))
 	// Output: 502 Bad Gateway: bad gateway
 }
 
@@ -89,22 +89,40 @@ func ExampleDelay() {
 	// Output: 200 OK: hello, registry
 }
 
-func ExampleDrip() {
-	getBlob(registrytest.Drip(10_000))
+func ExampleThrottle() {
+	getBlob(registrytest.Throttle(10_000))
 	// Output: 200 OK: hello, registry
 }
 
-func ExampleDrop() {
-	getBlob(registrytest.Drop(false))
-	// Output: no answer
+func ExampleDropRequest() {
+	h := registry.New()
+	faults := registrytest.NewFaults(registrytest.Rule{Nth: 1, Fault: registrytest.DropRequest()})
+	send(faults.Handler(h), "PUT", "/v2/repo/manifests/latest", "a manifest")
+	send(h, "GET", "/v2/repo/manifests/latest", "")
+	// Output:
+	// no response
+	// 404 Not Found: {"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known to registry"}]}
 }
 
-func ExampleCut() {
-	getBlob(registrytest.Cut(5, false))
-	getBlob(registrytest.Cut(5, true))
+// The registry has stored the manifest, although the client gets no response.
+func ExampleDropResponse() {
+	h := registry.New()
+	faults := registrytest.NewFaults(registrytest.Rule{Nth: 1, Fault: registrytest.DropResponse()})
+	send(faults.Handler(h), "PUT", "/v2/repo/manifests/latest", "a manifest")
+	send(h, "GET", "/v2/repo/manifests/latest", "")
 	// Output:
-	// 200 OK: hello: unexpected EOF
-	// 200 OK: hello
+	// no response
+	// 200 OK: a manifest
+}
+
+func ExampleDisconnect() {
+	getBlob(registrytest.Disconnect(5))
+	// Output: 200 OK: hello: unexpected EOF
+}
+
+func ExampleTruncate() {
+	getBlob(registrytest.Truncate(5))
+	// Output: 200 OK: hello
 }
 
 func ExampleCorrupt() {
@@ -124,9 +142,9 @@ func ExampleStaleTag() {
 	h := registry.New()
 	send(h, "PUT", "/v2/repo/manifests/latest", "old")
 	send(h, "PUT", "/v2/repo/manifests/latest", "new")
-	behind := registrytest.NewFaults(registrytest.Rule{Nth: 1, Fault: registrytest.StaleTag(digest.FromString("old"))}).Handler(h)
-	send(behind, "GET", "/v2/repo/manifests/latest", "")
-	send(behind, "GET", "/v2/repo/manifests/latest", "")
+	stale := registrytest.NewFaults(registrytest.Rule{Nth: 1, Fault: registrytest.StaleTag(digest.FromString("old"))}).Handler(h)
+	send(stale, "GET", "/v2/repo/manifests/latest", "")
+	send(stale, "GET", "/v2/repo/manifests/latest", "")
 	// Output:
 	// 201 Created
 	// 201 Created
@@ -135,7 +153,7 @@ func ExampleStaleTag() {
 }
 
 func ExampleExpiredToken() {
-	// A registry whose only token is "good".
+	// This registry accepts one token, "good".
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer good" {
 			registry.WriteError(w, r, registry.ErrUnauthorized)
@@ -160,11 +178,11 @@ func ExampleExpiredToken() {
 	// 200 OK
 }
 
-// One request in ten fails, the same ones each time that the test runs.
+// One request in ten fails. The same requests fail in each run of the test.
 func ExampleSometimes() {
 	faults := registrytest.NewFaults(registrytest.Rule{
 		Match: registrytest.Sometimes(0.1, 1),
-		Fault: registrytest.Answer(503, "not now"),
+		Fault: registrytest.Respond(503, "unavailable"),
 	})
 	client := &http.Client{Transport: registrytest.Transport(faults.Handler(registry.New()))}
 	failed := 0
@@ -184,15 +202,15 @@ func ExampleSometimes() {
 }
 
 func ExampleNewFaults() {
-	faults := registrytest.NewFaults(registrytest.Rule{Op: registry.OpTags, Fault: registrytest.Answer(503, "out of order")})
+	faults := registrytest.NewFaults(registrytest.Rule{Op: registry.OpTags, Fault: registrytest.Respond(503, "unavailable")})
 	send(faults.Handler(registry.New()), "GET", "/v2/repo/tags/list", "")
 	fmt.Println(len(faults.Unfired()))
 	// Output:
-	// 503 Service Unavailable: out of order
+	// 503 Service Unavailable: unavailable
 	// 0
 }
 
-// exampleTB stands in for the *testing.T that a test has.
+// exampleTB takes the place of a test's *testing.T.
 type exampleTB struct {
 	testing.TB
 	cleanups []func()
@@ -263,7 +281,7 @@ func ExampleTLS() {
 }
 
 func ExampleNewJournal() {
-	t := new(exampleTB) // in a test, its *testing.T: this one fails
+	t := new(exampleTB) // in a test, its *testing.T; this one has failed
 	defer t.end()
 
 	journal := registrytest.NewJournal(t)
@@ -275,7 +293,7 @@ func ExampleNewJournal() {
 	}
 	resp.Body.Close()
 	// Output:
-	// what the registry was asked:
+	// requests to the registry:
 	// #  method  op            repository  reference  status  received  sent  range  auth
 	// 1  GET     manifest-get  repo        latest     404     0         86
 }
@@ -291,11 +309,11 @@ func ExampleJournal_Lint() {
 	// Output:
 	// 202 Accepted
 	// 201 Created
-	// POST /v2/repo/blobs/uploads/: an upload that is neither closed nor cancelled (SHOULD, "Cancel a blob upload")
+	// POST /v2/repo/blobs/uploads/: upload is neither completed nor cancelled (SHOULD, "Cancel a blob upload")
 	// PUT /v2/repo/manifests/latest: no Content-Type (SHOULD, "Pushing Manifests")
 }
 
-// What a repository has is described by names; digests are filled in.
+// Content refers to blobs and manifests by name; PushContent computes the digests.
 func ExamplePushContent() {
 	store := new(registry.MemStore)
 	names, err := registrytest.PushContent(context.Background(), store, "repo", registrytest.Content{
@@ -321,7 +339,7 @@ func ExamplePushContent() {
 }
 
 func ExamplePushLayout() {
-	// Any fs.FS will do: os.DirFS, embed.FS, a zip's reader.
+	// Any fs.FS works: os.DirFS, an embed.FS, the reader of a zip file.
 	manifest := `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
 	d := digest.FromString(manifest)
 	layout := fstest.MapFS{
@@ -339,7 +357,7 @@ func ExamplePushLayout() {
 }
 
 func ExamplePushDockerArchive() {
-	// What "docker save alpine:3" writes, in small.
+	// A minimal version of what "docker save alpine:3" writes.
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
 	for name, content := range map[string]string{
@@ -361,13 +379,12 @@ func ExamplePushDockerArchive() {
 	// Output: 1 application/vnd.docker.distribution.manifest.v2+json
 }
 
-// An image of go-containerregistry's is pushed as it is; here is one that
-// looks like it.
+// PushImage accepts images of go-containerregistry; this one has the same methods.
 func ExamplePushImage() {
-	config, layer := "{}", "files"
+	config, files := "{}", "files"
 	img := image{
-		manifest: fmt.Sprintf(`{"config":{"digest":"%s"},"layers":[{"digest":"%s"}]}`, digest.FromString(config), digest.FromString(layer)),
-		layers:   []layerOf{{data: layer}},
+		manifest: fmt.Sprintf(`{"config":{"digest":"%s"},"layers":[{"digest":"%s"}]}`, digest.FromString(config), digest.FromString(files)),
+		layers:   []layer{{data: files}},
 	}
 	m, err := registrytest.PushImage(context.Background(), new(registry.MemStore), "repo", "latest", img)
 	fmt.Println(m.MediaType, err)
@@ -375,7 +392,7 @@ func ExamplePushImage() {
 }
 
 func ExamplePushIndex() {
-	idx := index{manifest: `{"manifests":[]}`} // in life, a v1.ImageIndex
+	idx := index{manifest: `{"manifests":[]}`} // or a v1.ImageIndex of go-containerregistry
 	m, err := registrytest.PushIndex(context.Background(), new(registry.MemStore), "repo", "latest", idx)
 	fmt.Println(m.MediaType, err)
 	// Output: application/vnd.oci.image.index.v1+json <nil>
@@ -399,7 +416,7 @@ func ExampleNamespaces() {
 	// 404 Not Found: {"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known to registry"}]}
 }
 
-func ExampleJournal_LinksChanged() {
+func ExampleJournal_IgnoredLinks() {
 	journal := new(registrytest.Journal)
 	h := registry.New()
 	for _, tag := range []string{"a", "b", "c"} {
@@ -408,8 +425,8 @@ func ExampleJournal_LinksChanged() {
 	h = journal.Handler(h)
 	resp := send(h, "GET", "/v2/repo/tags/list?n=1", "")
 	fmt.Println(resp.Header.Get("Link"))
-	send(h, "GET", "/v2/repo/tags/list?n=2&last=a", "") // of the client's own making
-	fmt.Println(len(journal.LinksChanged()))
+	send(h, "GET", "/v2/repo/tags/list?n=2&last=a", "") // a URL that the client built
+	fmt.Println(len(journal.IgnoredLinks()))
 	// Output:
 	// 201 Created
 	// 201 Created
@@ -420,19 +437,19 @@ func ExampleJournal_LinksChanged() {
 	// 1
 }
 
-func ExampleJournal_LocationsChanged() {
+func ExampleJournal_IgnoredLocations() {
 	journal := new(registrytest.Journal)
 	h := journal.Handler(registry.New())
 	location := send(h, "POST", "/v2/repo/blobs/uploads/", "").Header.Get("Location")
 	send(h, "PATCH", location+"?made=up", "data")
-	fmt.Println(len(journal.LocationsChanged()))
+	fmt.Println(len(journal.IgnoredLocations()))
 	// Output:
 	// 202 Accepted
 	// 202 Accepted
 	// 1
 }
 
-func ExampleJournal_CredentialsUnasked() {
+func ExampleJournal_UnsolicitedCredentials() {
 	journal := new(registrytest.Journal)
 	client := &http.Client{Transport: registrytest.Transport(journal.Handler(registry.New()))}
 	resp, err := client.Get("http://alice:secret@registry.example/v2/")
@@ -441,7 +458,7 @@ func ExampleJournal_CredentialsUnasked() {
 		return
 	}
 	resp.Body.Close()
-	for _, e := range journal.CredentialsUnasked() {
+	for _, e := range journal.UnsolicitedCredentials() {
 		fmt.Println(e.Host, e.Auth)
 	}
 	// Output: registry.example Basic
@@ -450,7 +467,7 @@ func ExampleJournal_CredentialsUnasked() {
 func ExampleProfiles() {
 	for _, p := range registrytest.Profiles() {
 		fmt.Print(p.Name, ": ")
-		send(p.Handler(), "GET", "/v2/_catalog?n=2000", "") // in process; p.NewServer(t) listens
+		send(p.Handler(), "GET", "/v2/_catalog?n=2000", "") // in process; p.NewServer(t) starts a server
 	}
 	// Output:
 	// OCI 1.0: 200 OK: {"repositories":[]}
@@ -465,7 +482,7 @@ func ExampleProfiles() {
 	// Artifactory: 401 Unauthorized: {"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}
 }
 
-// inTest runs f as a test, without what go test -v would print.
+// inTest runs f as a test, without the output of go test -v.
 func inTest(f func(t *testing.T)) bool {
 	stdout := os.Stdout
 	os.Stdout = nil
@@ -482,7 +499,7 @@ func ExampleForEachProfile() {
 				t.Fatal(err)
 			}
 			resp.Body.Close()
-			if wants := p.User != ""; wants != (resp.StatusCode == http.StatusUnauthorized) {
+			if requiresLogin := p.User != ""; requiresLogin != (resp.StatusCode == http.StatusUnauthorized) {
 				t.Error(resp.Status)
 			}
 		})

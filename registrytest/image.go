@@ -14,22 +14,23 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// Layer is what PushImage needs of a layer: go-containerregistry's v1.Layer is
-// one.
+// Layer is the part of a layer that PushImage uses. go-containerregistry's
+// v1.Layer implements it.
 type Layer interface {
-	// Compressed returns the layer's bytes.
+	// Compressed returns the layer's content as it is stored in a registry.
 	Compressed() (io.ReadCloser, error)
 }
 
-// Image is what PushImage needs of an image: go-containerregistry's v1.Image is
-// one, with v1.Layer for L.
+// Image is the part of an image that PushImage uses. go-containerregistry's
+// v1.Image implements it, with v1.Layer as L.
 type Image[L Layer] interface {
 	RawManifest() ([]byte, error)
 	RawConfigFile() ([]byte, error)
 	Layers() ([]L, error)
 }
 
-// PushImage pushes an image to repo, and points tag at it unless tag is empty.
+// PushImage pushes an image, such as go-containerregistry's v1.Image, to repo,
+// and points tag at it unless tag is empty.
 //
 // Errors: those of img and its layers, of registry.PushBlob and of
 // registry.PushManifest.
@@ -42,7 +43,7 @@ func PushImage[L Layer](ctx context.Context, s registry.Store, repo, tag string,
 	if err := json.Unmarshal(content, &doc); err != nil {
 		return registry.Manifest{}, err
 	}
-	setDefault(&doc.MediaType, ocispec.MediaTypeImageManifest) // which may leave it out
+	setDefault(&doc.MediaType, ocispec.MediaTypeImageManifest) // the member is optional
 	config, err := img.RawConfigFile()
 	if err != nil {
 		return registry.Manifest{}, err
@@ -55,7 +56,7 @@ func PushImage[L Layer](ctx context.Context, s registry.Store, repo, tag string,
 		return registry.Manifest{}, err
 	}
 	if len(layers) != len(doc.Layers) {
-		return registry.Manifest{}, fmt.Errorf("registrytest: %d layers, of which the manifest names %d", len(layers), len(doc.Layers))
+		return registry.Manifest{}, fmt.Errorf("registrytest: the image has %d layers, its manifest %d", len(layers), len(doc.Layers))
 	}
 	for i, layer := range layers {
 		if err := pushLayer(ctx, s, repo, doc.Layers[i], layer); err != nil {
@@ -78,7 +79,8 @@ func pushLayer(ctx context.Context, s registry.Store, repo string, d ocispec.Des
 	return registry.PushBlob(ctx, s, repo, d.Digest, content)
 }
 
-// Hash is how Index names its parts: go-containerregistry's v1.Hash is one.
+// Hash is the type of digests in an Index. go-containerregistry's v1.Hash
+// implements it.
 type Hash interface {
 	~struct {
 		Algorithm string
@@ -86,17 +88,19 @@ type Hash interface {
 	}
 }
 
-// Index is what PushIndex needs of an index: go-containerregistry's
-// v1.ImageIndex is one, with v1.Hash, v1.Layer, v1.Image and itself.
+// Index is the part of an index that PushIndex uses. go-containerregistry's
+// v1.ImageIndex implements it, with v1.Hash, v1.Layer, v1.Image and itself as
+// type arguments.
 type Index[H Hash, L Layer, I Image[L], X any] interface {
 	RawManifest() ([]byte, error)
 	Image(H) (I, error)
 	ImageIndex(H) (X, error)
 }
 
-// PushIndex pushes an index with all its images to repo, and points tag at it
-// unless tag is empty. What it names besides images and indexes must be in the
-// repository already, if it is a manifest.
+// PushIndex pushes an index, such as go-containerregistry's v1.ImageIndex, to
+// repo with all its images and indexes, and points tag at it unless tag is
+// empty. The repository must already hold manifests of other types that the
+// index names.
 //
 // Errors: those of index and its parts, of registry.PushBlob and of
 // registry.PushManifest.

@@ -18,67 +18,80 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/internal/recorder"
 )
 
-// Journal records what a registry was asked and what it answered, for a test
-// to ask what a client did. It keeps no secrets: of credentials the scheme
-// alone, of queries the spec's parameters alone.
+// Journal is middleware that records requests and their responses, so that a test
+// can check what a client did, and in particular with [Journal.Lint] whether it
+// follows the spec. It works in front of any registry:
+//
+//	journal := registrytest.NewJournal(t)
+//	server := httptest.NewServer(journal.Handler(registry.New()))
+//	// ... run the client against server.URL ...
+//	if n := journal.Count(registry.OpBlobGet); n != 3 {
+//		t.Errorf("%d blobs pulled, want 3", n)
+//	}
+//
+// It exposes no secrets: it shows only the scheme of credentials, and only the spec's
+// parameters of queries. The zero value is an empty journal. A Journal is safe for
+// concurrent use.
 type Journal struct {
 	mu      sync.Mutex
-	entries []*Entry // guarded by mu, and what they point at
+	entries []*Entry // guarded by mu, with the entries that it points to
 }
 
-// Entry is a request and its answer.
+// Entry is a request and its response.
 type Entry struct {
-	// Request is what was asked for; its Op is empty where that is nothing in
-	// the spec.
+	// Request is the parsed request. Its Op is empty if the spec has no such
+	// request.
 	registry.Request
 
 	Method string
 	Host   string
 	Path   string // without the query
 
-	// Range and ContentRange are the request's fields of these names; Auth is
-	// the scheme of its credentials, such as "Bearer".
+	// Range and ContentRange are the headers of the request, and Auth the
+	// scheme of its credentials, such as "Bearer".
 	Range, ContentRange, Auth string
 
-	// Status is the answer's; 0 while there is none.
+	// Status is the response's status; 0 if there is no response yet, or if the
+	// connection was aborted before it.
 	Status int
 
-	// Received is the number of bytes that the registry read of the request's
-	// body, Sent that of the answer's.
+	// Received is the number of bytes of the request's body that the registry
+	// has read, and Sent the number of bytes of the response's body.
 	Received, Sent int64
 
-	// Location and Link are the answer's.
+	// Location and Link are the headers of the response.
 	Location, Link string
 
-	target string // path and query, to compare with Locations and Links; never shown
+	target string // path and query, to compare with Location and Link; never printed
 
-	number int // of the request, from 1
+	number int // the position in the journal, from 1
 
-	// What Lint looks at.
+	// For Lint.
 	contentType, accept string
-	mediaType           string        // of a manifest, by its own word
-	subject             digest.Digest // of a manifest
-	ociSubject          string        // the answer's
-	chunkMin            int64         // the answer's OCI-Chunk-Min-Length
+	mediaType           string        // of a pushed manifest, by its mediaType member
+	subject             digest.Digest // of a pushed manifest
+	ociSubject          string        // OCI-Subject of the response
+	chunkMin            int64         // OCI-Chunk-Min-Length of the response
 }
 
-// NewJournal returns an empty journal. When tb fails, it is logged.
+// NewJournal returns an empty journal, which is logged if the test fails.
 func NewJournal(tb testing.TB) *Journal {
 	j := new(Journal)
 	tb.Cleanup(func() {
 		if tb.Failed() {
-			tb.Logf("what the registry was asked:\n%s", j)
+			tb.Logf("requests to the registry:\n%s", j)
 		}
 	})
 	return j
 }
 
-// Handler is middleware: it has h serve what the journal records.
+// Handler returns a handler that serves requests with h and records them.
 func (j *Journal) Handler(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// What is malformed has the fields that were understood.
+		// If the request is malformed, the fields parsed before the error are set.
 		req, _ := registry.ParseRequest(r)
 		scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		e := &Entry{
@@ -98,27 +111,29 @@ func (j *Journal) Handler(h http.Handler) http.Handler {
 		e.number = len(j.entries)
 		j.mu.Unlock()
 
-		body := &countingBody{ReadCloser: r.Body, keep: req.Op == registry.OpManifestPut}
+		body := &recordedBody{ReadCloser: r.Body, keep: req.Op == registry.OpManifestPut}
 		if r.Body != nil && r.Body != http.NoBody {
 			r.Body = body
 		}
-		answer := &countingWriter{ResponseWriter: w}
-		defer func() { // a handler may panic, to break the connection off
+		resp := &flushRecorder{recorder.Recorder{ResponseWriter: w}}
+		defer func() { // also if the handler panics, to abort the connection
 			j.mu.Lock()
 			defer j.mu.Unlock()
-			e.Received, e.Sent, e.Status = body.n, answer.n, answer.status
+			e.Received, e.Sent, e.Status = body.n, resp.Bytes, resp.Status
 			e.Location, e.Link = w.Header().Get("Location"), w.Header().Get("Link")
 			e.ociSubject = w.Header().Get("OCI-Subject")
 			e.chunkMin, _ = strconv.ParseInt(w.Header().Get("OCI-Chunk-Min-Length"), 10, 64)
-			e.readManifest(body.kept)
+			e.parseManifest(body.content)
 		}()
-		h.ServeHTTP(answer, r)
-		answer.WriteHeader(http.StatusOK) // unless it has
+		h.ServeHTTP(resp, r)
+		if resp.Status == 0 { // net/http sends 200 if the handler writes nothing
+			resp.Status = http.StatusOK
+		}
 	})
 }
 
-// readManifest takes from a pushed manifest what Lint looks at.
-func (e *Entry) readManifest(content []byte) {
+// parseManifest sets the fields that Lint needs of a pushed manifest.
+func (e *Entry) parseManifest(content []byte) {
 	var doc struct {
 		MediaType string
 		Subject   *struct{ Digest digest.Digest }
@@ -132,66 +147,39 @@ func (e *Entry) readManifest(content []byte) {
 	}
 }
 
-type countingBody struct {
+// recordedBody counts the bytes read of a request's body, and keeps them if keep
+// is set.
+type recordedBody struct {
 	io.ReadCloser
-	n    int64
-	keep bool
-	kept []byte
+	n       int64
+	keep    bool
+	content []byte
 }
 
-func (b *countingBody) Read(p []byte) (int, error) {
+// maxContent is the size of the largest body that is kept, in bytes.
+const maxContent = 4 << 20
+
+func (b *recordedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.n += int64(n)
-	if b.keep && len(b.kept)+n <= maxKept {
-		b.kept = append(b.kept, p[:n]...)
+	if b.keep && len(b.content)+n <= maxContent {
+		b.content = append(b.content, p[:n]...)
 	}
 	return n, err
 }
 
-// maxKept is the largest manifest that is looked into, in bytes.
-const maxKept = 4 << 20
+// flushRecorder is a Recorder for handlers that use http.Flusher.
+type flushRecorder struct{ recorder.Recorder }
 
-type countingWriter struct {
-	http.ResponseWriter
-	status int
-	n      int64
+func (w *flushRecorder) Flush() {
+	if w.Status == 0 {
+		w.Status = http.StatusOK
+	}
+	http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-func (w *countingWriter) WriteHeader(status int) {
-	if w.status != 0 {
-		return
-	}
-	if status >= 200 {
-		w.status = status
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *countingWriter) Write(p []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	n, err := w.ResponseWriter.Write(p)
-	w.n += int64(n)
-	return n, err
-}
-
-// ReadFrom keeps the connection's own way to send content.
-func (w *countingWriter) ReadFrom(r io.Reader) (int64, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	n, err := io.Copy(w.ResponseWriter, r)
-	w.n += n
-	return n, err
-}
-
-func (w *countingWriter) Flush() { http.NewResponseController(w.ResponseWriter).Flush() }
-
-// Unwrap is for http.ResponseController.
-func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// Entries returns what was recorded, in the order in which requests came.
+// Entries returns copies of the entries, in the order in which the requests
+// arrived.
 func (j *Journal) Entries() []Entry {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -202,8 +190,8 @@ func (j *Journal) Entries() []Entry {
 	return all
 }
 
-// Count returns the number of requests for any of the given operations; of all
-// requests where none is given.
+// Count returns the number of requests for any of the given operations, or of all
+// requests if none is given.
 func (j *Journal) Count(ops ...registry.Op) (n int) {
 	for _, e := range j.Entries() {
 		if len(ops) == 0 || slices.Contains(ops, e.Op) {
@@ -213,25 +201,25 @@ func (j *Journal) Count(ops ...registry.Op) (n int) {
 	return n
 }
 
-// pushes reports whether e has pushed a blob.
-func (e Entry) pushes() bool {
+// pushedBlob reports whether e completed the push of a blob.
+func (e Entry) pushedBlob() bool {
 	return e.Status == http.StatusCreated && (e.Op == registry.OpBlobPush || e.Op == registry.OpUploadPut)
 }
 
-// BlobsPushed returns the digests of the blobs whose content was pushed, in
-// order, each as often as it was. A blob that was mounted is not among them.
+// BlobsPushed returns the digest of each blob push, in order. A blob whose
+// content was pushed twice is listed twice; mounted blobs are not listed.
 func (j *Journal) BlobsPushed() (all []digest.Digest) {
 	for _, e := range j.Entries() {
-		if e.pushes() {
+		if e.pushedBlob() {
 			all = append(all, e.Digest)
 		}
 	}
 	return all
 }
 
-// BlobsPushedUnchecked returns the digests of the blobs whose content was
-// pushed although the client had not asked before, by HEAD or by a mount,
-// whether the repository has it.
+// BlobsPushedUnchecked returns the digest of each blob push for which the client
+// had not checked first, by HEAD or by a mount, whether the repository has the
+// blob.
 func (j *Journal) BlobsPushedUnchecked() (all []digest.Digest) {
 	type blob struct {
 		repo   string
@@ -242,31 +230,33 @@ func (j *Journal) BlobsPushedUnchecked() (all []digest.Digest) {
 		switch b := (blob{e.Repo, e.Digest}); {
 		case e.Op == registry.OpBlobHead || e.Op == registry.OpBlobMount:
 			checked[b] = true
-		case e.pushes() && !checked[b]:
+		case e.pushedBlob() && !checked[b]:
 			all = append(all, e.Digest)
 		}
 	}
 	return all
 }
 
-// LocationsChanged returns the requests to an upload session that were not sent
-// to the Location which the registry gave last: the spec has clients use it as
-// it is, with a digest added in the closing PUT (section "POST then PUT").
-func (j *Journal) LocationsChanged() (all []Entry) {
-	given := make(map[string]string) // by session ID
+// IgnoredLocations returns the requests to upload sessions that were not sent to
+// the session's latest Location. The spec says that clients should use the Location
+// unchanged, apart from the digest that the closing PUT adds (section "POST then
+// PUT").
+func (j *Journal) IgnoredLocations() (all []Entry) {
+	latest := make(map[string]string) // by session ID
 	for _, e := range j.Entries() {
-		if location, ok := given[e.UploadID]; ok && e.UploadID != "" && !sameLocation(location, e.target) {
+		if location, ok := latest[e.UploadID]; ok && e.UploadID != "" && !sameLocation(location, e.target) {
 			all = append(all, e)
 		}
 		if u, err := url.Parse(e.Location); err == nil && e.Status == http.StatusAccepted {
 			id := u.Path[strings.LastIndexByte(u.Path, '/')+1:]
-			given[id] = u.RequestURI()
+			latest[id] = u.RequestURI()
 		}
 	}
 	return all
 }
 
-// sameLocation reports whether target is location, but for a digest.
+// sameLocation reports whether target is location, or location with a digest
+// added.
 func sameLocation(location, target string) bool {
 	a, err1 := url.Parse(location)
 	b, err2 := url.Parse(target)
@@ -280,15 +270,15 @@ func sameLocation(location, target string) bool {
 	return a.Query().Encode() == query.Encode()
 }
 
-// LinksChanged returns the requests for a further page of a list that were not
-// sent to the Link which the page before had: the spec has clients prefer it
-// over a last parameter of their own (section "Listing Tags").
-func (j *Journal) LinksChanged() (all []Entry) {
+// IgnoredLinks returns the requests for further pages of lists that were not sent
+// to the Link of the preceding page. The spec says that clients should prefer the
+// Link to building a URL with a last parameter (section "Listing Tags").
+func (j *Journal) IgnoredLinks() (all []Entry) {
 	type list struct {
-		host string
-		op   registry.Op
-		repo string
-		of   digest.Digest
+		host    string
+		op      registry.Op
+		repo    string
+		subject digest.Digest
 	}
 	type page struct{ first, next string }
 	pages := make(map[list]page)
@@ -309,7 +299,8 @@ func (j *Journal) LinksChanged() (all []Entry) {
 	return all
 }
 
-// nextPage returns the path and query that a Link field leads to (RFC 8288).
+// nextPage returns the path and query of a Link header's target (RFC 8288), "" if
+// there is none.
 func nextPage(link string) string {
 	target, _, _ := strings.Cut(strings.TrimPrefix(link, "<"), ">")
 	u, err := url.Parse(target)
@@ -319,22 +310,22 @@ func nextPage(link string) string {
 	return u.RequestURI()
 }
 
-// CredentialsUnasked returns the requests that had credentials for a host which
-// had not asked for any by a 401.
-func (j *Journal) CredentialsUnasked() (all []Entry) {
-	asked := make(map[string]bool)
+// UnsolicitedCredentials returns the requests that sent credentials to a host that
+// had not requested any with a 401.
+func (j *Journal) UnsolicitedCredentials() (all []Entry) {
+	challenged := make(map[string]bool) // by host
 	for _, e := range j.Entries() {
-		if e.Auth != "" && !asked[e.Host] {
+		if e.Auth != "" && !challenged[e.Host] {
 			all = append(all, e)
 		}
 		if e.Status == http.StatusUnauthorized {
-			asked[e.Host] = true
+			challenged[e.Host] = true
 		}
 	}
 	return all
 }
 
-// String returns the journal as a table.
+// String returns the journal as a table, one line for each request.
 func (j *Journal) String() string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)

@@ -13,8 +13,7 @@ import (
 	"github.com/berth-oci/registry/registrytest"
 )
 
-// A journal tells what a client did: this one pushes a blob twice, and never
-// asks whether it is there.
+// This client pushes a blob twice, and never checks whether the registry has it.
 func ExampleJournal() {
 	journal := new(registrytest.Journal) // in a test: registrytest.NewJournal(t)
 	client := &http.Client{Transport: registrytest.Transport(journal.Handler(registry.New()))}

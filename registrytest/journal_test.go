@@ -5,6 +5,7 @@ package registrytest_test
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +17,7 @@ import (
 	"github.com/berth-oci/registry/registrytest"
 )
 
-// journaled is a client of a registry that a journal watches.
+// journaled is a client of a registry with a journal.
 type journaled struct {
 	t       *testing.T
 	journal *registrytest.Journal
@@ -52,15 +53,15 @@ func TestJournal(t *testing.T) {
 	c.send("POST", "/v2/a/blobs/uploads/?digest="+d.String(), "data")
 	c.send("POST", "/v2/b/blobs/uploads/?from=a&mount="+d.String(), "")
 	c.send("GET", "/v2/a/blobs/"+d.String(), "", "Range", "bytes=1-2")
-	c.send("GET", "/elsewhere?token=s3cr3t", "", "Authorization", "Bearer s3cr3t")
+	c.send("GET", "/other?token=s3cr3t", "", "Authorization", "Bearer s3cr3t")
 
 	j := c.journal
 	qt.Check(t, qt.Equals(j.Count(), 8))
 	qt.Check(t, qt.Equals(j.Count(registry.OpUploadPatch, registry.OpUploadPut), 2))
 	qt.Check(t, qt.DeepEquals(j.BlobsPushed(), []digest.Digest{d, d}))
 	qt.Check(t, qt.DeepEquals(j.BlobsPushedUnchecked(), []digest.Digest{d})) // the first time
-	qt.Check(t, qt.HasLen(j.LocationsChanged(), 0))
-	qt.Check(t, qt.HasLen(j.CredentialsUnasked(), 1))
+	qt.Check(t, qt.HasLen(j.IgnoredLocations(), 0))
+	qt.Check(t, qt.HasLen(j.UnsolicitedCredentials(), 1))
 
 	id := loc[strings.LastIndex(loc, "/")+1:]
 	table := strings.ReplaceAll(strings.ReplaceAll(j.String(), id, "ID"), d.String(), "DIGEST")
@@ -77,13 +78,13 @@ func TestJournal(t *testing.T) {
 		"5 POST blob-push a DIGEST 201 4 0",
 		"6 POST blob-mount b DIGEST from a 201 0 0",
 		"7 GET blob-get a DIGEST 206 0 2 bytes=1-2",
-		"8 GET /elsewhere 404 0 62 Bearer",
+		"8 GET /other 404 0 62 Bearer",
 	}))
 	qt.Check(t, qt.IsFalse(strings.Contains(j.String(), "s3cr3t")))
 }
 
-func TestJournalLocations(t *testing.T) {
-	// A registry whose Locations have a state in their query, as some do.
+func TestIgnoredLocations(t *testing.T) {
+	// Like some registries, this one keeps state in the query of its Locations.
 	inner := registry.New()
 	state := 0
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -93,16 +94,17 @@ func TestJournalLocations(t *testing.T) {
 	first := c.send("POST", "/v2/a/blobs/uploads/", "").Header.Get("Location")
 	second := c.send("PATCH", first, "one").Header.Get("Location")
 	qt.Assert(t, qt.Not(qt.Equals(first, second)))
-	qt.Check(t, qt.HasLen(c.journal.LocationsChanged(), 0))
-	c.send("PATCH", first, "two") // the one before
+	qt.Check(t, qt.HasLen(c.journal.IgnoredLocations(), 0))
+	c.send("PATCH", first, "two") // an old Location
 	path, _, _ := strings.Cut(second, "?")
-	c.send("PUT", path+"?digest="+digest.FromString("onetwo").String(), "") // its own
-	changed := c.journal.LocationsChanged()
+	c.send("PUT", path+"?digest="+digest.FromString("onetwo").String(), "") // a URL that the client built
+	changed := c.journal.IgnoredLocations()
 	qt.Assert(t, qt.HasLen(changed, 2))
 	qt.Check(t, qt.Equals(changed[0].Op, registry.OpUploadPatch))
 	qt.Check(t, qt.Equals(changed[1].Op, registry.OpUploadPut))
 }
 
+// stateful adds a state parameter to the Location of uploads.
 type stateful struct {
 	http.ResponseWriter
 	state *int
@@ -116,7 +118,7 @@ func (w stateful) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-func TestJournalCredentials(t *testing.T) {
+func TestUnsolicitedCredentials(t *testing.T) {
 	inner := registry.New()
 	c := newJournaled(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") == "" {
@@ -127,13 +129,30 @@ func TestJournalCredentials(t *testing.T) {
 	}))
 	c.send("GET", "/v2/", "")
 	c.send("GET", "/v2/", "", "Authorization", "Basic eDp5")
-	qt.Check(t, qt.HasLen(c.journal.CredentialsUnasked(), 0))
+	qt.Check(t, qt.HasLen(c.journal.UnsolicitedCredentials(), 0))
 	e := c.journal.Entries()
 	qt.Check(t, qt.Equals(e[0].Status, 401))
 	qt.Check(t, qt.Equals(e[1].Auth, "Basic"))
 }
 
-func TestJournalOfManyClients(t *testing.T) {
+// TestJournalFlush checks that a handler behind a journal can use http.Flusher, and
+// that the journal records the status that Flush sends.
+func TestJournalFlush(t *testing.T) {
+	j := new(registrytest.Journal)
+	h := j.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		qt.Check(t, qt.IsNil(http.NewResponseController(w).Flush()))
+		fmt.Fprint(w, "data")
+	}))
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("GET", "/v2/", nil))
+	qt.Check(t, qt.IsTrue(w.Flushed))
+	e := j.Entries()[0]
+	qt.Check(t, qt.Equals(e.Status, 200))
+	qt.Check(t, qt.Equals(e.Sent, 4))
+}
+
+func TestJournalConcurrency(t *testing.T) {
 	c := newJournaled(t, registry.New())
 	var wg sync.WaitGroup
 	for range 50 {

@@ -16,7 +16,8 @@ import (
 	"github.com/berth-oci/registry/registrytest"
 )
 
-// TestLint has a client do things right and wrong.
+// TestLint checks the findings about clients that follow the spec and that violate
+// it.
 func TestLint(t *testing.T) {
 	const octets = "application/octet-stream"
 	d, d512 := digest.FromString("data"), digest.SHA512.FromString("data")
@@ -28,7 +29,7 @@ func TestLint(t *testing.T) {
 		return c.send("POST", "/v2/a/blobs/uploads/"+query, "").Header.Get("Location")
 	}
 	old := []registry.Option{registry.WithReferrersSupport(false), registry.AllowSparse()}
-	minimum := func(h http.Handler) http.Handler {
+	minChunk := func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("OCI-Chunk-Min-Length", "4")
 			h.ServeHTTP(w, r)
@@ -41,48 +42,48 @@ func TestLint(t *testing.T) {
 		do    func(c journaled)
 		want  []string
 	}{
-		{name: "a_blob_in_chunks", do: func(c journaled) {
+		{name: "chunked_upload", do: func(c journaled) {
 			loc := start(c, "")
 			c.send("PATCH", loc, "da", "Content-Type", octets, "Content-Range", "0-1")
 			c.send("PATCH", loc, "t", "Content-Type", octets, "Content-Range", "2-2")
 			c.send("PUT", loc+"?digest="+d.String(), "a", "Content-Type", octets, "Content-Range", "3-3")
 		}},
-		{name: "a_cancelled_upload", do: func(c journaled) { c.send("DELETE", start(c, ""), "") }},
-		{name: "an_abandoned_upload", do: func(c journaled) { start(c, "") }, want: []string{
-			`POST /v2/a/blobs/uploads/: an upload that is neither closed nor cancelled (SHOULD, "Cancel a blob upload")`}},
-		{name: "a_failed_mount_abandoned", do: func(c journaled) { start(c, "?mount="+d.String()+"&from=b") }, want: []string{
-			`POST /v2/a/blobs/uploads/: an upload that is neither closed nor cancelled (SHOULD, "Cancel a blob upload")`}},
-		{name: "a_stream_without_a_range", do: func(c journaled) {
+		{name: "cancelled_upload", do: func(c journaled) { c.send("DELETE", start(c, ""), "") }},
+		{name: "abandoned_upload", do: func(c journaled) { start(c, "") }, want: []string{
+			`POST /v2/a/blobs/uploads/: upload is neither completed nor cancelled (SHOULD, "Cancel a blob upload")`}},
+		{name: "abandoned_failed_mount", do: func(c journaled) { start(c, "?mount="+d.String()+"&from=b") }, want: []string{
+			`POST /v2/a/blobs/uploads/: upload is neither completed nor cancelled (SHOULD, "Cancel a blob upload")`}},
+		{name: "stream_without_range", do: func(c journaled) {
 			loc := start(c, "")
 			c.send("PATCH", loc, "data")
 			c.send("PUT", loc+"?digest="+d.String(), "")
 		}, want: []string{
-			`PATCH LOC: a blob's bytes with Content-Type "" (SHOULD, "Pushing a blob in chunks")`,
-			`PATCH LOC: a chunk without Content-Range (SHOULD, "Pushing a blob in chunks")`}},
-		{name: "HTTP's_Content-Range", do: func(c journaled) {
+			`PATCH LOC: content of a blob has Content-Type "" (SHOULD, "Pushing a blob in chunks")`,
+			`PATCH LOC: chunk without a Content-Range (SHOULD, "Pushing a blob in chunks")`}},
+		{name: "HTTP_Content-Range", do: func(c journaled) {
 			loc := start(c, "")
 			c.send("PATCH", loc, "data", "Content-Type", octets, "Content-Range", "bytes 0-3/4")
 			c.send("DELETE", loc, "")
 		}, want: []string{
-			`PATCH LOC: Content-Range "bytes 0-3/4" has not the form of 0-9 (MUST, "Pushing a blob in chunks")`}},
-		{name: "a_chunk_again", do: func(c journaled) { // its answer may have been lost
+			`PATCH LOC: malformed Content-Range "bytes 0-3/4", want the form 0-9 (MUST, "Pushing a blob in chunks")`}},
+		{name: "repeated_chunk", do: func(c journaled) { // its response may have been lost
 			loc := start(c, "")
 			c.send("PATCH", loc, "data", "Content-Type", octets, "Content-Range", "0-3")
 			c.send("PATCH", loc, "data", "Content-Type", octets, "Content-Range", "0-3")
 			c.send("DELETE", loc, "")
 		}},
-		{name: "a_chunk_ahead", do: func(c journaled) {
+		{name: "chunk_ahead", do: func(c journaled) {
 			loc := start(c, "")
 			c.send("PATCH", loc, "data", "Content-Type", octets, "Content-Range", "4-7")
 			c.send("DELETE", loc, "")
 		}, want: []string{
-			`PATCH LOC: a chunk at byte 4, when the registry has 0 (MUST, "Pushing a blob in chunks")`}},
-		{name: "a_closing_PUT_without_a_digest", do: func(c journaled) {
+			`PATCH LOC: chunk at byte 4, but the registry has 0 bytes (MUST, "Pushing a blob in chunks")`}},
+		{name: "closing_PUT_without_digest", do: func(c journaled) {
 			loc := start(c, "")
 			c.send("PUT", loc, "")
 			c.send("DELETE", loc, "")
 		}, want: []string{
-			`PUT LOC: no digest in the closing PUT (MUST, "Pushing a blob in chunks")`}},
+			`PUT LOC: closing PUT without a digest (MUST, "Pushing a blob in chunks")`}},
 		{name: "sha512_announced", do: func(c journaled) {
 			loc := start(c, "?digest-algorithm=sha512")
 			c.send("PUT", loc+"?digest="+d512.String(), "data", "Content-Type", octets)
@@ -91,49 +92,49 @@ func TestLint(t *testing.T) {
 			loc := start(c, "")
 			c.send("PUT", loc+"?digest="+d512.String(), "data", "Content-Type", octets)
 		}, want: []string{
-			`POST /v2/a/blobs/uploads/: no digest-algorithm for a blob that is then named by sha512 (SHOULD, "Pushing a blob in chunks")`}},
-		{name: "small_chunks", fault: minimum, do: func(c journaled) {
+			`POST /v2/a/blobs/uploads/: no digest-algorithm, but the blob has a sha512 digest (SHOULD, "Pushing a blob in chunks")`}},
+		{name: "small_chunks", fault: minChunk, do: func(c journaled) {
 			loc := start(c, "")
 			c.send("PATCH", loc, "d", "Content-Type", octets, "Content-Range", "0-0")
 			c.send("PATCH", loc, "ata", "Content-Type", octets, "Content-Range", "1-3")
 			c.send("PUT", loc+"?digest="+d.String(), "")
 		}, want: []string{
-			`PATCH LOC: a chunk of 1 bytes, when OCI-Chunk-Min-Length is 4 (SHOULD, "Pushing a blob in chunks")`}},
-		{name: "a_made_up_location", do: func(c journaled) {
+			`PATCH LOC: chunk of 1 bytes is smaller than OCI-Chunk-Min-Length 4 (SHOULD, "Pushing a blob in chunks")`}},
+		{name: "made_up_location", do: func(c journaled) {
 			loc := start(c, "")
 			c.send("PUT", loc+"?x=y&digest="+d.String(), "data", "Content-Type", octets)
 		}, want: []string{
-			`PUT LOC: not the Location that the registry gave (SHOULD, "POST then PUT")`}},
+			`PUT LOC: ignores the session's Location (SHOULD, "POST then PUT")`}},
 		{name: "pulls", do: func(c journaled) {
 			c.send("GET", "/v2/a/manifests/tag", "", "Accept", ocispec.MediaTypeImageManifest)
 			c.send("HEAD", "/v2/a/manifests/tag", "")
 		}, want: []string{
-			`HEAD /v2/a/manifests/tag: no Accept that says which manifests the client supports (SHOULD, "Pulling manifests")`}},
+			`HEAD /v2/a/manifests/tag: no Accept with the supported media types (SHOULD, "Pulling manifests")`}},
 		{name: "pushes", do: func(c journaled) {
 			c.send("PUT", "/v2/a/manifests/tag", "x")
 			c.send("PUT", "/v2/a/manifests/tag", "x", "Content-Type", "text/plain; charset=utf-8")
 			c.send("PUT", "/v2/a/manifests/tag", `{"mediaType":"text/html"}`, "Content-Type", "text/plain")
 		}, want: []string{
 			`PUT /v2/a/manifests/tag: no Content-Type (SHOULD, "Pushing Manifests")`,
-			`PUT /v2/a/manifests/tag: a Content-Type with parameters (SHOULD, "Pushing Manifests")`,
-			`PUT /v2/a/manifests/tag: its Content-Type is not the manifest's mediaType (MUST, "Pushing Manifests")`}},
-		{name: "a_referrer", opts: []registry.Option{registry.AllowSparse()}, do: func(c journaled) {
+			`PUT /v2/a/manifests/tag: Content-Type has parameters (SHOULD, "Pushing Manifests")`,
+			`PUT /v2/a/manifests/tag: Content-Type differs from the manifest's mediaType (MUST, "Pushing Manifests")`}},
+		{name: "referrer", opts: []registry.Option{registry.AllowSparse()}, do: func(c journaled) {
 			c.send("PUT", "/v2/a/manifests/tag", artifact, "Content-Type", ocispec.MediaTypeImageManifest)
 		}},
-		{name: "a_referrer_without_the_API", opts: old, do: func(c journaled) {
+		{name: "referrer_without_API", opts: old, do: func(c journaled) {
 			c.send("PUT", "/v2/a/manifests/tag", artifact, "Content-Type", ocispec.MediaTypeImageManifest)
 			c.send("PUT", "/v2/a/manifests/"+referrersTag, `{"manifests":[]}`, "Content-Type", ocispec.MediaTypeImageIndex)
 		}},
-		{name: "a_referrer_lost", opts: old, do: func(c journaled) {
+		{name: "lost_referrer", opts: old, do: func(c journaled) {
 			c.send("PUT", "/v2/a/manifests/tag", artifact, "Content-Type", ocispec.MediaTypeImageManifest)
 		}, want: []string{
-			`PUT /v2/a/manifests/tag: no OCI-Subject, and no push of the referrers tag after it (MUST, "Pushing Manifests with Subject")`}},
-		{name: "a_query_without_the_API", opts: old, do: func(c journaled) {
+			`PUT /v2/a/manifests/tag: no OCI-Subject in the response, and no push of the referrers tag follows (MUST, "Pushing Manifests with Subject")`}},
+		{name: "query_without_API", opts: old, do: func(c journaled) {
 			c.send("GET", "/v2/a/referrers/"+subject.String(), "")
 			c.send("GET", "/v2/a/manifests/"+referrersTag, "", "Accept", ocispec.MediaTypeImageIndex)
 		}},
-		{name: "a_query_given_up", opts: old, do: func(c journaled) { c.send("GET", "/v2/a/referrers/"+subject.String(), "") }, want: []string{
-			`GET /v2/a/referrers/` + subject.String() + `: 404, and no pull of the referrers tag after it (MUST, "Unavailable Referrers API")`}},
+		{name: "abandoned_query", opts: old, do: func(c journaled) { c.send("GET", "/v2/a/referrers/"+subject.String(), "") }, want: []string{
+			`GET /v2/a/referrers/` + subject.String() + `: 404 response, and no pull of the referrers tag follows (MUST, "Unavailable Referrers API")`}},
 		{name: "pages", do: func(c journaled) {
 			for _, tag := range []string{"a", "b", "c"} {
 				c.send("PUT", "/v2/a/manifests/"+tag, "x", "Content-Type", "text/plain")
@@ -143,14 +144,14 @@ func TestLint(t *testing.T) {
 			c.send("GET", "/v2/a/tags/list?n=1", "") // from the start
 			c.send("GET", "/v2/a/tags/list?last=a", "")
 		}, want: []string{
-			`GET /v2/a/tags/list: not the Link that the registry gave (SHOULD, "Listing Tags")`}},
+			`GET /v2/a/tags/list: ignores the Link of the preceding page (SHOULD, "Listing Tags")`}},
 		{name: "credentials_follow_a_redirect", fault: redirectBlobs, do: func(c journaled) {
 			c.send("GET", "/v2/a/blobs/"+d.String(), "", "Authorization", "Bearer x")
 			c.host = "storage.example"
 			c.send("GET", "/v2/a/blobs/"+d.String(), "", "Authorization", "Bearer x")
 		}, want: []string{
-			`GET /v2/a/blobs/` + d.String() + `: credentials for registry.example, to where it redirected (MUST, "API")`}},
-		{name: "credentials_stay", fault: redirectBlobs, do: func(c journaled) {
+			`GET /v2/a/blobs/` + d.String() + `: credentials for registry.example sent to the target of its redirect (MUST, "API")`}},
+		{name: "credentials_withheld", fault: redirectBlobs, do: func(c journaled) {
 			c.send("GET", "/v2/a/blobs/"+d.String(), "", "Authorization", "Bearer x")
 			c.host = "storage.example"
 			c.send("GET", "/v2/a/blobs/"+d.String(), "")

@@ -9,13 +9,14 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// Namespaces is one server that plays several registries, for tests of mirrors
-// and proxies: a request goes to the one whose name its ns parameter has
-// (section "Registry Proxying"), without one to that whose name is its host,
-// with or without the port. Each may have faults, a journal and users of its
-// own. A request for none of them is answered 404 NAME_UNKNOWN.
+// Namespaces returns a handler that serves several registries, for tests of
+// mirrors and proxies. The keys of upstreams are the registries' names. A request
+// goes to the registry that its ns parameter names (section "Registry Proxying");
+// without the parameter, to the one named like the request's host, with or
+// without the port. A request for any other registry gets 404 NAME_UNKNOWN.
 //
-// Of one registry with several stores, registry.WithNamespaces is less to say.
+// Each registry can have its own faults, journal and users. To serve several
+// stores as one registry, registry.WithNamespaces is simpler.
 func Namespaces(upstreams map[string]http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ns := r.URL.Query().Get("ns")

@@ -3,6 +3,7 @@
 package registrytest
 
 import (
+	"context"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -15,62 +16,74 @@ import (
 	"github.com/berth-oci/registry/auth"
 )
 
-// Profile is a registry with the habits of a real one: what it does otherwise
-// than a registry of this module, so that a client that copes with all
-// profiles has a chance with all those registries. It has only what is known of
-// them from their sources, their documentation or reports with traces; each
-// habit names its own in the code.
+// Profile imitates a well-known registry: it deviates from this module's registry
+// as the real one does, in pagination, redirects, upload URLs, error codes, login
+// and the like. A client that works with all profiles has a good chance of working
+// with the real registries.
+//
+// A profile has the quirks that are documented by the registry's source, by its
+// documentation, or by reports that show requests and responses; the code names the
+// source of each. It is not a complete imitation.
 type Profile struct {
-	// Name is the registry's, such as "Docker Hub".
+	// Name is the registry's name, such as "Docker Hub".
 	Name string
 
-	// User and Password are those of an account that may do everything,
-	// empty where anybody may.
+	// User and Password are the credentials of an account that may pull and
+	// push. They are empty if the registry requires no login.
 	User, Password string
 
-	options []registry.Option
-	habits  []Rule                                   // the first outermost
-	uploads [2]func(path string) string              // from the registry's own paths of uploads to this one's, and back
-	content int                                      // the status that blobs are redirected by to another host, if they are
-	login   func(Profile, http.Handler) http.Handler // nil: anybody may do everything
+	options      []registry.Option
+	quirks       []Rule // the first is outermost
+	uploadPaths  pathMapping
+	blobRedirect int                                      // the status that redirects blobs to another host; 0 for no redirect
+	login        func(Profile, http.Handler) http.Handler // nil: no access control
 }
 
-// Handler returns a registry that has the profile's habits and the given
-// options. Where they contradict each other, it is as the options have it.
+// pathMapping maps paths of the handler to the paths that clients see, and back.
+type pathMapping struct {
+	toClient, toHandler func(path string) string
+}
+
+// Handler returns a registry with the profile's quirks and the given options,
+// which take precedence over the profile's own.
 //
-// It knows its own address from the requests. Blobs that are kept on another
-// host are at "localhost" if the registry is at 127.0.0.1, else at the
-// registry's host with "content." before it.
+// The handler derives its own address from the requests. A profile that redirects
+// blobs to another host redirects to "localhost" if the registry's host is
+// 127.0.0.1, and otherwise to the registry's host prefixed with "content.". The
+// handler serves that host too.
 func (p Profile) Handler(opts ...registry.Option) http.Handler {
 	plain := registry.New(append(slices.Clone(p.options), opts...)...)
-	h := NewFaults(p.habits...).Handler(plain)
+	h := NewFaults(p.quirks...).Handler(plain)
 	if p.login != nil {
 		h = p.login(p, h)
 	}
-	if p.uploads[0] != nil {
-		h = uploadsAt(p.uploads[0], p.uploads[1], h)
+	if p.uploadPaths.toClient != nil {
+		h = moveUploads(p.uploadPaths, h)
 	}
-	if p.content != 0 {
-		h = elsewhere(p.content, h, plain)
+	if p.blobRedirect != 0 {
+		h = redirectBlobs(p.blobRedirect, h, plain)
 	}
 	return h
 }
 
-// NewServer starts a registry that has the profile's habits, as the function
-// NewServer does one without.
+// NewServer is like the function NewServer, but starts a registry with the
+// profile's quirks.
 func (p Profile) NewServer(tb testing.TB, opts ...registry.Option) *Server {
 	tb.Helper()
 	return start(tb, p.Handler, opts, (*httptest.Server).Start)
 }
 
-// ForEachProfile runs f as a subtest for each profile.
+// ForEachProfile runs f in a subtest for each profile of [Profiles].
 func ForEachProfile(t *testing.T, f func(t *testing.T, p Profile)) {
 	for _, p := range Profiles() {
 		t.Run(strings.ReplaceAll(p.Name, " ", "_"), func(t *testing.T) { f(t, p) })
 	}
 }
 
-// Profiles returns all profiles.
+// Profiles returns the profiles of all registries that the package imitates: a
+// registry of OCI 1.0, distribution versions 2 and 3, Docker Hub, GitHub's
+// Container Registry (GHCR), Amazon's Elastic Container Registry (ECR), Google's
+// Artifact Registry (GAR), Quay, Harbor and Artifactory.
 func Profiles() []Profile {
 	return []Profile{
 		oci10(),
@@ -86,22 +99,22 @@ func Profiles() []Profile {
 	}
 }
 
-// bearer puts h behind tokens that the registry gives at path. Anybody may
-// pull, where public says so.
-func bearer(path, service string, policy func(h http.Handler) auth.Policy, habits ...func(http.Handler) http.Handler) func(Profile, http.Handler) http.Handler {
+// bearer returns a login with bearer tokens, issued by a token server at path. The
+// quirks are the token server's.
+func bearer(path, service string, policy func(h http.Handler) auth.Policy, quirks ...func(http.Handler) http.Handler) func(Profile, http.Handler) http.Handler {
 	return func(p Profile, h http.Handler) http.Handler {
 		tokens := &auth.TokenServer{
 			Service: service,
 			Check:   auth.Users{p.User: p.Password}.Check,
 			Policy:  policy(h),
 		}
-		var answers http.Handler = tokens
-		for _, habit := range habits {
-			answers = habit(answers)
+		var tokenHandler http.Handler = tokens
+		for _, quirk := range quirks {
+			tokenHandler = quirk(tokenHandler)
 		}
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == path {
-				answers.ServeHTTP(w, r)
+				tokenHandler.ServeHTTP(w, r)
 				return
 			}
 			auth.Bearer(origin(r)+path, service, tokens.Verify)(h).ServeHTTP(w, r)
@@ -109,45 +122,53 @@ func bearer(path, service string, policy func(h http.Handler) auth.Policy, habit
 	}
 }
 
-// public lets everybody pull from the repositories that there are, and users do
-// what allowed has.
-func public(allowed ...auth.Action) func(h http.Handler) auth.Policy {
+// publicPull is a policy that lets anyone pull from repositories that exist, and
+// lets users take the allowed actions.
+func publicPull(allowed ...auth.Action) func(h http.Handler) auth.Policy {
 	return func(h http.Handler) auth.Policy {
-		return func(user, repo string, action auth.Action) bool {
-			if user != "" {
-				return slices.Contains(allowed, action)
+		users := usersOnly(allowed...)(h)
+		return func(ctx context.Context, user string, action auth.Action, req registry.Request) error {
+			tags := registry.Request{Op: registry.OpTags, Repo: req.Repo, N: 0}
+			if user == "" && action == auth.Pull && subrequest(h, httptest.NewRequest("GET", "/", nil), "GET", tags.RequestURI()).Code == http.StatusOK {
+				return nil
 			}
-			return action == auth.Pull && inside(h, httptest.NewRequest("GET", "/", nil), "GET", registry.Request{Op: registry.OpTags, Repo: repo, N: 0}.URL()).Code == http.StatusOK
+			return users(ctx, user, action, req)
 		}
 	}
 }
 
-// private lets users do what allowed has, and others nothing.
-func private(allowed ...auth.Action) func(h http.Handler) auth.Policy {
+// usersOnly is a policy that lets only users take the allowed actions.
+func usersOnly(allowed ...auth.Action) func(h http.Handler) auth.Policy {
 	return func(http.Handler) auth.Policy {
-		return func(user, _ string, action auth.Action) bool { return user != "" && slices.Contains(allowed, action) }
+		return func(_ context.Context, user string, action auth.Action, _ registry.Request) error {
+			if user == "" || !slices.Contains(allowed, action) {
+				return registry.ErrDenied
+			}
+			return nil
+		}
 	}
 }
 
-// only leaves of a token server's answers the fields with the given names.
-func only(names ...string) func(http.Handler) http.Handler {
-	return answered(func(_ *http.Request, a *httptest.ResponseRecorder) {
-		var fields map[string]any
-		if a.Code != http.StatusOK || json.Unmarshal(a.Body.Bytes(), &fields) != nil {
+// keepMembers removes all members except the given ones from a token server's
+// responses.
+func keepMembers(names ...string) func(http.Handler) http.Handler {
+	return rewriteResponse(func(_ *http.Request, resp *httptest.ResponseRecorder) {
+		var members map[string]any
+		if resp.Code != http.StatusOK || json.Unmarshal(resp.Body.Bytes(), &members) != nil {
 			return
 		}
-		for name := range fields {
+		for name := range members {
 			if !slices.Contains(names, name) {
-				delete(fields, name)
+				delete(members, name)
 			}
 		}
-		a.Body.Reset()
-		json.NewEncoder(a.Body).Encode(fields)
+		resp.Body.Reset()
+		json.NewEncoder(resp.Body).Encode(members)
 	})
 }
 
-// noPost has a token server refuse POST.
-func noPost(err error) func(http.Handler) http.Handler {
+// rejectPost rejects POST requests with err.
+func rejectPost(err error) func(http.Handler) http.Handler {
 	return func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodPost {
@@ -159,24 +180,24 @@ func noPost(err error) func(http.Handler) http.Handler {
 	}
 }
 
-// uploadsAt moves uploads to other paths.
-func uploadsAt(out, in func(path string) string, h http.Handler) http.Handler {
+// moveUploads serves h's uploads at other paths.
+func moveUploads(paths pathMapping, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = r.Clone(r.Context())
-		r.URL.Path = in(r.URL.Path)
+		r.URL.Path = paths.toHandler(r.URL.Path)
 		h.ServeHTTP(&editor{ResponseWriter: w, header: func(int) bool {
 			if location := w.Header().Get("Location"); location != "" {
-				w.Header().Set("Location", out(location))
+				w.Header().Set("Location", paths.toClient(location))
 			}
 			return true
 		}}, r)
 	})
 }
 
-// elsewhere has h redirect a GET of a blob to another host, where plain serves
-// it to whoever has the link. As the object stores behind real registries do,
-// that host refuses a request that is signed and has credentials too.
-func elsewhere(status int, h, plain http.Handler) http.Handler {
+// redirectBlobs redirects a GET of a blob that h would serve to a signed URL at
+// another host, where plain serves it without a login. Like the object stores
+// behind real registries, that host rejects a signed request with credentials.
+func redirectBlobs(status int, h, plain http.Handler) http.Handler {
 	const prefix, signature = "/content", "signature=5ea1"
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if path, ok := strings.CutPrefix(r.URL.Path, prefix); ok {
@@ -198,23 +219,24 @@ func elsewhere(status int, h, plain http.Handler) http.Handler {
 			h.ServeHTTP(w, r)
 			return
 		}
-		// Whether the client may, and there is one, h says.
+		// h decides whether the client may pull the blob, and whether it exists.
 		head := r.Clone(r.Context())
 		head.Method = http.MethodHead
-		a := httptest.NewRecorder()
-		h.ServeHTTP(a, head)
-		if a.Code != http.StatusOK {
+		resp := httptest.NewRecorder()
+		h.ServeHTTP(resp, head)
+		if resp.Code != http.StatusOK {
 			h.ServeHTTP(w, r)
 			return
 		}
 		other := *r
-		other.Host = otherHost(r.Host)
+		other.Host = blobHost(r.Host)
 		w.Header().Set("Location", origin(&other)+prefix+r.URL.Path+"?"+signature)
 		w.WriteHeader(status)
 	})
 }
 
-func otherHost(host string) string {
+// blobHost returns the host that serves a registry's blobs.
+func blobHost(host string) string {
 	if name, port, err := net.SplitHostPort(host); err == nil && name == "127.0.0.1" {
 		return net.JoinHostPort("localhost", port)
 	}

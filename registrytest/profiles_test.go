@@ -18,15 +18,15 @@ import (
 	"github.com/berth-oci/registry/registrytest"
 )
 
-// profileClient is a client that logs in as a profile wants it.
+// profileClient is a client that logs in if the profile requires it.
 type profileClient struct {
 	t      *testing.T
 	p      registrytest.Profile
 	server *registrytest.Server
-	anon   bool // it has no account
+	anon   bool // without an account
 }
 
-type profileAnswer struct {
+type profileResponse struct {
 	status int
 	header http.Header
 	body   string
@@ -34,9 +34,9 @@ type profileAnswer struct {
 
 var challenge = regexp.MustCompile(`(realm|service|scope)="([^"]*)"`)
 
-// do sends a request, once more with credentials where it is asked for them.
-// Redirects are not followed.
-func (c profileClient) do(method, target, body string, header ...string) profileAnswer {
+// do sends a request, and repeats it with credentials if the response is a
+// challenge. It does not follow redirects.
+func (c profileClient) do(method, target, body string, header ...string) profileResponse {
 	c.t.Helper()
 	client := &http.Client{
 		Transport:     c.server.Client().Transport,
@@ -61,27 +61,27 @@ func (c profileClient) do(method, target, body string, header ...string) profile
 		resp.Body.Close()
 		qt.Assert(c.t, qt.IsNil(err))
 		if resp.StatusCode != http.StatusUnauthorized || tries == 2 || resp.Header.Get("Www-Authenticate") == "" {
-			return profileAnswer{resp.StatusCode, resp.Header, string(content)}
+			return profileResponse{resp.StatusCode, resp.Header, string(content)}
 		}
 		authorization = c.authorize(resp.Header.Get("Www-Authenticate"))
 	}
 }
 
-// authorize answers a challenge.
-func (c profileClient) authorize(said string) string {
+// authorize returns the Authorization header for a challenge.
+func (c profileClient) authorize(wwwAuthenticate string) string {
 	req, _ := http.NewRequest("GET", "http://x.example", nil)
 	if !c.anon {
 		req.SetBasicAuth(c.p.User, c.p.Password)
 	}
 	basic := req.Header.Get("Authorization")
-	if strings.HasPrefix(said, "Basic") {
+	if strings.HasPrefix(wwwAuthenticate, "Basic") {
 		return basic
 	}
-	fields := make(map[string]string)
-	for _, match := range challenge.FindAllStringSubmatch(said, -1) {
-		fields[match[1]] = match[2]
+	params := make(map[string]string)
+	for _, match := range challenge.FindAllStringSubmatch(wwwAuthenticate, -1) {
+		params[match[1]] = match[2]
 	}
-	req, err := http.NewRequest("GET", fields["realm"]+"?service="+fields["service"]+"&scope="+fields["scope"], nil)
+	req, err := http.NewRequest("GET", params["realm"]+"?service="+params["service"]+"&scope="+params["scope"], nil)
 	qt.Assert(c.t, qt.IsNil(err))
 	if basic != "" {
 		req.Header.Set("Authorization", basic)
@@ -90,69 +90,68 @@ func (c profileClient) authorize(said string) string {
 	qt.Assert(c.t, qt.IsNil(err))
 	defer resp.Body.Close()
 	qt.Assert(c.t, qt.Equals(resp.StatusCode, 200))
-	var answer struct{ Token string }
-	qt.Assert(c.t, qt.IsNil(json.NewDecoder(resp.Body).Decode(&answer)))
-	return "Bearer " + answer.Token
+	var body struct{ Token string }
+	qt.Assert(c.t, qt.IsNil(json.NewDecoder(resp.Body).Decode(&body)))
+	return "Bearer " + body.Token
 }
 
-// and adds a query to a Location.
-func and(location, query string) string {
+// addQuery adds a query to a Location.
+func addQuery(location, query string) string {
 	if strings.Contains(location, "?") {
 		return location + "&" + query
 	}
 	return location + "?" + query
 }
 
-// pushBlob pushes a blob by POST, PATCH and PUT, each to where the answer
-// before it said.
+// pushBlob pushes a blob by POST, PATCH and PUT, and follows the Locations.
 func (c profileClient) pushBlob(repo, data string) {
 	c.t.Helper()
-	a := c.do("POST", "/v2/"+repo+"/blobs/uploads/", "")
-	qt.Assert(c.t, qt.Equals(a.status, 202))
-	a = c.do("PATCH", a.header.Get("Location"), data, "Content-Type", "application/octet-stream")
-	qt.Assert(c.t, qt.IsTrue(a.status == 202 || a.status == 201), qt.Commentf("%d", a.status))
-	a = c.do("PUT", and(a.header.Get("Location"), "digest="+digest.FromString(data).String()), "")
-	qt.Assert(c.t, qt.Equals(a.status, 201))
+	resp := c.do("POST", "/v2/"+repo+"/blobs/uploads/", "")
+	qt.Assert(c.t, qt.Equals(resp.status, 202))
+	resp = c.do("PATCH", resp.header.Get("Location"), data, "Content-Type", "application/octet-stream")
+	qt.Assert(c.t, qt.IsTrue(resp.status == 202 || resp.status == 201), qt.Commentf("%d", resp.status))
+	resp = c.do("PUT", addQuery(resp.header.Get("Location"), "digest="+digest.FromString(data).String()), "")
+	qt.Assert(c.t, qt.Equals(resp.status, 201))
 }
 
 const imageType = "application/vnd.oci.image.manifest.v1+json"
 
-// image is a manifest of one blob.
-func imageOf(blob string) string {
+// imageOf returns an image manifest with the given config and no layers.
+func imageOf(config string) string {
 	return `{"schemaVersion":2,"mediaType":"` + imageType + `","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"` +
-		digest.FromString(blob).String() + `","size":` + fmt.Sprint(len(blob)) + `},"layers":[]}`
+		digest.FromString(config).String() + `","size":` + fmt.Sprint(len(config)) + `},"layers":[]}`
 }
 
-// TestProfilesServe has a client that follows what it is told push to each
-// profile, and pull from it.
-func TestProfilesServe(t *testing.T) {
+// TestProfiles pushes to and pulls from each profile with a client that follows
+// Locations and challenges.
+func TestProfiles(t *testing.T) {
 	registrytest.ForEachProfile(t, func(t *testing.T, p registrytest.Profile) {
 		c := profileClient{t: t, p: p, server: p.NewServer(t)}
 		c.pushBlob("my/repo", "config")
-		a := c.do("PUT", "/v2/my/repo/manifests/tag", imageOf("config"), "Content-Type", imageType)
-		qt.Assert(t, qt.Equals(a.status, 201), qt.Commentf("%s", a.body))
-		a = c.do("GET", "/v2/my/repo/manifests/tag", "", "Accept", imageType)
-		qt.Check(t, qt.Equals(a.body, imageOf("config")))
-		a = c.do("GET", "/v2/my/repo/blobs/"+digest.FromString("config").String(), "")
-		if a.status != 200 { // it is elsewhere, for who has the link
-			resp, err := c.server.Client().Get(a.header.Get("Location"))
+		resp := c.do("PUT", "/v2/my/repo/manifests/tag", imageOf("config"), "Content-Type", imageType)
+		qt.Assert(t, qt.Equals(resp.status, 201), qt.Commentf("%s", resp.body))
+		resp = c.do("GET", "/v2/my/repo/manifests/tag", "", "Accept", imageType)
+		qt.Check(t, qt.Equals(resp.body, imageOf("config")))
+		resp = c.do("GET", "/v2/my/repo/blobs/"+digest.FromString("config").String(), "")
+		if resp.status != 200 { // a redirect to a signed URL
+			blob, err := c.server.Client().Get(resp.header.Get("Location"))
 			qt.Assert(t, qt.IsNil(err))
-			defer resp.Body.Close()
-			content, _ := io.ReadAll(resp.Body)
-			a.body = string(content)
+			defer blob.Body.Close()
+			content, _ := io.ReadAll(blob.Body)
+			resp.body = string(content)
 		}
-		qt.Check(t, qt.Equals(a.body, "config"))
-		a = c.do("GET", "/v2/my/repo/tags/list", "")
-		qt.Check(t, qt.Equals(strings.TrimSpace(a.body), `{"name":"my/repo","tags":["tag"]}`))
+		qt.Check(t, qt.Equals(resp.body, "config"))
+		resp = c.do("GET", "/v2/my/repo/tags/list", "")
+		qt.Check(t, qt.Equals(strings.TrimSpace(resp.body), `{"name":"my/repo","tags":["tag"]}`))
 		_, err := c.server.Store.GetTag(t.Context(), "my/repo", "tag")
 		qt.Check(t, qt.IsNil(err))
 	})
 }
 
-// TestHabits has requests that profiles answer in ways of their own. There is a
-// repository "a" with an image "tag" and 150 further tags, and an upload in
-// which there are 3 bytes.
-func TestHabits(t *testing.T) {
+// TestQuirks checks the responses in which profiles differ. The repository "a" has
+// an image with the tag "tag" and 150 further tags. UPLOAD stands for the Location
+// of an upload with 3 bytes, OLD UPLOAD for its first Location.
+func TestQuirks(t *testing.T) {
 	const absent = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	blob, manifest := digest.FromString("config").String(), digest.FromString(imageOf("config")).String()
 	missing := strings.ReplaceAll(imageOf("config"), blob, absent)
@@ -165,17 +164,17 @@ func TestHabits(t *testing.T) {
 		body           string
 
 		status   int
-		field    [2]string // of the answer, as a regular expression, "" for a field that is not there
-		contains string    // the answer's body does
+		want     [2]string // a header of the response, and a regular expression for its value
+		contains string    // a part of the body
 	}{
 		{profile: "OCI 1.0", target: "/v2/a/referrers/" + manifest, status: 404},
 
-		{profile: "distribution v2", target: "/v2/a/referrers/" + manifest, status: 404, contains: "404 page not found", field: [2]string{"Content-Type", "text/plain.*"}},
-		{profile: "distribution v2", target: "/v2/a/tags/list?n=2", status: 200, contains: `"tag"`, field: [2]string{"Link", ""}},
-		{profile: "distribution v2", target: "/v2/_catalog?n=1001", status: 400, contains: "PAGINATION_NUMBER_INVALID", field: [2]string{"Content-Type", "application/json; charset=utf-8"}},
+		{profile: "distribution v2", target: "/v2/a/referrers/" + manifest, status: 404, contains: "404 page not found", want: [2]string{"Content-Type", "text/plain.*"}},
+		{profile: "distribution v2", target: "/v2/a/tags/list?n=2", status: 200, contains: `"tag"`, want: [2]string{"Link", ""}},
+		{profile: "distribution v2", target: "/v2/_catalog?n=1001", status: 400, contains: "PAGINATION_NUMBER_INVALID", want: [2]string{"Content-Type", "application/json; charset=utf-8"}},
 		{profile: "distribution v2", target: "/v2/_catalog", status: 200},
-		{profile: "distribution v2", method: "POST", target: "/v2/a/blobs/uploads/?digest=" + blob, body: "config", status: 202, field: [2]string{"Location", `http://127\.0\.0\.1:\d+/v2/a/blobs/uploads/.+\?_state=.+`}},
-		{profile: "distribution v2", method: "POST", target: "/v2/b/blobs/uploads/?mount=" + blob, status: 202, field: [2]string{"Range", "0-0"}},
+		{profile: "distribution v2", method: "POST", target: "/v2/a/blobs/uploads/?digest=" + blob, body: "config", status: 202, want: [2]string{"Location", `http://127\.0\.0\.1:\d+/v2/a/blobs/uploads/.+\?_state=.+`}},
+		{profile: "distribution v2", method: "POST", target: "/v2/b/blobs/uploads/?mount=" + blob, status: 202, want: [2]string{"Range", "0-0"}},
 		{profile: "distribution v2", method: "POST", target: "/v2/b/blobs/uploads/?from=a&mount=" + blob, status: 201},
 		{profile: "distribution v2", method: "PATCH", target: "UPLOAD", body: "abc", header: ranged, status: 202},
 		{profile: "distribution v2", method: "PATCH", target: "OLD UPLOAD", body: "abc", status: 404, contains: "BLOB_UPLOAD_INVALID"},
@@ -187,7 +186,7 @@ func TestHabits(t *testing.T) {
 		{profile: "distribution v2", method: "PUT", target: "/v2/a/manifests/new", header: typed(imageType), body: strings.Repeat(" ", 4<<20) + missing, status: 400, contains: "MANIFEST_INVALID"},
 		{profile: "distribution v2", method: "DELETE", target: "/v2/a/manifests/" + manifest, status: 405},
 
-		{profile: "distribution v3", target: "/v2/a/tags/list?n=2", status: 200, field: [2]string{"Link", `</v2/a/tags/list\?.*n=2>; rel="next"`}},
+		{profile: "distribution v3", target: "/v2/a/tags/list?n=2", status: 200, want: [2]string{"Link", `</v2/a/tags/list\?.*n=2>; rel="next"`}},
 		{profile: "distribution v3", target: "/v2/a/tags/list?n=x", status: 400, contains: "PAGINATION_NUMBER_INVALID"},
 		{profile: "distribution v3", target: "/v2/a/tags/list?n=5000", status: 200},
 		{profile: "distribution v3", method: "PATCH", target: "UPLOAD", body: "abc", header: ranged, status: 416, contains: "RANGE_INVALID"},
@@ -195,35 +194,35 @@ func TestHabits(t *testing.T) {
 		{profile: "distribution v3", target: "/v2/a/manifests/tag", status: 404},
 		{profile: "distribution v3", method: "DELETE", target: "/v2/a/manifests/tag", status: 405},
 
-		{profile: "Docker Hub", target: "/v2/a/manifests/tag", status: 200, field: [2]string{"Ratelimit-Limit", "100;w=21600"}},
-		{profile: "Docker Hub", target: "/v2/_catalog", status: 401, field: [2]string{"Www-Authenticate", `.*insufficient_scope.*`}},
-		{profile: "Docker Hub", target: "/v2/a/blobs/" + blob, status: 307, field: [2]string{"Location", `http://localhost:\d+/.*`}},
+		{profile: "Docker Hub", target: "/v2/a/manifests/tag", status: 200, want: [2]string{"Ratelimit-Limit", "100;w=21600"}},
+		{profile: "Docker Hub", target: "/v2/_catalog", status: 401, want: [2]string{"Www-Authenticate", `.*insufficient_scope.*`}},
+		{profile: "Docker Hub", target: "/v2/a/blobs/" + blob, status: 307, want: [2]string{"Location", `http://localhost:\d+/.*`}},
 		{profile: "Docker Hub", target: "/v2/a/blobs/" + absent, status: 404, contains: "BLOB_UNKNOWN"},
 		{profile: "Docker Hub", method: "DELETE", target: "/v2/a/manifests/tag", status: 405, contains: "Only digest-based deletion is allowed"},
 
 		{profile: "GHCR", method: "PATCH", target: "UPLOAD", body: strings.Repeat("x", 4<<20+1), header: []string{"Content-Range", "3-4194307"}, status: 416, contains: "4.00MiB"},
-		{profile: "GHCR", method: "PATCH", target: "UPLOAD", body: strings.Repeat("x", 4<<20+1), status: 202, field: [2]string{"Location", "/v2/a/blobs/upload/.*"}},
+		{profile: "GHCR", method: "PATCH", target: "UPLOAD", body: strings.Repeat("x", 4<<20+1), status: 202, want: [2]string{"Location", "/v2/a/blobs/upload/.*"}},
 		{profile: "GHCR", method: "PUT", target: "/v2/a/blobs/upload/none?digest=" + blob, status: 404, contains: "BLOB_UPLOAD_INVALID"},
-		{profile: "GHCR", target: "/v2/a/tags/list", status: 200, field: [2]string{"Link", `.*n=100>; rel="next"`}},
+		{profile: "GHCR", target: "/v2/a/tags/list", status: 200, want: [2]string{"Link", `.*n=100>; rel="next"`}},
 		{profile: "GHCR", target: "/v2/a/referrers/" + manifest, status: 404},
 		{profile: "GHCR", method: "DELETE", target: "/v2/a/manifests/" + manifest, status: 401}, // no token grants it
 
 		{profile: "ECR", target: "/v2/a/tags/list?n=1001", status: 405, contains: "maxResults"},
-		{profile: "ECR", target: "/v2/a/manifests/tag", status: 200, field: [2]string{"Docker-Content-Digest", ""}},
-		{profile: "ECR", target: "/v2/a/manifests/" + manifest, status: 200, field: [2]string{"Docker-Content-Digest", manifest}},
+		{profile: "ECR", target: "/v2/a/manifests/tag", status: 200, want: [2]string{"Docker-Content-Digest", ""}},
+		{profile: "ECR", target: "/v2/a/manifests/" + manifest, status: 200, want: [2]string{"Docker-Content-Digest", manifest}},
 		{profile: "ECR", method: "PATCH", target: "UPLOAD", body: "abc", status: 201},
-		{profile: "ECR", method: "POST", target: "/v2/b/blobs/uploads/?from=a&mount=" + blob, status: 202, field: [2]string{"Location", "http://.*"}},
+		{profile: "ECR", method: "POST", target: "/v2/b/blobs/uploads/?from=a&mount=" + blob, status: 202, want: [2]string{"Location", "http://.*"}},
 		{profile: "ECR", method: "PUT", target: "/v2/a/manifests/new", header: typed(imageType), body: "x", status: 405, contains: "UNSUPPORTED"},
 
-		{profile: "GAR", target: "/v2/a/tags/list?n=2", status: 200, field: [2]string{"Link", ""}},
-		{profile: "GAR", method: "POST", target: "/v2/a/blobs/uploads/", status: 202, field: [2]string{"Location", "/artifacts-uploads/namespaces/a/uploads/.*"}},
+		{profile: "GAR", target: "/v2/a/tags/list?n=2", status: 200, want: [2]string{"Link", ""}},
+		{profile: "GAR", method: "POST", target: "/v2/a/blobs/uploads/", status: 202, want: [2]string{"Location", "/artifacts-uploads/namespaces/a/uploads/.*"}},
 		{profile: "GAR", method: "DELETE", target: "/v2/a/manifests/" + manifest, status: 400, contains: "GOOGLE_MANIFEST_DANGLING_TAG"},
 		{profile: "GAR", method: "DELETE", target: "/v2/a/manifests/tag", status: 202},
 
-		{profile: "Quay", target: "/v2/a/tags/list?n=1000", status: 200, field: [2]string{"Link", `.*n=100>; rel="next"`}},
+		{profile: "Quay", target: "/v2/a/tags/list?n=1000", status: 200, want: [2]string{"Link", `.*n=100>; rel="next"`}},
 		{profile: "Quay", target: "/v2/a/blobs/" + blob, status: 302},
-		{profile: "Quay", method: "POST", target: "/v2/a/blobs/uploads/", status: 202, field: [2]string{"Range", "bytes=0--1"}},
-		{profile: "Quay", target: "UPLOAD", status: 204, field: [2]string{"Location", ""}},
+		{profile: "Quay", method: "POST", target: "/v2/a/blobs/uploads/", status: 202, want: [2]string{"Range", "bytes=0--1"}},
+		{profile: "Quay", target: "UPLOAD", status: 204, want: [2]string{"Location", ""}},
 		{profile: "Quay", method: "DELETE", target: "/v2/a/blobs/" + blob, status: 405},
 		{profile: "Quay", method: "PUT", target: "/v2/a/manifests/new", header: typed("text/plain"), body: "x", status: 415},
 		{profile: "Quay", method: "PUT", target: "/v2/a/manifests/" + absent, header: typed(imageType), body: imageOf("config"), status: 400, contains: "MANIFEST_INVALID"},
@@ -253,15 +252,15 @@ func TestHabits(t *testing.T) {
 			qt.Assert(t, qt.IsNil(err))
 			if strings.HasSuffix(c.target, "UPLOAD") {
 				old := client.do("POST", "/v2/a/blobs/uploads/", "").header.Get("Location")
-				now := client.do("PATCH", old, "abc", "Content-Type", "application/octet-stream").header.Get("Location")
-				c.target = map[string]string{"UPLOAD": now, "OLD UPLOAD": old}[c.target]
+				current := client.do("PATCH", old, "abc", "Content-Type", "application/octet-stream").header.Get("Location")
+				c.target = map[string]string{"UPLOAD": current, "OLD UPLOAD": old}[c.target]
 			}
 
-			a := client.do(c.method, c.target, c.body, c.header...)
-			qt.Check(t, qt.Equals(a.status, c.status), qt.Commentf("%s", a.body))
-			qt.Check(t, qt.StringContains(a.body, c.contains))
-			if c.field[0] != "" {
-				qt.Check(t, qt.Matches(a.header.Get(c.field[0]), c.field[1]))
+			resp := client.do(c.method, c.target, c.body, c.header...)
+			qt.Check(t, qt.Equals(resp.status, c.status), qt.Commentf("%s", resp.body))
+			qt.Check(t, qt.StringContains(resp.body, c.contains))
+			if c.want[0] != "" {
+				qt.Check(t, qt.Matches(resp.header.Get(c.want[0]), c.want[1]))
 			}
 		})
 	}
@@ -277,7 +276,8 @@ func profileOf(t *testing.T, name string) registrytest.Profile {
 	panic("unreachable")
 }
 
-// TestProfilesLogin has who may do what, and how it is told.
+// TestProfilesLogin checks the challenges, and the permissions of anonymous clients
+// and users.
 func TestProfilesLogin(t *testing.T) {
 	for name, want := range map[string]string{
 		"Docker Hub":  `Bearer realm="http://HOST/token",service="registry.docker.io",scope="repository:a:pull"`,
@@ -298,27 +298,27 @@ func TestProfilesLogin(t *testing.T) {
 			qt.Check(t, qt.Equals(strings.ReplaceAll(resp.Header.Get("Www-Authenticate"), server.Host, "HOST"), want))
 
 			user := profileClient{t: t, p: p, server: server}
-			nobody := profileClient{t: t, p: p, server: server, anon: true}
+			anonymous := profileClient{t: t, p: p, server: server, anon: true}
 			if name != "ECR" {
-				qt.Check(t, qt.Equals(nobody.do("GET", "/v2/a/tags/list", "").status, 401)) // there is none
+				qt.Check(t, qt.Equals(anonymous.do("GET", "/v2/a/tags/list", "").status, 401)) // no such repository
 				user.pushBlob("a", "x")
-				qt.Check(t, qt.Equals(nobody.do("GET", "/v2/a/tags/list", "").status, 200))
+				qt.Check(t, qt.Equals(anonymous.do("GET", "/v2/a/tags/list", "").status, 200))
 			}
-			qt.Check(t, qt.Equals(nobody.do("POST", "/v2/a/blobs/uploads/", "").status, 401))
+			qt.Check(t, qt.Equals(anonymous.do("POST", "/v2/a/blobs/uploads/", "").status, 401))
 			qt.Check(t, qt.Equals(user.do("POST", "/v2/a/blobs/uploads/", "").status, 202))
 		})
 	}
 
-	t.Run("token alone", func(t *testing.T) {
+	t.Run("token only", func(t *testing.T) {
 		p := profileOf(t, "Quay")
 		server := p.NewServer(t)
 		resp, err := server.Client().Get(server.URL + "/v2/auth?service=quay.io")
 		qt.Assert(t, qt.IsNil(err))
 		defer resp.Body.Close()
-		var fields map[string]any
-		qt.Assert(t, qt.IsNil(json.NewDecoder(resp.Body).Decode(&fields)))
-		qt.Check(t, qt.HasLen(fields, 1))
-		qt.Check(t, qt.IsNotNil(fields["token"]))
+		var members map[string]any
+		qt.Assert(t, qt.IsNil(json.NewDecoder(resp.Body).Decode(&members)))
+		qt.Check(t, qt.HasLen(members, 1))
+		qt.Check(t, qt.IsNotNil(members["token"]))
 	})
 
 	t.Run("plain text", func(t *testing.T) {
@@ -330,8 +330,8 @@ func TestProfilesLogin(t *testing.T) {
 		qt.Check(t, qt.Equals(string(body), "Not Authorized\n"))
 	})
 
-	// Who follows a redirect with credentials is refused, as by S3.
-	t.Run("credentials elsewhere", func(t *testing.T) {
+	// Like S3, the blob host rejects a request that carries credentials.
+	t.Run("credentials after redirect", func(t *testing.T) {
 		p := profileOf(t, "Docker Hub")
 		user := profileClient{t: t, p: p, server: p.NewServer(t)}
 		user.pushBlob("a", "x")
@@ -342,7 +342,8 @@ func TestProfilesLogin(t *testing.T) {
 	})
 }
 
-// TestProfileInProcess has the names that a server in process may have.
+// TestProfileInProcess checks the host that blobs are redirected to if the
+// registry has a name.
 func TestProfileInProcess(t *testing.T) {
 	p := profileOf(t, "Docker Hub")
 	store := new(registry.MemStore)
@@ -359,8 +360,8 @@ func TestProfileInProcess(t *testing.T) {
 		return resp
 	}
 	resp := get("https://registry.example/token?service=registry.docker.io&scope=repository:a:pull", "")
-	var answer struct{ Token string }
-	qt.Assert(t, qt.IsNil(json.NewDecoder(resp.Body).Decode(&answer)))
-	resp = get("https://registry.example/v2/a/blobs/"+d.String(), answer.Token)
+	var body struct{ Token string }
+	qt.Assert(t, qt.IsNil(json.NewDecoder(resp.Body).Decode(&body)))
+	resp = get("https://registry.example/v2/a/blobs/"+d.String(), body.Token)
 	qt.Check(t, qt.Equals(resp.Header.Get("Location"), "https://content.registry.example/content/v2/a/blobs/"+d.String()+"?signature=5ea1"))
 }

@@ -23,43 +23,46 @@ import (
 type Server struct {
 	*httptest.Server
 
-	// Host is the host and port, as image references have it; URL of the
-	// embedded server has the scheme too.
+	// Host is the host and port, as in image references. The embedded
+	// server's URL includes the scheme.
 	Host string
 
-	// Store is what the registry has, unless an option of NewServer gave it
-	// another.
+	// Store holds the registry's content, unless an option of NewServer set
+	// another store.
 	Store *registry.MemStore
 }
 
-// NewServer starts a registry with the given options, which tb.Cleanup closes.
+// NewServer starts a registry with the given options. It is closed when the test
+// ends.
 func NewServer(tb testing.TB, opts ...registry.Option) *Server {
 	tb.Helper()
 	return start(tb, registry.New, opts, (*httptest.Server).Start)
 }
 
-// NewTLSServer is NewServer with HTTPS. The certificate is one that the
-// Client of the server trusts.
+// NewTLSServer is like NewServer, but uses HTTPS. The server's Client trusts its
+// certificate.
 func NewTLSServer(tb testing.TB, opts ...registry.Option) *Server {
 	tb.Helper()
 	return start(tb, registry.New, opts, (*httptest.Server).StartTLS)
 }
 
-func start(tb testing.TB, handler func(...registry.Option) http.Handler, opts []registry.Option, listen func(*httptest.Server)) *Server {
+// start starts a server for the handler that newHandler returns.
+func start(tb testing.TB, newHandler func(...registry.Option) http.Handler, opts []registry.Option, listen func(*httptest.Server)) *Server {
 	store := new(registry.MemStore)
-	// First, so that an option may give another.
+	// The default store is first, so that an option can replace it.
 	opts = append([]registry.Option{registry.WithStore(store)}, opts...)
-	s := httptest.NewUnstartedServer(handler(opts...))
+	s := httptest.NewUnstartedServer(newHandler(opts...))
 	listen(s)
 	tb.Cleanup(s.Close)
 	return &Server{Server: s, Host: s.Listener.Addr().String(), Store: store}
 }
 
-// TLS returns an HTTPS server of a new registry, with a certificate for the
-// given domain. The transport of its client sends requests for any host to the
-// server, and trusts the certificate. The caller must close the server.
+// TLS starts a new registry that uses HTTPS, with a certificate for the given
+// domain. The server's Client trusts the certificate, and sends requests for any
+// host to the server. The caller must close the server.
 //
-// It is the function of go-containerregistry's package registry.
+// TLS is compatible with the function of that name in go-containerregistry's
+// package registry.
 func TLS(domain string) (*httptest.Server, error) {
 	cert, err := certificate(domain)
 	if err != nil {
@@ -80,8 +83,7 @@ func TLS(domain string) (*httptest.Server, error) {
 	return s, nil
 }
 
-// certificate makes a certificate for a domain and for loopback, signed by
-// itself.
+// certificate returns a self-signed certificate for a domain and for loopback.
 func certificate(domain string) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

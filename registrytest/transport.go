@@ -17,15 +17,21 @@ import (
 	"time"
 )
 
-// Transport returns an [http.RoundTripper] that has h serve each request in
-// this process, without a socket. Any host name works, by http and https. It
-// behaves as a connection to an [http.Server] does: bodies are streamed both
-// ways, a request's body is read only when the handler reads it (which is what
-// "Expect: 100-continue" asks for), an answer may come before the body was
-// read, and the end of the request's context ends both sides.
+// Transport returns an [http.RoundTripper] that calls h in process, without a
+// socket. Requests may be for any host, with the scheme http or https; h sees the
+// host in Request.Host.
 //
-// There is no network to wait for, so that a client's retries, back-off and
-// timeouts run in the fake time of [testing/synctest].
+//	client := &http.Client{Transport: registrytest.Transport(registry.New())}
+//	resp, err := client.Get("https://registry.example/v2/")
+//
+// The transport behaves like a connection to an [http.Server]. Bodies are streamed
+// in both directions. A request's body is read only when h reads it, as with
+// "Expect: 100-continue", and the response may be sent before that. If h panics, the
+// client gets an error, or an unexpected EOF in the body. If the request's context
+// ends, both sides are aborted.
+//
+// Since no goroutine waits for a network, a client's retries, back-off and timeouts
+// run in the fake time of [testing/synctest], so that a test need not wait for them.
 func Transport(h http.Handler) http.RoundTripper {
 	return transport{h}
 }
@@ -34,8 +40,8 @@ type transport struct {
 	handler http.Handler
 }
 
-// errReset is what a client gets where a connection would have been reset: the
-// handler panicked.
+// errReset is the client's error if the handler panics before the response is
+// sent. Over a network, the connection would be reset.
 var errReset = errors.New("registrytest: connection reset by the handler")
 
 func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -44,9 +50,9 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, errors.New("registrytest: no host in the request's URL")
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
-	e := &exchange{req: req, ctx: ctx, cancel: cancel, answered: make(chan struct{})}
+	e := &exchange{req: req, ctx: ctx, cancel: cancel, done: make(chan struct{})}
 	e.body.reader, e.body.writer = io.Pipe()
-	// The end of the client's context frees whoever waits for the other side.
+	// The end of the client's context unblocks both sides.
 	stop := func() bool { return false }
 	if req.Context().Done() != nil {
 		stop = context.AfterFunc(req.Context(), func() {
@@ -60,12 +66,12 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}()
 
 	select {
-	case <-e.answered:
+	case <-e.done:
 	case <-req.Context().Done():
 		return nil, context.Cause(req.Context())
 	}
-	if e.failed != nil {
-		return nil, e.failed
+	if e.err != nil {
+		return nil, e.err
 	}
 	return e.response, nil
 }
@@ -76,21 +82,21 @@ func closeBody(req *http.Request) {
 	}
 }
 
-// exchange is a request and its answer. It is the handler's ResponseWriter.
+// exchange is a request and its response. It is the handler's ResponseWriter.
 type exchange struct {
 	req    *http.Request // the client's
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
 	header   http.Header
-	status   int          // 0: not yet written
-	first    bytes.Buffer // what was written before the answer was sent
+	status   int          // 0 until WriteHeader is called
+	buffer   bytes.Buffer // the body written before the response was sent
 	declared int64        // Content-Length; -1: none
 	written  int64
 
-	answered chan struct{} // closed when response or failed is set
+	done     chan struct{} // closed when response or err is set
 	response *http.Response
-	failed   error
+	err      error
 
 	body struct {
 		reader *io.PipeReader
@@ -98,9 +104,9 @@ type exchange struct {
 	}
 }
 
-// maxFirst is how much of a body is held back, to send its length along where
-// that is all: as net/http does.
-const maxFirst = 2 << 10
+// bufferSize is the size of the largest body that is buffered until the handler
+// returns, so that its length can be sent in the header, as net/http does.
+const bufferSize = 2 << 10
 
 func (e *exchange) serve(h http.Handler) {
 	defer func() {
@@ -111,8 +117,8 @@ func (e *exchange) serve(h http.Handler) {
 				log.Printf("registrytest: panic serving %s %s: %v\n%s", e.req.Method, e.req.URL, p, debug.Stack())
 			}
 			if e.response == nil {
-				e.failed = errReset
-				close(e.answered)
+				e.err = errReset
+				close(e.done)
 			}
 			e.body.writer.CloseWithError(io.ErrUnexpectedEOF)
 			return
@@ -123,7 +129,7 @@ func (e *exchange) serve(h http.Handler) {
 	h.ServeHTTP(e, e.serverRequest())
 }
 
-// serverRequest is the request as a server reads it from a connection.
+// serverRequest returns the request as a server receives it from a connection.
 func (e *exchange) serverRequest() *http.Request {
 	r := e.req.Clone(e.ctx)
 	if r.Method == "" {
@@ -139,7 +145,7 @@ func (e *exchange) serverRequest() *http.Request {
 	r.URL.Scheme, r.URL.Host, r.URL.User = "", "", nil
 	r.URL.Fragment, r.URL.RawFragment = "", ""
 	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, 1
-	r.RemoteAddr = "192.0.2.1:1234" // TEST-NET, as of net/http/httptest
+	r.RemoteAddr = "192.0.2.1:1234" // TEST-NET, like net/http/httptest
 	r.Close, r.GetBody, r.Response = false, nil, nil
 	r.Header.Del("Host")
 	if user := e.req.URL.User; user != nil && r.Header.Get("Authorization") == "" {
@@ -149,7 +155,7 @@ func (e *exchange) serverRequest() *http.Request {
 	switch {
 	case r.Body == nil || r.Body == http.NoBody:
 		r.Body, r.ContentLength = http.NoBody, 0
-	case r.ContentLength == 0: // a client's way to say that it does not know
+	case r.ContentLength == 0: // unknown, in a client's request with a body
 		r.ContentLength = -1
 		r.TransferEncoding = []string{"chunked"}
 		fallthrough
@@ -159,24 +165,25 @@ func (e *exchange) serverRequest() *http.Request {
 	return r
 }
 
-// requestBody is a request's body as a server reads it: of the announced
-// length.
+// requestBody is a request's body as a server reads it: it ends after the declared
+// length, and an earlier end is an error.
 type requestBody struct {
 	body io.ReadCloser
-	left int64 // negative: unknown
-	mu   sync.Mutex
-	shut bool // guarded by mu
+	left int64 // negative: unknown length
+
+	mu     sync.Mutex
+	closed bool // guarded by mu
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
 	b.mu.Lock()
-	shut := b.shut
+	closed := b.closed
 	b.mu.Unlock()
 	switch {
-	case shut:
+	case closed:
 		return 0, http.ErrBodyReadAfterClose
 	case b.left < 0:
-		return brokenOff(b.body.Read(p))
+		return hideError(b.body.Read(p))
 	case b.left == 0:
 		return 0, io.EOF
 	}
@@ -188,12 +195,12 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	case err == io.EOF:
 		return n, io.ErrUnexpectedEOF
 	}
-	return brokenOff(n, err)
+	return hideError(n, err)
 }
 
-// brokenOff turns the failure of a client's body into what a server sees of
-// it.
-func brokenOff(n int, err error) (int, error) {
+// hideError replaces an error of the client's body with the one that a server
+// gets.
+func hideError(n int, err error) (int, error) {
 	if err != nil && err != io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
@@ -203,7 +210,7 @@ func brokenOff(n int, err error) (int, error) {
 func (b *requestBody) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.shut = true
+	b.closed = true
 	return nil
 }
 
@@ -214,9 +221,9 @@ func (e *exchange) WriteHeader(status int) {
 	case status < 100 || status > 999:
 		panic(fmt.Sprintf("invalid WriteHeader code %v", status))
 	case status < 200 && status != http.StatusSwitchingProtocols:
-		return // an interim answer: the client learns nothing of it
+		return // informational responses are not passed on
 	case e.status != 0:
-		return // as net/http, which also logs it
+		return // as in net/http, which also logs it
 	}
 	e.status = status
 	e.declared = -1
@@ -230,8 +237,7 @@ func (e *exchange) WriteHeader(status int) {
 	}
 }
 
-// mayHaveBody reports whether the answer may have a body: RFC 9110 section
-// 6.4.1.
+// mayHaveBody reports whether the response may have a body: RFC 9110 section 6.4.1.
 func (e *exchange) mayHaveBody() bool {
 	return e.req.Method != http.MethodHead && e.status != http.StatusNoContent && e.status != http.StatusNotModified
 }
@@ -248,8 +254,8 @@ func (e *exchange) Write(p []byte) (int, error) {
 	}
 	e.written += int64(len(p))
 	if e.response == nil {
-		e.first.Write(p)
-		if e.first.Len() > maxFirst {
+		e.buffer.Write(p)
+		if e.buffer.Len() > bufferSize {
 			e.Flush()
 		}
 		return len(p), context.Cause(e.ctx)
@@ -257,30 +263,30 @@ func (e *exchange) Write(p []byte) (int, error) {
 	return e.send(p)
 }
 
-// send streams p to the client.
+// send streams p to the client. It blocks until the client has read p.
 func (e *exchange) send(p []byte) (int, error) {
-	if !e.mayHaveBody() || len(p) == 0 { // a pipe's Write of nothing waits for a reader
+	if !e.mayHaveBody() || len(p) == 0 { // even an empty Write to a pipe waits for a reader
 		return len(p), nil
 	}
 	return e.body.writer.Write(p)
 }
 
-// Flush sends what was written so far.
+// Flush sends the header, and the body written so far.
 func (e *exchange) Flush() {
 	if e.status == 0 {
 		e.WriteHeader(http.StatusOK)
 	}
 	if e.response == nil {
-		e.respond(e.header.Clone(), responseBody{e.body.reader, e.cancel}) // what the handler changes from now on is not sent
-		e.send(e.first.Bytes())
-		e.first = bytes.Buffer{}
+		e.respond(e.header.Clone(), responseBody{e.body.reader, e.cancel}) // a copy: later changes are not sent
+		e.send(e.buffer.Bytes())
+		e.buffer = bytes.Buffer{}
 	}
 }
 
-// respond lets the client have the answer.
+// respond makes RoundTrip return the response.
 func (e *exchange) respond(header http.Header, body io.ReadCloser) {
-	if _, ok := header["Content-Type"]; !ok && e.first.Len() > 0 && header.Get("Content-Encoding") == "" {
-		header.Set("Content-Type", http.DetectContentType(e.first.Bytes()))
+	if _, ok := header["Content-Type"]; !ok && e.buffer.Len() > 0 && header.Get("Content-Encoding") == "" {
+		header.Set("Content-Type", http.DetectContentType(e.buffer.Bytes()))
 	}
 	if header.Get("Date") == "" {
 		header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
@@ -302,36 +308,36 @@ func (e *exchange) respond(header http.Header, body io.ReadCloser) {
 			e.response.ContentLength = 0
 		}
 	}
-	close(e.answered)
+	close(e.done)
 }
 
-// finish ends the answer of a handler that has returned.
+// finish completes the response when the handler has returned.
 func (e *exchange) finish() {
 	if e.status == 0 {
 		e.WriteHeader(http.StatusOK)
 	}
 	switch {
-	case e.response == nil && e.declared < 0: // all of it is at hand
+	case e.response == nil && e.declared < 0: // the body is complete
 		e.declared = e.written
 		if e.mayHaveBody() || e.written > 0 {
 			e.header.Set("Content-Length", strconv.FormatInt(e.declared, 10))
 		}
-		e.respond(e.header, io.NopCloser(&e.first))
+		e.respond(e.header, io.NopCloser(&e.buffer))
 	case e.response == nil && (e.declared == e.written || !e.mayHaveBody()):
-		e.respond(e.header, io.NopCloser(&e.first))
+		e.respond(e.header, io.NopCloser(&e.buffer))
 	default:
 		e.Flush()
 		if e.mayHaveBody() && e.declared > e.written {
 			e.body.writer.CloseWithError(io.ErrUnexpectedEOF)
 			return
 		}
-		// The end of the client's context may have ended the handler.
+		// The handler may have returned because the client's context ended.
 		e.body.writer.CloseWithError(context.Cause(e.req.Context()))
 	}
 }
 
-// responseBody is an answer's body. Closing it early is, to the handler, a
-// client that went away.
+// responseBody is a response's body. If it is closed early, the handler sees that
+// the client has disconnected.
 type responseBody struct {
 	*io.PipeReader
 	cancel context.CancelCauseFunc

@@ -23,17 +23,16 @@ import (
 	"github.com/berth-oci/registry/registrytest"
 )
 
-// TestTransportIsAsAServer sends requests over loopback and in process: what
-// the handler sees and what the client gets are the same.
-func TestTransportIsAsAServer(t *testing.T) {
+// TestTransportLikeServer sends requests over loopback and in process, and checks
+// that the handler and the client see no difference.
+func TestTransportLikeServer(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		method  string
 		body    io.Reader
-		length  int64 // of the request, if it is not that of body
 		handler http.HandlerFunc
 	}{
-		{name: "nothing", handler: func(w http.ResponseWriter, r *http.Request) {}},
+		{name: "empty", handler: func(w http.ResponseWriter, r *http.Request) {}},
 		{name: "small", handler: func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "small") }},
 		{name: "large", handler: func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, strings.Repeat("large", 10_000)) }},
 		{name: "flushed", handler: func(w http.ResponseWriter, r *http.Request) {
@@ -59,7 +58,7 @@ func TestTransportIsAsAServer(t *testing.T) {
 			w.Header().Set("Etag", `"x"`)
 			w.WriteHeader(304)
 		}},
-		{name: "headers_after_the_answer", handler: func(w http.ResponseWriter, r *http.Request) {
+		{name: "late_header", handler: func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Add("X-Many", "1")
 			w.Header().Add("X-Many", "2")
 			w.WriteHeader(202)
@@ -74,10 +73,10 @@ func TestTransportIsAsAServer(t *testing.T) {
 			body, err := io.ReadAll(r.Body)
 			fmt.Fprintln(w, r.ContentLength, r.TransferEncoding, string(body), err)
 		}},
-		{name: "request_that_nobody_reads", method: "PUT", body: strings.NewReader("body"), handler: func(w http.ResponseWriter, r *http.Request) {
+		{name: "unread_request", method: "PUT", body: strings.NewReader("body"), handler: func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(403)
 		}},
-		{name: "a_body_of_nothing", method: "POST", handler: func(w http.ResponseWriter, r *http.Request) {
+		{name: "read_without_body", method: "POST", handler: func(w http.ResponseWriter, r *http.Request) {
 			n, err := r.Body.Read(make([]byte, 1))
 			fmt.Fprintln(w, r.ContentLength, n, err)
 		}},
@@ -85,7 +84,7 @@ func TestTransportIsAsAServer(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := httptest.NewServer(c.handler)
 			defer s.Close()
-			ask := func(client *http.Client) string {
+			exchange := func(client *http.Client) string {
 				if seeker, ok := c.body.(io.Seeker); ok {
 					seeker.Seek(0, io.SeekStart)
 				} else if c.body != nil {
@@ -98,13 +97,13 @@ func TestTransportIsAsAServer(t *testing.T) {
 				defer resp.Body.Close()
 				body, err := io.ReadAll(resp.Body)
 				resp.Header.Del("Date")
-				var fields []string
+				var headers []string
 				for _, k := range slices.Sorted(maps.Keys(resp.Header)) {
-					fields = append(fields, fmt.Sprint(k, resp.Header[k]))
+					headers = append(headers, fmt.Sprint(k, resp.Header[k]))
 				}
-				return fmt.Sprintln(resp.Status, resp.Proto, resp.ContentLength, fields, string(body), err)
+				return fmt.Sprintln(resp.Status, resp.Proto, resp.ContentLength, headers, string(body), err)
 			}
-			qt.Check(t, qt.Equals(ask(&http.Client{Transport: registrytest.Transport(c.handler)}), ask(s.Client())))
+			qt.Check(t, qt.Equals(exchange(&http.Client{Transport: registrytest.Transport(c.handler)}), exchange(s.Client())))
 		})
 	}
 }
@@ -117,7 +116,7 @@ func do(t *testing.T, h http.HandlerFunc, method string, body io.Reader) (*http.
 	return registrytest.Transport(h).RoundTrip(req)
 }
 
-func TestTransportBrokenAnswers(t *testing.T) {
+func TestTransportAbortedResponses(t *testing.T) {
 	defer log.SetOutput(log.Writer())
 	log.SetOutput(io.Discard)
 	_, err := do(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "GET", nil)
@@ -143,12 +142,12 @@ func TestTransportBrokenAnswers(t *testing.T) {
 	}
 }
 
-// errReader fails, as a client's file does.
+// errReader is a body whose source fails.
 type errReader struct{}
 
 func (errReader) Read([]byte) (int, error) { return 0, errors.New("the disk failed") }
 
-func TestTransportBrokenRequests(t *testing.T) {
+func TestTransportAbortedRequests(t *testing.T) {
 	for name, body := range map[string]io.Reader{
 		"short":  io.LimitReader(strings.NewReader("12345"), 3),
 		"failed": io.MultiReader(strings.NewReader("123"), errReader{}),
@@ -175,12 +174,11 @@ func TestTransportBrokenRequests(t *testing.T) {
 	qt.Check(t, qt.ErrorMatches(err, ".*no host.*"))
 }
 
-// TestTransportStreams has a conversation: each side waits for what the other
-// says.
+// TestTransportStreams sends lines back and forth; each side waits for the other.
 func TestTransportStreams(t *testing.T) {
 	r, w := io.Pipe()
 	resp, err := do(t, func(w http.ResponseWriter, r *http.Request) {
-		w.(http.Flusher).Flush() // an answer before the body was read
+		w.(http.Flusher).Flush() // the response precedes the request's body
 		for lines := bufio.NewScanner(r.Body); lines.Scan(); {
 			fmt.Fprintln(w, strings.ToUpper(lines.Text()))
 			w.(http.Flusher).Flush()
@@ -188,19 +186,19 @@ func TestTransportStreams(t *testing.T) {
 	}, "POST", r)
 	qt.Assert(t, qt.IsNil(err))
 	defer resp.Body.Close()
-	answers := bufio.NewScanner(resp.Body)
+	lines := bufio.NewScanner(resp.Body)
 	for _, word := range []string{"one", "two", "three"} {
 		fmt.Fprintln(w, word)
-		qt.Assert(t, qt.IsTrue(answers.Scan()))
-		qt.Check(t, qt.Equals(answers.Text(), strings.ToUpper(word)))
+		qt.Assert(t, qt.IsTrue(lines.Scan()))
+		qt.Check(t, qt.Equals(lines.Text(), strings.ToUpper(word)))
 	}
 	w.Close()
-	qt.Check(t, qt.IsFalse(answers.Scan()))
+	qt.Check(t, qt.IsFalse(lines.Scan()))
 }
 
-// TestTransportReadsOnlyWhatIsAskedFor has a body that must not be read unless
-// the handler does, which is what Expect is for.
-func TestTransportReadsOnlyWhatIsAskedFor(t *testing.T) {
+// TestTransportUnreadBody checks that the transport reads the request's body only
+// if the handler does, as with "Expect: 100-continue".
+func TestTransportUnreadBody(t *testing.T) {
 	resp, err := do(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(417) }, "PUT", errReader{})
 	qt.Assert(t, qt.IsNil(err))
 	resp.Body.Close()
@@ -209,8 +207,8 @@ func TestTransportReadsOnlyWhatIsAskedFor(t *testing.T) {
 
 func TestTransportCancellation(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{
-		"before_the_answer": func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-		"in_a_read":         func(w http.ResponseWriter, r *http.Request) { io.ReadAll(r.Body) },
+		"before_the_response": func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"while_reading":       func(w http.ResponseWriter, r *http.Request) { io.ReadAll(r.Body) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -231,7 +229,7 @@ func TestTransportCancellation(t *testing.T) {
 		})
 	}
 
-	// A client that closes the body has gone away, to the handler.
+	// A client that closes the body seems to the handler to have disconnected.
 	ended := make(chan error)
 	resp, err := do(t, func(w http.ResponseWriter, r *http.Request) {
 		for {
@@ -247,7 +245,8 @@ func TestTransportCancellation(t *testing.T) {
 	resp.Body.Close()
 	qt.Check(t, qt.IsNotNil(<-ended))
 
-	// And one whose context ends in the middle of the body is told.
+	// If the context ends while the client reads the body, it gets the context's
+	// error.
 	ctx, cancel := context.WithCancel(t.Context())
 	req, _ := http.NewRequestWithContext(ctx, "GET", "http://any.example/", nil)
 	resp, err = registrytest.Transport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -261,7 +260,7 @@ func TestTransportCancellation(t *testing.T) {
 	resp.Body.Close()
 }
 
-// TestTransportRegistry pushes and pulls a blob of many writes.
+// TestTransportRegistry pushes and pulls a blob that is sent in many writes.
 func TestTransportRegistry(t *testing.T) {
 	client := &http.Client{Transport: registrytest.Transport(registry.New())}
 	data := strings.Repeat("0123456789", 500_000)

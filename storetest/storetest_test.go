@@ -10,27 +10,31 @@ import (
 )
 
 func TestMemStore(t *testing.T) {
+	storetest.RunUploadLimit(t, func(_ *testing.T, uploads int) registry.Store {
+		return &registry.MemStore{Limits: registry.MemLimits{Uploads: uploads}}
+	})
 	storetest.Run(t, func(*testing.T) registry.Store { return new(registry.MemStore) })
 }
 
-// TestSpill has the tests on a store whose memory is full of one large blob.
+// TestSpill runs the tests on a store with little memory, which keeps large blobs
+// in temporary files.
 func TestSpill(t *testing.T) {
 	open := func(*testing.T) registry.Store {
-		return &registry.MemStore{Limits: registry.Limits{MemoryBytes: 4 << 20}}
+		return &registry.MemStore{Limits: registry.MemLimits{MemoryBytes: 4 << 20}}
 	}
 	storetest.Run(t, open)
 	storetest.RunHTTP(t, open)
 }
 
-// TestMemStoreClone has the tests on the clone of a store, which must not
-// touch what it was cloned from.
+// TestMemStoreClone runs the tests on the clone of a store, and checks that the
+// original stays empty.
 func TestMemStoreClone(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) registry.Store {
-		parent := new(registry.MemStore)
-		clone := parent.Clone()
+		original := new(registry.MemStore)
+		clone := original.Clone()
 		t.Cleanup(func() {
-			for repo := range parent.Repositories(t.Context(), "") {
-				t.Errorf("the parent has got %s", repo)
+			for repo := range original.Repositories(t.Context(), "") {
+				t.Errorf("the original has the repository %s", repo)
 			}
 		})
 		return clone

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package miniotest runs MinIO servers, for tests of what keeps its content in a
-// bucket.
+// Package miniotest runs MinIO servers, for tests of stores in a bucket.
 package miniotest
 
 import (
@@ -34,10 +33,10 @@ const (
 	region   = "us-east-1"
 )
 
-// errMissing tells how to get the program.
-var errMissing = errors.New("minio is not installed: go install github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c")
+// errNotInstalled says how to install the program.
+var errNotInstalled = errors.New("minio is not installed: go install github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c")
 
-// Server is a MinIO server of one node or several, on loopback.
+// Server is a MinIO server of one or more nodes, on loopback addresses.
 type Server struct {
 	nodes   []*node
 	buckets atomic.Int64
@@ -47,22 +46,24 @@ type node struct {
 	address string
 	cmd     *exec.Cmd
 	log     *logBuffer
-	done    chan struct{} // closed when it has ended
+	done    chan struct{} // closed when the process has exited
 }
 
-// Start starts a server of one node, which ends with the test. Where MinIO is
-// not installed the test is skipped, or fails if the environment has CI.
+// Start starts a server of one node, which stops at the end of the test. If MinIO
+// is not installed, the test is skipped or, if the environment variable CI is set,
+// fails.
 func Start(t testing.TB) *Server {
 	t.Helper()
 	return StartCluster(t, 1)
 }
 
-// StartCluster starts n nodes, each with a drive, that keep each object on
-// several of them. n is 1, or at least 4: with one less it goes on.
+// StartCluster is Start for n nodes, each with its own drive, which store each
+// object on several drives. n must be 1, or at least 4: then the cluster survives
+// the loss of a node.
 func StartCluster(t testing.TB, n int) *Server {
 	t.Helper()
 	s, err := Run(t.TempDir(), n)
-	if errors.Is(err, errMissing) && os.Getenv("CI") == "" {
+	if errors.Is(err, errNotInstalled) && os.Getenv("CI") == "" {
 		t.Skip(err)
 	}
 	if err != nil {
@@ -77,14 +78,15 @@ func StartCluster(t testing.TB, n int) *Server {
 	return s
 }
 
-// Run starts n nodes with their drives in dir. They are to be closed.
+// Run starts n nodes with their drives in dir. The caller must call Close.
 func Run(dir string, n int) (*Server, error) {
-	program, err := find()
+	program, err := findProgram()
 	if err != nil {
 		return nil, err
 	}
-	// For the stores of the test. A test that is parallel can't set variables,
-	// and needs none: they are the same for all.
+	// The credentials of the test's stores. They are the same for all servers,
+	// so the variables need not belong to a test: t.Setenv fails in parallel
+	// tests.
 	os.Setenv("AWS_ACCESS_KEY_ID", user)
 	os.Setenv("AWS_SECRET_ACCESS_KEY", password)
 
@@ -108,11 +110,10 @@ func Run(dir string, n int) (*Server, error) {
 			"MINIO_ROOT_PASSWORD="+password,
 			"MINIO_BROWSER=off",
 			"MINIO_UPDATE=off",
-			// Drives of a cluster may not be on the system's own disk, but for
-			// tests.
+			// Accept drives of a cluster that are on the root disk.
 			"MINIO_CI_CD=1",
-			// In a container a node waits for a name of its own that is not
-			// loopback's, unless it is told which one it is.
+			// In a container, a node waits until its name resolves to an
+			// address other than loopback, unless this says which node it is.
 			"_MINIO_SERVER_LOCAL="+address,
 		)
 		nd := &node{address: address, cmd: cmd, log: new(logBuffer), done: make(chan struct{})}
@@ -143,7 +144,7 @@ func (s *Server) Close() {
 	}
 }
 
-// logs returns what the nodes have printed.
+// logs returns the output of the nodes.
 func (s *Server) logs() string {
 	var all strings.Builder
 	for _, nd := range s.nodes {
@@ -152,21 +153,21 @@ func (s *Server) logs() string {
 	return all.String()
 }
 
-// find returns the path of the program.
-func find() (string, error) {
+// findProgram returns the path of the program.
+func findProgram() (string, error) {
 	if path, err := exec.LookPath("minio"); err == nil {
 		return path, nil
 	}
-	// Where go install puts it, which need not be in PATH.
+	// The directory of go install, which need not be in PATH.
 	if gopath, err := exec.Command("go", "env", "GOPATH").Output(); err == nil {
 		if path, err := exec.LookPath(filepath.Join(strings.TrimSpace(string(gopath)), "bin", "minio")); err == nil {
 			return path, nil
 		}
 	}
-	return "", errMissing
+	return "", errNotInstalled
 }
 
-// freeAddresses returns addresses on loopback at which nothing listens.
+// freeAddresses returns n unused loopback addresses.
 func freeAddresses(n int) (addresses []string, err error) {
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -179,7 +180,7 @@ func freeAddresses(n int) (addresses []string, err error) {
 	return addresses, nil
 }
 
-// wait waits until a node serves.
+// wait waits until a node is ready.
 func (nd *node) wait() error {
 	client := &http.Client{Timeout: 5 * time.Second}
 	defer client.CloseIdleConnections()
@@ -194,14 +195,14 @@ func (nd *node) wait() error {
 		}
 		select {
 		case <-nd.done:
-			return fmt.Errorf("minio has ended:\n%s", nd.log)
+			return fmt.Errorf("minio has exited:\n%s", nd.log)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	return fmt.Errorf("minio does not serve:\n%s", nd.log)
+	return fmt.Errorf("minio did not become ready:\n%s", nd.log)
 }
 
-// Kill kills a node as a power cut would.
+// Kill kills a node, and waits for it to exit.
 func (s *Server) Kill(i int) {
 	s.nodes[i].cmd.Process.Kill()
 	<-s.nodes[i].done
@@ -210,7 +211,7 @@ func (s *Server) Kill(i int) {
 // Address returns the address of a node.
 func (s *Server) Address(i int) string { return s.nodes[i].address }
 
-// URL makes an empty bucket, and returns its URL at the first node.
+// URL creates an empty bucket, and returns its URL at the first node.
 func (s *Server) URL(t testing.TB) string {
 	t.Helper()
 	name := fmt.Sprintf("bucket-%d", s.buckets.Add(1))
@@ -226,8 +227,7 @@ func (s *Server) URL(t testing.TB) string {
 	return s.URLAt(name, s.Address(0))
 }
 
-// URLAt returns the URL of a bucket at an address: a node's, or what stands
-// before it.
+// URLAt returns the URL of a bucket at an address: that of a node or of a proxy.
 func (s *Server) URLAt(bucket, address string) string {
 	return "s3://" + bucket + "?" + url.Values{
 		"endpoint":       {"http://" + address},
@@ -236,7 +236,7 @@ func (s *Server) URLAt(bucket, address string) string {
 	}.Encode()
 }
 
-// logBuffer keeps what a program prints.
+// logBuffer is a buffer for the output of a program.
 type logBuffer struct {
 	mu sync.Mutex // guards b
 	b  bytes.Buffer

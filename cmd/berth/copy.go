@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Copying from store to store.
+// Command berth copy.
 
 package main
 
@@ -28,13 +28,13 @@ import (
 type copyCmd struct {
 	From  string   `arg:"" help:"The store to copy from." placeholder:"STORE"`
 	To    string   `arg:"" help:"The store to copy to." placeholder:"STORE"`
-	Repos []string `arg:"" optional:"" help:"The repositories to copy (all)." placeholder:"REPOSITORY"`
-	Jobs  int      `help:"How many tags to copy at once (${default})." default:"4" placeholder:"N"`
+	Repos []string `arg:"" optional:"" help:"The repositories to copy (default: all)." placeholder:"REPOSITORY"`
+	Jobs  int      `help:"Number of tags to copy at once (default: ${default})." default:"4" placeholder:"N"`
 }
 
 // Help is shown by berth copy --help.
 func (copyCmd) Help() string {
-	return "Copy each tag with all that it leads to, and what refers to it. What is there already is not copied again, so that a copy which was broken off goes on where it was. " + storeHelp
+	return "Copy each tag with all content that its manifest names, and with its referrers. Blobs that exist in the destination are not copied again, so an interrupted copy can be resumed. " + storeHelp
 }
 
 func (c *copyCmd) Run(stdout io.Writer, logs logOutput) error {
@@ -63,18 +63,18 @@ type copier struct {
 	jobs     int
 
 	mu   sync.Mutex      // guards done
-	done map[string]bool // manifests that were copied with all that they name, as repository@digest
+	done map[string]bool // repository@digest of manifests copied with all content that they name
 
 	repos, tags, manifests, blobs, bytes, skipped atomic.Int64
 }
 
 func (c *copier) String() string {
-	return fmt.Sprintf("copied %d repositories, %d tags, %d manifests, %d blobs (%s); %d blobs were there",
+	return fmt.Sprintf("copied %d repositories, %d tags, %d manifests, %d blobs (%s); %d blobs existed",
 		c.repos.Load(), c.tags.Load(), c.manifests.Load(), c.blobs.Load(), units.HumanSize(float64(c.bytes.Load())), c.skipped.Load())
 }
 
-// progress shows how far the copy is, if w is a terminal, until the function
-// that it returns is called.
+// progress shows the progress of the copy on w, if it is a terminal, until the
+// caller calls end.
 func (c *copier) progress(w io.Writer) (end func()) {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -99,7 +99,7 @@ func (c *copier) progress(w io.Writer) (end func()) {
 	return func() { close(stop); <-ended }
 }
 
-// repositories copies those named, or all.
+// repositories copies the named repositories, or all if there are no names.
 func (c *copier) repositories(ctx context.Context, names []string) error {
 	if len(names) == 0 {
 		for name, err := range c.from.Repositories(ctx, "") {
@@ -129,7 +129,7 @@ func (c *copier) repository(ctx context.Context, repo string) error {
 		g.Go(func() error {
 			m, err := c.from.GetTag(ctx, repo, tag)
 			if errors.Is(err, registry.ErrManifestUnknown) {
-				return nil // deleted since
+				return nil // deleted meanwhile
 			}
 			if err == nil {
 				err = c.manifest(ctx, repo, m, tag)
@@ -144,8 +144,8 @@ func (c *copier) repository(ctx context.Context, repo string) error {
 	return g.Wait()
 }
 
-// manifest copies a manifest after all that it names, and before what refers to
-// it.
+// manifest copies a manifest after the content that it names, and before its
+// referrers.
 func (c *copier) manifest(ctx context.Context, repo string, m registry.Manifest, tags ...string) error {
 	var names struct {
 		Config    *struct{ Digest digest.Digest }
@@ -154,7 +154,7 @@ func (c *copier) manifest(ctx context.Context, repo string, m registry.Manifest,
 		FSLayers  []struct{ BlobSum digest.Digest } `json:"fsLayers"`
 		Manifests []struct{ Digest digest.Digest }
 	}
-	json.Unmarshal(m.Content, &names) // what is no JSON names nothing
+	json.Unmarshal(m.Content, &names) // content other than JSON names nothing
 	key := repo + "@" + m.Digest.String()
 	c.mu.Lock()
 	known := c.done[key]
@@ -182,7 +182,7 @@ func (c *copier) manifest(ctx context.Context, repo string, m registry.Manifest,
 		}
 	}
 	_, err := registry.PushManifest(ctx, c.to, repo, registry.ManifestPush{
-		MediaType: m.MediaType, Content: m.Content, Digest: m.Digest, Tags: tags, Sparse: true, // as it was
+		MediaType: m.MediaType, Content: m.Content, Digest: m.Digest, Tags: tags, Sparse: true, // it may be sparse in the source
 	})
 	if err != nil || known {
 		return err
@@ -202,7 +202,7 @@ func (c *copier) manifest(ctx context.Context, repo string, m registry.Manifest,
 	return nil
 }
 
-// child copies a manifest that another names, if it is there.
+// child copies a manifest that another one names, if it exists.
 func (c *copier) child(ctx context.Context, repo string, d digest.Digest) error {
 	m, err := c.from.GetManifest(ctx, repo, d)
 	if errors.Is(err, registry.ErrManifestUnknown) {
@@ -214,10 +214,9 @@ func (c *copier) child(ctx context.Context, repo string, d digest.Digest) error 
 	return c.manifest(ctx, repo, m)
 }
 
-// blob copies a blob, if it is there.
+// blob copies a blob, if it exists.
 func (c *copier) blob(ctx context.Context, repo string, d digest.Digest) error {
-	if content, err := c.to.OpenBlob(ctx, repo, d); err == nil {
-		content.Close()
+	if _, err := c.to.StatBlob(ctx, repo, d); err == nil {
 		c.skipped.Add(1)
 		return nil
 	}
@@ -230,7 +229,7 @@ func (c *copier) blob(ctx context.Context, repo string, d digest.Digest) error {
 	}
 	content, err := c.from.OpenBlob(ctx, repo, d)
 	if errors.Is(err, registry.ErrBlobUnknown) {
-		return nil // it is foreign, or the manifest was accepted without it
+		return nil // foreign, or missing from a sparse manifest
 	}
 	if err != nil {
 		return err
@@ -244,7 +243,7 @@ func (c *copier) blob(ctx context.Context, repo string, d digest.Digest) error {
 	return nil
 }
 
-// countingReader counts what is read.
+// countingReader counts the bytes read.
 type countingReader struct {
 	io.Reader
 	n *atomic.Int64

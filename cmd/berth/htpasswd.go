@@ -1,29 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Users in the format of Apache's htpasswd.
+
 package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/berth-oci/registry/auth"
 )
 
-// htpasswd is the users of a file as htpasswd -B writes it: lines of a name, a
-// colon and a bcrypt hash.
+// htpasswd holds the users of a file in the format of htpasswd -B: each line is a
+// name, a colon and a bcrypt hash.
 type htpasswd struct {
 	hashes map[string][]byte
-	nobody []byte // the hash that those are checked against who are not in the file
+	dummy  []byte // the hash for unknown users
 	key    [32]byte
 
 	mu    sync.Mutex
-	known map[string][]byte // guarded by mu: what the hash has taken already, as a MAC with key
+	known map[string][]byte // guarded by mu: the verified password of each user, as a MAC with key
+}
+
+func openHtpasswd(name string) (*htpasswd, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	users, err := readHtpasswd(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return users, nil
 }
 
 func readHtpasswd(r io.Reader) (*htpasswd, error) {
@@ -39,7 +58,7 @@ func readHtpasswd(r io.Reader) (*htpasswd, error) {
 		user, hash, ok := strings.Cut(line, ":")
 		c, err := bcrypt.Cost([]byte(hash))
 		if !ok || user == "" || err != nil {
-			return nil, fmt.Errorf("line %d is not a name, a colon and a bcrypt hash (htpasswd -B)", n)
+			return nil, fmt.Errorf("line %d is not in the format of htpasswd -B: a name, a colon and a bcrypt hash", n)
 		}
 		h.hashes[user], cost = []byte(hash), max(cost, c)
 	}
@@ -47,13 +66,13 @@ func readHtpasswd(r io.Reader) (*htpasswd, error) {
 		return nil, err
 	}
 	var err error
-	h.nobody, err = bcrypt.GenerateFromPassword(h.key[:], cost)
+	h.dummy, err = bcrypt.GenerateFromPassword(h.key[:], cost)
 	return h, err
 }
 
-// check reports whether user has the given password. A password that was right
-// before costs no bcrypt again: clients send it with each request.
-func (h *htpasswd) check(user, password string) bool {
+// check is an auth.Check. It computes bcrypt only once for each correct password,
+// since clients send their passwords with each request.
+func (h *htpasswd) check(_ context.Context, user, password string) error {
 	mac := hmac.New(sha256.New, h.key[:])
 	fmt.Fprintf(mac, "%d %s %s", len(user), user, password)
 	sum := mac.Sum(nil)
@@ -61,17 +80,17 @@ func (h *htpasswd) check(user, password string) bool {
 	known := h.known[user]
 	h.mu.Unlock()
 	if hmac.Equal(sum, known) {
-		return true
+		return nil
 	}
 	hash, ok := h.hashes[user]
 	if !ok {
-		hash = h.nobody // for the time that it takes
+		hash = h.dummy // so that unknown users take as long as known ones
 	}
 	if bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil || !ok {
-		return false
+		return auth.ErrCredentials
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.known[user] = sum
-	return true
+	return nil
 }

@@ -21,7 +21,7 @@ func main() {
 type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Serve a registry."`
 	Copy    copyCmd    `cmd:"" help:"Copy content from one store to another."`
-	GC      gcCmd      `cmd:"" name:"gc" help:"Remove from a store what no repository has."`
+	GC      gcCmd      `cmd:"" name:"gc" help:"Remove unused content from a store."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
@@ -32,7 +32,7 @@ func run(args []string, stdout, stderr io.Writer) (status int) {
 	defer func() {
 		switch e := recover().(type) {
 		case nil:
-		case exited: // kong printed its help
+		case exited: // kong has printed the help
 			status = int(e)
 		default:
 			panic(e)
@@ -40,7 +40,8 @@ func run(args []string, stdout, stderr io.Writer) (status int) {
 	}()
 	parser, err := kong.New(&c,
 		kong.Name("berth"),
-		kong.Description("A registry of the OCI distribution-spec, in one process."),
+		kong.Description("An OCI registry in one process."),
+		kong.ExplicitGroups(flagGroups),
 		kong.UsageOnError(),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(status int) { panic(exited(status)) }),
@@ -62,16 +63,16 @@ func run(args []string, stdout, stderr io.Writer) (status int) {
 	return 0
 }
 
-// logOutput is where logs go.
+// logOutput is the destination of logs.
 type logOutput struct{ io.Writer }
 
-// warn says what is to be known at the start.
+// warn logs a warning about a store.
 func (o logOutput) warn(text string) { fmt.Fprintf(o, "berth: warning: %s\n", text) }
 
-// failed says why a bucket could not be used.
+// failed logs a failure of a bucket.
 func (o logOutput) failed(err error) { fmt.Fprintf(o, "berth: %v\n", err) }
 
-// size is a number of bytes, written as 4MiB or 1.5g.
+// size is a number of bytes, in a form like 4MiB or 1.5g.
 type size int64
 
 func (s *size) UnmarshalText(text []byte) error {
@@ -90,8 +91,8 @@ func (versionCmd) Run(stdout io.Writer) error {
 	return nil
 }
 
-// version tells the module's version, or the commit that the command was built
-// from, and the Go release.
+// version returns the version of the module, or the commit that the command was
+// built from, and the Go release.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -37,13 +37,14 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"berth": main})
 }
 
-// TestScripts runs the scripts in testdata on the real command. Beside
-// testscript's own commands they have
+// TestScripts runs the scripts in testdata with the real command. In addition to
+// testscript's own commands, they use:
 //
-//	serve [flags]          starts berth serve, on a free port
-//	http METHOD PATH CODE  asks it; the answer's body is in the file "body"
+//	serve [flags]          starts berth serve on a free port
+//	http METHOD PATH CODE  sends a request, and writes the body of the response
+//	                       to the file "body"
 //	certificate            writes cert.pem and key.pem
-//	stop                   ends the berth serve that was started last
+//	stop                   kills the berth serve that was started last
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -84,7 +85,7 @@ func serveScript(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("URL", scheme+addr)
 }
 
-// stops end what serve started last, by script.
+// stops maps a script to the function that kills its last berth serve.
 var stops sync.Map
 
 func stopScript(ts *testscript.TestScript, _ bool, _ []string) {
@@ -126,7 +127,7 @@ func certificateScript(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600))
 }
 
-// waitForFile returns what is in a file once it is there.
+// waitForFile waits for a file and returns its content.
 func waitForFile(name string) (string, error) {
 	for range 500 {
 		if b, err := os.ReadFile(name); err == nil {
@@ -134,13 +135,13 @@ func waitForFile(name string) (string, error) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	return "", fmt.Errorf("no %s after 10 s", name)
+	return "", fmt.Errorf("no file %s after 10 s", name)
 }
 
-var stopCount = flag.Int("stops", 5, "how often TestStopUnderLoad stops the registry")
+var stopCount = flag.Int("stops", 5, "number of times that TestStopUnderLoad stops the registry")
 
-// TestStopUnderLoad sends SIGTERM in the middle of 50 pushes: each that was
-// acknowledged is in the store.
+// TestStopUnderLoad sends SIGTERM in the middle of 50 pushes, and checks that the
+// store has everything that was acknowledged.
 func TestStopUnderLoad(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no SIGTERM")
@@ -150,7 +151,7 @@ func TestStopUnderLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	acknowledged, refused := 0, 0
+	acknowledged, interrupted := 0, 0
 	for range *stopCount {
 		addrFile := filepath.Join(t.TempDir(), "addr")
 		store := new(registry.MemStore)
@@ -181,7 +182,7 @@ func TestStopUnderLoad(t *testing.T) {
 			return resp.StatusCode == want
 		}
 		var mu sync.Mutex
-		var done []string // guarded by mu: what was acknowledged, a digest or a tag
+		var done []string // guarded by mu: the acknowledged digests and tags
 		var pushing sync.WaitGroup
 		for i := range pushers {
 			pushing.Go(func() {
@@ -224,13 +225,13 @@ func TestStopUnderLoad(t *testing.T) {
 			}
 		}
 		acknowledged += len(done)
-		refused += pushers
+		interrupted += pushers
 	}
-	t.Logf("%d stops, %d requests acknowledged, %d not", *stopCount, acknowledged, refused)
+	t.Logf("%d stops, %d requests acknowledged, %d not", *stopCount, acknowledged, interrupted)
 }
 
-// TestGracefulStop sends SIGTERM in the middle of a push: it is finished, and
-// then the command ends.
+// TestGracefulStop sends SIGTERM in the middle of a push, and checks that the push
+// finishes before the command exits.
 func TestGracefulStop(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no SIGTERM")
@@ -252,8 +253,8 @@ func TestGracefulStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	// The server answers 100 when the handler reads the body: from then on the
-	// request is in flight.
+	// The server sends 100 when the handler reads the body. From then on the
+	// request is in progress.
 	io.WriteString(conn, "PUT /v2/a/manifests/tag HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\nExpect: 100-continue\r\n\r\n")
 	r := bufio.NewReader(conn)
 	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 100 {

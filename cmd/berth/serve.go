@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Command berth serve.
+
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,13 +13,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"syscall"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"golang.org/x/net/netutil"
 
 	"github.com/berth-oci/registry"
@@ -26,50 +29,59 @@ import (
 
 // serveCmd is berth serve.
 type serveCmd struct {
-	Addr     string `help:"Address to listen on (${default}). Port 0 takes a free one." default:"127.0.0.1:5000" placeholder:"HOST:PORT"`
-	AddrFile string `help:"Write the address that is listened on to this file." type:"path" placeholder:"FILE"`
-	TLSCert  string `help:"Serve HTTPS with this certificate chain, in PEM." name:"tls-cert" type:"existingfile" and:"tls" placeholder:"FILE" group:"TLS:"`
-	TLSKey   string `help:"The certificate's private key, in PEM." name:"tls-key" type:"existingfile" and:"tls" placeholder:"FILE" group:"TLS:"`
+	Addr     string `help:"Address to listen on (default: ${default}). Port 0 picks a free port." default:"127.0.0.1:5000" placeholder:"HOST:PORT"`
+	AddrFile string `help:"Write the address to this file once the server listens on it." type:"path" placeholder:"FILE"`
+	TLSCert  string `help:"Serve HTTPS with this certificate chain, in PEM." name:"tls-cert" type:"existingfile" and:"tls" placeholder:"FILE" group:"tls"`
+	TLSKey   string `help:"The certificate's private key, in PEM." name:"tls-key" type:"existingfile" and:"tls" placeholder:"FILE" group:"tls"`
 
-	Store    string `help:"Where content is kept (${default}); see below." default:"mem:" placeholder:"STORE" group:"Content:"`
-	Redirect bool   `help:"Send clients to the bucket itself for blobs, by signed URLs that they must be able to reach." group:"Content:"`
+	Store    string `help:"Where to keep content (default: ${default}); see above." default:"mem:" placeholder:"STORE" group:"content"`
+	Redirect bool   `help:"Redirect downloads of blobs to signed URLs of the bucket. Clients must be able to reach the bucket." group:"content"`
 
-	Htpasswd      string `help:"Ask for the users and passwords of this file, as htpasswd -B writes it." type:"existingfile" placeholder:"FILE" group:"Users:"`
-	AnonymousPull bool   `help:"Let those pull who are not in the file." group:"Users:"`
+	Htpasswd      string `help:"Require a user and password from this file, in the format of htpasswd -B." type:"existingfile" placeholder:"FILE" group:"users"`
+	AnonymousPull bool   `help:"Allow pulls without a password." group:"users"`
 
-	AllowSparse     bool     `help:"Accept manifests that name blobs and manifests which are not there." group:"Registry:"`
-	ClientUploadIDs bool     `help:"Let clients choose the IDs of upload sessions." name:"client-upload-ids" group:"Registry:"`
-	ReadOnly        bool     `help:"Refuse pushes and deletes." group:"Registry:"`
-	NoDelete        bool     `help:"Refuse deletes." group:"Registry:"`
-	NoReferrers     bool     `help:"Do without the referrers API, as a registry of OCI 1.0." group:"Registry:"`
-	Warning         []string `help:"Send this text to clients as a Warning, with each answer." sep:"none" placeholder:"TEXT" group:"Registry:"`
+	AllowSparse     bool     `help:"Accept manifests that reference missing blobs or manifests." group:"registry"`
+	ClientUploadIDs bool     `help:"Let clients choose the IDs of upload sessions." name:"client-upload-ids" group:"registry"`
+	ReadOnly        bool     `help:"Reject pushes and deletes." group:"registry"`
+	NoDelete        bool     `help:"Reject deletes." group:"registry"`
+	NoReferrers     bool     `help:"Disable the referrers API, like a registry of OCI 1.0." group:"registry"`
+	Warning         []string `help:"Send this text in a Warning header with each response." sep:"none" placeholder:"TEXT" group:"registry"`
 
-	Memory        size          `help:"Most memory for content and uploads (unlimited). Unless it is set, GOMEMLIMIT is a quarter more." placeholder:"SIZE" group:"Limits (SIZE is like 64MiB or 2g):"`
-	Disk          size          `help:"Most bytes in temporary files, for large blobs when memory is short (none). Needs --memory." placeholder:"SIZE" group:"Limits (SIZE is like 64MiB or 2g):"`
-	MaxBlob       size          `help:"Largest blob (unlimited)." placeholder:"SIZE" group:"Limits (SIZE is like 64MiB or 2g):"`
-	MaxManifest   size          `help:"Largest manifest (${default})." default:"4MiB" placeholder:"SIZE" group:"Limits (SIZE is like 64MiB or 2g):"`
-	MaxUploads    int           `help:"Most uploads in progress (unlimited)." placeholder:"N" group:"Limits (SIZE is like 64MiB or 2g):"`
-	UploadIdle    time.Duration `help:"Time after which an idle upload is dropped (${default})." default:"1h" placeholder:"TIME" group:"Limits (SIZE is like 64MiB or 2g):"`
-	HeaderTimeout time.Duration `help:"Time for a client to send a request's header (${default})." default:"10s" placeholder:"TIME" group:"Limits (SIZE is like 64MiB or 2g):"`
-	IdleTimeout   time.Duration `help:"Time that a connection is kept without a request (${default})." default:"2m" placeholder:"TIME" group:"Limits (SIZE is like 64MiB or 2g):"`
-	Progress      time.Duration `help:"Time within which 1 KiB of a request's body, or 64 KiB of an answer, must get through; 0 is for ever (${default})." default:"1m" placeholder:"TIME" group:"Limits (SIZE is like 64MiB or 2g):"`
-	Connections   int           `help:"Most connections; further ones wait (${default})." default:"4096" placeholder:"N" group:"Limits (SIZE is like 64MiB or 2g):"`
-	Grace         time.Duration `help:"Time for requests to finish after SIGTERM (${default})." default:"1m" placeholder:"TIME" group:"Limits (SIZE is like 64MiB or 2g):"`
+	Memory        size          `help:"Maximum memory for the content and uploads of mem: (default: unlimited). With any store, requests in progress may use another eighth. Sets GOMEMLIMIT to 1.25 times this size unless GOMEMLIMIT is set." placeholder:"SIZE" group:"limits"`
+	Disk          size          `help:"Maximum size of temporary files for large blobs when memory is short (default: none). Requires --memory." placeholder:"SIZE" group:"limits"`
+	MaxBlob       size          `help:"Maximum size of a blob (default: unlimited)." placeholder:"SIZE" group:"limits"`
+	MaxManifest   size          `help:"Maximum size of a manifest (default: ${default})." default:"4MiB" placeholder:"SIZE" group:"limits"`
+	MaxUploads    int           `help:"Maximum number of uploads in progress (default: unlimited)." placeholder:"N" group:"limits"`
+	UploadIdle    time.Duration `help:"Discard an upload after this time without a request (default: ${default})." default:"1h" placeholder:"TIME" group:"limits"`
+	HeaderTimeout time.Duration `help:"Maximum time to read the header of a request (default: ${default})." default:"10s" placeholder:"TIME" group:"limits"`
+	IdleTimeout   time.Duration `help:"Close a connection after this time without a request (default: ${default})." default:"2m" placeholder:"TIME" group:"limits"`
+	Progress      time.Duration `help:"Close a connection that takes longer than this to transfer 1 KiB of a request body or 64 KiB of a response (default: ${default}); 0 means never." default:"1m" placeholder:"TIME" group:"limits"`
+	Connections   int           `help:"Maximum number of connections (default: ${default}). Further connections wait." default:"4096" placeholder:"N" group:"limits"`
+	Grace         time.Duration `help:"Maximum time to finish requests after SIGTERM (default: ${default})." default:"1m" placeholder:"TIME" group:"limits"`
 
-	store registry.Store // in memory, unless a test gives one
+	DebugAddr string     `help:"Also serve Go's profiles, on this address below /debug/pprof/. Do not expose it." placeholder:"HOST:PORT" group:"log"`
+	LogFormat string     `help:"Format of the log: text or json (default: ${default})." enum:"text,json" default:"text" placeholder:"FORMAT" group:"log"`
+	LogLevel  slog.Level `help:"Minimum level to log: debug, info, warn or error (default: ${default}). Requests are logged at info, rejected ones at warn." default:"info" placeholder:"LEVEL" group:"log"`
 
-	DebugAddr string     `help:"Serve Go's profiles below /debug/pprof/ on this address too: for no eyes but yours." placeholder:"HOST:PORT" group:"Log:"`
-	LogFormat string     `help:"Log as text or json (${default})." enum:"text,json" default:"text" placeholder:"FORMAT" group:"Log:"`
-	LogLevel  slog.Level `help:"Log from this level up: debug, info, warn or error (${default}). Requests are at info, refused ones at warn." default:"info" placeholder:"LEVEL" group:"Log:"`
+	store registry.Store // opened by Run, unless a test sets it
+}
+
+// flagGroups are the groups of flags in the help of berth serve.
+var flagGroups = []kong.Group{
+	{Key: "tls", Title: "TLS:"},
+	{Key: "content", Title: "Content:"},
+	{Key: "users", Title: "Users:"},
+	{Key: "registry", Title: "Registry:"},
+	{Key: "limits", Title: "Limits (SIZE is a number with a unit, such as 64MiB or 2g):"},
+	{Key: "log", Title: "Log:"},
 }
 
 // Help is shown by berth serve --help.
 func (serveCmd) Help() string {
-	return storeHelp + " In memory it is gone when the command stops; a directory belongs to one registry at a time; a bucket may have as many as you like, behind a load balancer."
+	return storeHelp + " The content of mem: is lost when the command exits. A directory can be served by one process at a time. A bucket can be served by any number of processes behind a load balancer."
 }
 
-// Run serves until SIGTERM or SIGINT, and then until the requests in flight are
-// answered.
+// Run serves until SIGTERM or SIGINT, and then finishes the requests in progress.
 func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
@@ -79,14 +91,13 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 		debug.SetMemoryLimit(int64(c.Memory) + int64(c.Memory)/4)
 	}
 	if c.Disk > 0 && (c.Memory <= 0 || c.Store != "mem:") {
-		return errors.New("--disk is for what --memory has no room for")
+		return errors.New("--disk requires --memory and --store=mem:")
 	}
 	if c.store == nil {
 		s, closer, err := openStore(ctx, c.Store, storeOptions{
-			limits:  c.limits(),
-			onError: func(err error) { log.Error("bucket", "error", err) },
-			warn:    func(text string) { log.Warn(text) },
-
+			limits:   c.memLimits(),
+			onError:  func(err error) { log.Error("bucket", "error", err) },
+			warn:     func(text string) { log.Warn(text) },
 			readOnly: c.ReadOnly,
 		})
 		if err != nil {
@@ -149,82 +160,40 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	err = server.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		server.Close()
-		return fmt.Errorf("requests were still in flight after %v", c.Grace)
+		return fmt.Errorf("requests still in progress after %v", c.Grace)
 	}
 	return err
 }
 
-// handler returns all that is served, until stopping is done.
+// handler returns the handler of the entire server. The context stopping ends
+// when the server starts to shut down.
 func (c *serveCmd) handler(stopping context.Context, log *slog.Logger) (http.Handler, error) {
 	h := registry.New(c.options(log)...)
 	if c.Redirect {
 		b, ok := c.store.(*bucket.Store)
 		if !ok {
-			return nil, errors.New("--redirect is for buckets")
+			return nil, errors.New("--redirect requires a bucket")
 		}
 		h = logRedirects(b.Redirect(h), log)
 	}
 	if c.Htpasswd != "" {
-		users, err := readUsers(c.Htpasswd)
+		users, err := openHtpasswd(c.Htpasswd)
 		if err != nil {
 			return nil, err
 		}
 		h = auth.Basic("berth", users.check, c.policy())(h)
 	}
-	h = giveBack(health(h, stopping), 3*time.Second)
+	h = freeAfterDeletes(withHealth(h, stopping), 3*time.Second)
 	return watchProgress(catchPanics(h, log), c.Progress), nil
 }
 
-// health answers /healthz and /readyz, and has h answer all else.
-func health(h http.Handler, stopping context.Context) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/readyz":
-			if stopping.Err() != nil {
-				http.Error(w, "stopping", http.StatusServiceUnavailable)
-				return
-			}
-			fallthrough
-		case "/healthz":
-			fmt.Fprintln(w, "ok")
-		default:
-			h.ServeHTTP(w, r)
-		}
-	})
-}
-
-// serveProfiles serves Go's profiles until it is closed.
-func serveProfiles(addr string) (io.Closer, error) {
-	listener, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	go server.Serve(listener)
-	return server, nil
-}
-
-func readUsers(name string) (*htpasswd, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	users, err := readHtpasswd(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return users, nil
-}
-
-// policy lets those do everything who are in the file.
+// policy lets users do everything and, with AnonymousPull, everyone pull.
 func (c *serveCmd) policy() auth.Policy {
-	return func(user, _ string, action auth.Action) bool {
-		return user != "" || c.AnonymousPull && action == auth.Pull
+	return func(_ context.Context, user string, action auth.Action, _ registry.Request) error {
+		if user != "" || c.AnonymousPull && action == auth.Pull {
+			return nil
+		}
+		return registry.ErrDenied
 	}
 }
 
@@ -254,13 +223,19 @@ func (c *serveCmd) options(log *slog.Logger) []registry.Option {
 }
 
 func (c *serveCmd) limits() registry.Limits {
-	l := registry.Limits{
-		ManifestBytes: int64(c.MaxManifest),
-		BlobBytes:     int64(c.MaxBlob),
-		TotalBytes:    int64(c.Memory),
-		Uploads:       c.MaxUploads,
-		UploadIdle:    c.UploadIdle,
+	l := registry.Limits{ManifestBytes: int64(c.MaxManifest), BlobBytes: int64(c.MaxBlob)}
+	if _, ok := c.store.(*registry.MemStore); !ok && c.Memory > 0 {
+		// The same as the registry derives from the limits of a MemStore: an
+		// eighth, but at least enough for one manifest, which takes four times
+		// its size.
+		memory, manifest := int64(c.Memory), cmp.Or(int64(c.MaxManifest), 4<<20)
+		l.InFlightBytes = max(memory/8, 4*min(manifest, memory)+16<<10)
 	}
+	return l
+}
+
+func (c *serveCmd) memLimits() registry.MemLimits {
+	l := registry.MemLimits{TotalBytes: int64(c.Memory), Uploads: c.MaxUploads, UploadIdle: c.UploadIdle}
 	if c.Memory > 0 && c.Disk > 0 {
 		l.TotalBytes, l.MemoryBytes = int64(c.Memory+c.Disk), int64(c.Memory)
 	}
@@ -275,7 +250,7 @@ func (c *serveCmd) logHandler(w io.Writer) slog.Handler {
 	return slog.NewTextHandler(w, opts)
 }
 
-// writeFile writes a file so that whoever waits for it finds it whole.
+// writeFile writes a file atomically, since other processes may wait for it.
 func writeFile(name, content string) error {
 	tmp := name + ".tmp"
 	if err := os.WriteFile(tmp, []byte(content+"\n"), 0o644); err != nil {

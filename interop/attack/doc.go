@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package attack sends a registry what no decent client sends: hostile names,
-// broken framing, JSON bombs, conditions and ranges at the edge of their
-// grammar. Each case says what the answer must be, and which section of the
-// distribution-spec or of an RFC asks for it; what holds for every answer is
-// checked with each: no panic and no hang, no 5xx of the registry's own, errors
-// in the spec's shape, no host or body of the client's reflected, and nothing
-// changed by what was refused.
+// Package attack sends a registry requests that no well-behaved client sends:
+// hostile names, broken framing, JSON bombs, and conditions and ranges at the
+// edges of their grammar. Each case states the response that it expects, and the
+// section of the distribution-spec or of an RFC that demands it. Some checks
+// apply to every response: no panic, no hang, and no 5xx from the registry
+// itself; errors in the spec's shape; neither the client's Host nor its body
+// reflected; nothing changed by a rejected request.
 //
-// Go to its folder and run all of it, or show its table of cases, answers and
-// sections:
+// Run all cases from this folder, or print the table of cases, expected
+// responses and sections:
 //
 //	go test -race .
 //	go test -v -run TestAttacks . -table
 //
-// A case that does not hold yet is a finding: it says what is answered today, and
-// is skipped with a word of it.
+// A case that fails today is a finding. It records the actual statuses, and the
+// test reports and skips it.
 //
-// The cases are in the chapters that attack_test.go lists.
+// attack_test.go lists the chapters that hold the cases.
 package attack

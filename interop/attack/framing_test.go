@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Bodies: where they end, and what they say of it.
+// The framing of bodies: Content-Length, Transfer-Encoding and Content-Range.
 
 package attack
 
@@ -12,12 +12,12 @@ import (
 	"github.com/go-quicktest/qt"
 )
 
+// chunk returns data as one chunk.
 func chunk(data string) string { return fmt.Sprintf("%x\r\n%s\r\n", len(data), data) }
 
 const lastChunk = "0\r\n\r\n"
 
-// pushes are the requests that take a body: what is wrong with one is so with
-// each.
+// pushes are the requests that take a body. Each must handle every framing error.
 var pushes = []struct {
 	name, method, target string
 	partial              bool
@@ -37,8 +37,8 @@ func framing() (list []attack) {
 		expect           = "RFC 9110 10.1.1"
 	)
 	for _, p := range pushes {
-		add := func(name, send, want, code, asks string) {
-			list = append(list, attack{name: p.name + "_" + name, send: send, want: want, code: code, asks: asks, partial: p.partial})
+		add := func(name, send, want, code, section string) {
+			list = append(list, attack{name: p.name + "_" + name, send: send, want: want, code: code, section: section, partial: p.partial})
 		}
 		ok := "201"
 		if p.method == "PATCH" {
@@ -47,50 +47,50 @@ func framing() (list []attack) {
 
 		// Content-Length.
 		for i, value := range []string{"-1", "+24", "24x", "0x18", "24.0", "2_4", "1e3", "24;", "24 24", "٢٤", "twenty-four", "24,25", "\"24\"", "99999999999999999999", "9223372036854775808", "18446744073709551616", "-9223372036854775808", strings.Repeat("9", 10_000)} {
-			add("length_"+label(i, value), ask(p.method, p.target, "Content-Length: "+value)+fresh, "400", "", contentLength)
+			add("length_"+label(i, value), request(p.method, p.target, "Content-Length: "+value)+fresh, "400", "", contentLength)
 		}
-		add("length_empty", ask(p.method, p.target, "Content-Length:")+fresh, "400", "", contentLength)
-		add("length_with_zeros", ask(p.method, p.target, "Content-Length: 00000000000000000000024")+fresh, ok+"|400", "", contentLength)
-		add("lengths_that_differ", ask(p.method, p.target, "Content-Length: 24", "Content-Length: 5")+fresh, "400", "", contentLength)
-		add("lengths_alike", ask(p.method, p.target, "Content-Length: 24", "Content-Length: 24")+fresh, ok+"|400", "", contentLength)
-		add("body_cut", ask(p.method, p.target, "Content-Length: 25")+fresh, "400", "SIZE_INVALID|BLOB_UPLOAD_INVALID|MANIFEST_INVALID", truncated)
-		add("body_missing", ask(p.method, p.target, "Content-Length: 24"), "400", "SIZE_INVALID|BLOB_UPLOAD_INVALID|MANIFEST_INVALID", truncated)
-		add("body_longer", ask(p.method, p.target, "Content-Length: 24")+fresh+secret+"\r\n\r\n", ok+" 400", "", "RFC 9112 6.3, 9.3")
+		add("length_empty", request(p.method, p.target, "Content-Length:")+fresh, "400", "", contentLength)
+		add("length_with_zeros", request(p.method, p.target, "Content-Length: 00000000000000000000024")+fresh, ok+"|400", "", contentLength)
+		add("differing_lengths", request(p.method, p.target, "Content-Length: 24", "Content-Length: 5")+fresh, "400", "", contentLength)
+		add("equal_lengths", request(p.method, p.target, "Content-Length: 24", "Content-Length: 24")+fresh, ok+"|400", "", contentLength)
+		add("body_truncated", request(p.method, p.target, "Content-Length: 25")+fresh, "400", "SIZE_INVALID|BLOB_UPLOAD_INVALID|MANIFEST_INVALID", truncated)
+		add("body_missing", request(p.method, p.target, "Content-Length: 24"), "400", "SIZE_INVALID|BLOB_UPLOAD_INVALID|MANIFEST_INVALID", truncated)
+		add("body_too_long", request(p.method, p.target, "Content-Length: 24")+fresh+secret+"\r\n\r\n", ok+" 400", "", "RFC 9112 6.3, 9.3")
 		huge := "400"
 		if p.name == "manifest" {
 			huge = "413"
 		}
-		add("length_of_8_EiB", ask(p.method, p.target, "Content-Length: 9223372036854775807")+fresh, huge, "SIZE_INVALID|BLOB_UPLOAD_INVALID", contentLength+"; RFC 9110 15.5.14")
-		add("length_of_1_TiB", ask(p.method, p.target, "Content-Length: 1099511627776")+fresh, huge, "SIZE_INVALID|BLOB_UPLOAD_INVALID", contentLength+"; RFC 9110 15.5.14")
+		add("length_of_8_EiB", request(p.method, p.target, "Content-Length: 9223372036854775807")+fresh, huge, "SIZE_INVALID|BLOB_UPLOAD_INVALID", contentLength+"; RFC 9110 15.5.14")
+		add("length_of_1_TiB", request(p.method, p.target, "Content-Length: 1099511627776")+fresh, huge, "SIZE_INVALID|BLOB_UPLOAD_INVALID", contentLength+"; RFC 9110 15.5.14")
 
-		// Transfer-Encoding. To one that is unknown "the server SHOULD
-		// respond with 501", which net/http does.
+		// Transfer-Encoding. For an unknown one, "the server SHOULD respond
+		// with 501"; net/http does.
 		for i, value := range []string{"identity", "gzip", "gzip, chunked", "chunked, gzip", "xchunked", "chunkedx", "x", "\"chunked\"", "chunked\x0b", "\x0bchunked", "chunked, identity", "chunked;q=1", "chunked, chunked", ",", "trailers"} {
-			add("coding_"+label(i, value), ask(p.method, p.target, "Transfer-Encoding: "+value)+chunk(fresh)+lastChunk, "400|501", "", transferEncoding)
+			add("coding_"+label(i, value), request(p.method, p.target, "Transfer-Encoding: "+value)+chunk(fresh)+lastChunk, "400|501", "", transferEncoding)
 		}
-		add("coding_empty", ask(p.method, p.target, "Transfer-Encoding:")+chunk(fresh)+lastChunk, "400|501", "", transferEncoding)
-		add("coding_twice", stream(p.method, p.target, chunk(fresh)+lastChunk, "Transfer-Encoding: chunked"), "400|501", "", transferEncoding)
-		add("coding_chunked_and_identity", stream(p.method, p.target, chunk(fresh)+lastChunk, "Transfer-Encoding: identity"), "400|501", "", transferEncoding)
-		add("coding_in_capitals", ask(p.method, p.target, "Transfer-Encoding: CHUNKED")+chunk(fresh)+lastChunk, ok, "", "RFC 9112 7")
-		add("coding_and_length", stream(p.method, p.target, chunk(fresh)+lastChunk, "Content-Length: 5"), ok+"|400", "", transferEncoding)
+		add("coding_empty", request(p.method, p.target, "Transfer-Encoding:")+chunk(fresh)+lastChunk, "400|501", "", transferEncoding)
+		add("coding_twice", withChunks(p.method, p.target, chunk(fresh)+lastChunk, "Transfer-Encoding: chunked"), "400|501", "", transferEncoding)
+		add("coding_chunked_and_identity", withChunks(p.method, p.target, chunk(fresh)+lastChunk, "Transfer-Encoding: identity"), "400|501", "", transferEncoding)
+		add("coding_in_upper_case", request(p.method, p.target, "Transfer-Encoding: CHUNKED")+chunk(fresh)+lastChunk, ok, "", "RFC 9112 7")
+		add("coding_and_length", withChunks(p.method, p.target, chunk(fresh)+lastChunk, "Content-Length: 5"), ok+"|400", "", transferEncoding)
 
-		// Chunks that break off, or are none: a client's fault.
+		// Chunks that are truncated or malformed: a client error.
 		for _, c := range []struct{ name, chunks string }{
-			{"none", ""},
-			{"cut_in_the_size", "18"},
-			{"cut_after_the_size", "18\r\n"},
-			{"cut_in_the_data", "18\r\nwhat"},
-			{"cut_after_the_data", "18\r\n" + fresh},
-			{"no_last", chunk(fresh)},
-			{"last_cut", chunk(fresh) + "0"},
-			{"last_cut_after_CR", chunk(fresh) + "0\r"},
-			{"trailer_cut", chunk(fresh) + "0\r\nX: x\r\n"},
+			{"missing", ""},
+			{"truncated_in_the_size", "18"},
+			{"truncated_after_the_size", "18\r\n"},
+			{"truncated_in_the_data", "18\r\nwhat"},
+			{"truncated_after_the_data", "18\r\n" + fresh},
+			{"last_chunk_missing", chunk(fresh)},
+			{"last_chunk_truncated", chunk(fresh) + "0"},
+			{"last_chunk_truncated_after_CR", chunk(fresh) + "0\r"},
+			{"trailer_truncated", chunk(fresh) + "0\r\nX: x\r\n"},
 			{"size_missing", "\r\n" + fresh + "\r\n" + lastChunk},
-			{"size_of_no_hex", "xyz\r\n" + fresh + "\r\n" + lastChunk},
+			{"size_not_hex", "xyz\r\n" + fresh + "\r\n" + lastChunk},
 			{"size_negative", "-18\r\n" + fresh + "\r\n" + lastChunk},
-			{"size_positive", "+18\r\n" + fresh + "\r\n" + lastChunk},
+			{"size_with_plus", "+18\r\n" + fresh + "\r\n" + lastChunk},
 			{"size_with_0x", "0x18\r\n" + fresh + "\r\n" + lastChunk},
-			{"size_with_space_before", " 18\r\n" + fresh + "\r\n" + lastChunk},
+			{"size_after_a_space", " 18\r\n" + fresh + "\r\n" + lastChunk},
 			{"size_with_NUL", "18\x00\r\n" + fresh + "\r\n" + lastChunk},
 			{"size_of_17_digits", "fffffffffffffffff\r\n" + fresh + "\r\n" + lastChunk},
 			{"size_of_16_EiB", "ffffffffffffffff\r\n" + fresh + "\r\n" + lastChunk},
@@ -99,55 +99,56 @@ func framing() (list []attack) {
 			{"size_too_small", "17\r\n" + fresh + "\r\n" + lastChunk},
 			{"size_too_large", "19\r\n" + fresh + "\r\n" + lastChunk},
 			{"no_CRLF_after_the_data", "18\r\n" + fresh + lastChunk},
-			{"other_than_CRLF_after_the_data", "18\r\n" + fresh + "XY" + lastChunk},
+			{"XY_after_the_data", "18\r\n" + fresh + "XY" + lastChunk},
 			{"bare_LF", "18\n" + fresh + "\n0\n\n"},
 			{"bare_LF_after_the_size", "18\n" + fresh + "\r\n" + lastChunk},
 			{"bare_LF_in_an_extension", "18;x\n" + fresh + "\r\n" + lastChunk},
 			{"second_malformed", chunk(hello) + "x\r\n\r\n"},
 			{"line_of_10000_characters", "18;" + strings.Repeat("x", 10_000) + "\r\n" + fresh + "\r\n" + lastChunk},
 			{"trailer_without_colon", chunk(fresh) + "0\r\nX\r\n\r\n"},
-			{"extensions_without_end", strings.Repeat("1;"+strings.Repeat("x", 2_000)+"\r\nx\r\n", 100)},
+			{"long_extensions", strings.Repeat("1;"+strings.Repeat("x", 2_000)+"\r\nx\r\n", 100)},
 		} {
-			add("chunks_"+c.name, stream(p.method, p.target, c.chunks), "400", "SIZE_INVALID|BLOB_UPLOAD_INVALID|MANIFEST_INVALID", chunked)
+			add("chunks_"+c.name, withChunks(p.method, p.target, c.chunks), "400", "SIZE_INVALID|BLOB_UPLOAD_INVALID|MANIFEST_INVALID", chunked)
 		}
 		for _, c := range []struct{ name, chunks, want string }{
 			{"in_pieces", chunk("what the") + chunk(" attacker") + chunk(" pushes") + lastChunk, ok},
-			{"of_a_byte_each", bytewise(fresh), ok},
+			{"one_byte_per_chunk", chunkPerByte(fresh), ok},
 			{"with_an_extension", "18;a=b;c=\"d\"\r\n" + fresh + "\r\n" + lastChunk, ok},
 			{"with_zeros", "00000018\r\n" + fresh + "\r\n" + lastChunk, ok},
 			{"with_17_zeros", "00000000000000018\r\n" + fresh + "\r\n" + lastChunk, ok + "|400"},
 			{"with_a_trailer", chunk(fresh) + "0\r\nX: x\r\n\r\n", ok},
 			{"with_framing_in_the_trailer", chunk(fresh) + "0\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nHost: x\r\nContent-Range: 0-4\r\n\r\n", ok + "|400"},
 		} {
-			add("chunks_"+c.name, stream(p.method, p.target, c.chunks), c.want, "", "RFC 9112 7.1; RFC 9110 6.5.1")
+			add("chunks_"+c.name, withChunks(p.method, p.target, c.chunks), c.want, "", "RFC 9112 7.1; RFC 9110 6.5.1")
 		}
 
 		// Expectations.
-		add("expected", push(p.method, p.target, fresh, "Expect: 100-continue"), "100 "+ok, "", expect)
-		add("expected_in_capitals", push(p.method, p.target, fresh, "Expect: 100-CONTINUE"), "100 "+ok, "", expect)
-		add("expected_of_no_body", push(p.method, p.target, "", "Expect: 100-continue"), "100|201|202|400 201|202|400|closed", "", expect)
-		add("unknown_expectation", push(p.method, p.target, fresh, "Expect: 200-ok"), ok+"|417", "", expect)
-		add("expected_and_cut", ask(p.method, p.target, "Content-Length: 24", "Expect: 100-continue"), "100 400", "SIZE_INVALID|BLOB_UPLOAD_INVALID|MANIFEST_INVALID", expect+"; "+truncated)
+		add("expect_100", withBody(p.method, p.target, fresh, "Expect: 100-continue"), "100 "+ok, "", expect)
+		add("expect_100_in_upper_case", withBody(p.method, p.target, fresh, "Expect: 100-CONTINUE"), "100 "+ok, "", expect)
+		add("expect_100_without_body", withBody(p.method, p.target, "", "Expect: 100-continue"), "100|201|202|400 201|202|400|closed", "", expect)
+		add("unknown_expectation", withBody(p.method, p.target, fresh, "Expect: 200-ok"), ok+"|417", "", expect)
+		add("expect_100_then_truncated", request(p.method, p.target, "Content-Length: 24", "Expect: 100-continue"), "100 400", "SIZE_INVALID|BLOB_UPLOAD_INVALID|MANIFEST_INVALID", expect+"; "+truncated)
 	}
 	return append(list,
-		// What will be refused needs no body.
-		attack{name: "expected_with_malformed_name", send: ask("PUT", "/v2/A/manifests/new", "Content-Length: 24", "Expect: 100-continue"), want: "400", code: "NAME_INVALID", asks: expect},
-		attack{name: "expected_with_unknown_session", send: ask("PATCH", "/v2/a/blobs/uploads/unknown", "Content-Length: 24", "Expect: 100-continue"), want: "404", code: "BLOB_UPLOAD_UNKNOWN", asks: expect},
-		attack{name: "expected_with_chunk_out_of_order", send: ask("PATCH", "/v2/a/blobs/uploads/{session}", "Content-Range: 0-23", "Content-Length: 24", "Expect: 100-continue"), want: "416", code: "BLOB_UPLOAD_INVALID", asks: expect + "; spec, Pushing a blob in chunks"},
-		attack{name: "expected_of_too_much", send: ask("PUT", "/v2/a/manifests/new", "Content-Length: 1099511627776", "Expect: 100-continue"), want: "413", code: "SIZE_INVALID", asks: expect + "; RFC 9110 15.5.14"},
-		attack{name: "expected_in_HTTP_1.0", send: "PUT /v2/a/manifests/new HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 24\r\n\r\n" + fresh, want: "201", asks: expect + " (100-continue in HTTP/1.0 MUST be ignored)"},
-		attack{name: "chunked_in_HTTP_1.0", send: "POST /v2/a/blobs/uploads/?digest=" + sha(fresh) + " HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(fresh) + lastChunk, want: "400", asks: "RFC 9112 6.1 (faulty framing)"},
-		attack{name: "no_length", send: ask("PUT", "/v2/a/manifests/new") + fresh + "\r\n\r\n", want: "201|400|411 400", asks: "RFC 9112 6.3"},
-		attack{name: "GET_cut", send: ask("GET", "/v2/", "Content-Length: 25") + fresh, want: "200|400", asks: truncated},
-		attack{name: "GET_with_malformed_chunks", send: stream("GET", "/v2/", "x\r\n"), want: "200|400", asks: chunked},
-		attack{name: "DELETE_with_malformed_chunks", send: stream("DELETE", "/v2/a/manifests/tag", "x\r\n"), want: "202|400", asks: chunked},
-		attack{name: "start_with_malformed_chunks", send: stream("POST", "/v2/a/blobs/uploads/", "x\r\n"), want: "202|400", asks: chunked},
-		attack{name: "start_with_a_body", send: push("POST", "/v2/a/blobs/uploads/", fresh) + ask("GET", "/v2/"), want: "202|400 200", asks: "spec, POST then PUT; RFC 9112 6.3"},
-		attack{name: "patch_cut_is_resumed", send: ask("PATCH", "/v2/a/blobs/uploads/{session}", "Content-Length: 25") + fresh, want: "400", partial: true, asks: "spec, Pushing a blob in chunks (GET for the current offset)"},
+		// The registry rejects these requests without asking for the body.
+		attack{name: "expect_100_with_malformed_name", send: request("PUT", "/v2/A/manifests/new", "Content-Length: 24", "Expect: 100-continue"), want: "400", code: "NAME_INVALID", section: expect},
+		attack{name: "expect_100_with_unknown_session", send: request("PATCH", "/v2/a/blobs/uploads/unknown", "Content-Length: 24", "Expect: 100-continue"), want: "404", code: "BLOB_UPLOAD_UNKNOWN", section: expect},
+		attack{name: "expect_100_with_chunk_out_of_order", send: request("PATCH", "/v2/a/blobs/uploads/{session}", "Content-Range: 0-23", "Content-Length: 24", "Expect: 100-continue"), want: "416", code: "BLOB_UPLOAD_INVALID", section: expect + "; spec, Pushing a blob in chunks"},
+		attack{name: "expect_100_with_large_Content-Length", send: request("PUT", "/v2/a/manifests/new", "Content-Length: 1099511627776", "Expect: 100-continue"), want: "413", code: "SIZE_INVALID", section: expect + "; RFC 9110 15.5.14"},
+		attack{name: "expect_100_in_HTTP_1.0", send: "PUT /v2/a/manifests/new HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 24\r\n\r\n" + fresh, want: "201", section: expect + " (100-continue in HTTP/1.0 MUST be ignored)"},
+		attack{name: "chunked_in_HTTP_1.0", send: "POST /v2/a/blobs/uploads/?digest=" + sha(fresh) + " HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(fresh) + lastChunk, want: "400", section: "RFC 9112 6.1 (faulty framing)"},
+		attack{name: "no_length", send: request("PUT", "/v2/a/manifests/new") + fresh + "\r\n\r\n", want: "201|400|411 400", section: "RFC 9112 6.3"},
+		attack{name: "GET_truncated", send: request("GET", "/v2/", "Content-Length: 25") + fresh, want: "200|400", section: truncated},
+		attack{name: "GET_with_malformed_chunks", send: withChunks("GET", "/v2/", "x\r\n"), want: "200|400", section: chunked},
+		attack{name: "DELETE_with_malformed_chunks", send: withChunks("DELETE", "/v2/a/manifests/tag", "x\r\n"), want: "202|400", section: chunked},
+		attack{name: "start_with_malformed_chunks", send: withChunks("POST", "/v2/a/blobs/uploads/", "x\r\n"), want: "202|400", section: chunked},
+		attack{name: "start_with_a_body", send: withBody("POST", "/v2/a/blobs/uploads/", fresh) + request("GET", "/v2/"), want: "202|400 200", section: "spec, POST then PUT; RFC 9112 6.3"},
+		attack{name: "PATCH_truncated_keeps_bytes", send: request("PATCH", "/v2/a/blobs/uploads/{session}", "Content-Length: 25") + fresh, want: "400", partial: true, section: "spec, Pushing a blob in chunks (GET for the current offset)"},
 	)
 }
 
-func bytewise(data string) string {
+// chunkPerByte returns data in chunks of one byte.
+func chunkPerByte(data string) string {
 	var b strings.Builder
 	for _, c := range []byte(data) {
 		b.WriteString(chunk(string(rune(c))))
@@ -155,16 +156,16 @@ func bytewise(data string) string {
 	return b.String() + lastChunk
 }
 
-// contentRanges are those of a chunk, in the spec's own form. The session has 5
-// bytes, a chunk 24.
+// contentRanges sends chunks with a Content-Range in the spec's own form. The
+// session has 5 bytes, a chunk 24.
 func contentRanges() (list []attack) {
 	const (
 		order  = `spec, Pushing a blob in chunks ("out of order … MUST respond with a 416")`
 		form   = `spec, Pushing a blob in chunks ("It MUST match … ^[0-9]+-[0-9]+$")`
 		length = `spec, Pushing a blob in chunks ("<length> is the content-length, in bytes, of the current chunk")`
 	)
-	stands := func(t *testing.T, answers []*answer) {
-		h := answers[0].Header
+	checkPosition := func(t *testing.T, responses []*response) {
+		h := responses[0].Header
 		qt.Check(t, qt.Matches(h.Get("Location"), "/v2/a/blobs/uploads/[^/]+"))
 		qt.Check(t, qt.Equals(h.Get("Range"), "0-4"))
 	}
@@ -172,14 +173,14 @@ func contentRanges() (list []attack) {
 		{"patch", "PATCH", "/v2/a/blobs/uploads/{session}", "202"},
 		{"put", "PUT", "/v2/a/blobs/uploads/{session}?digest=" + sha(hello+fresh), "201"},
 	} {
-		add := func(name, value, want, code, asks string) {
+		add := func(name, value, want, code, section string) {
 			list = append(list,
-				attack{name: p.name + "_" + name, send: push(p.method, p.target, fresh, "Content-Range: "+value), want: want, code: code, asks: asks},
-				attack{name: p.name + "_" + name + "_streamed", send: stream(p.method, p.target, chunk(fresh)+lastChunk, "Content-Range: "+value), want: want, code: code, asks: asks},
+				attack{name: p.name + "_" + name, send: withBody(p.method, p.target, fresh, "Content-Range: "+value), want: want, code: code, section: section},
+				attack{name: p.name + "_" + name + "_streamed", send: withChunks(p.method, p.target, chunk(fresh)+lastChunk, "Content-Range: "+value), want: want, code: code, section: section},
 			)
 		}
 		for _, value := range []string{"0-23", "4-27", "6-29", "24-47", "1-24", "00-23"} {
-			list = append(list, attack{name: p.name + "_out_of_order_" + value, send: push(p.method, p.target, fresh, "Content-Range: "+value), want: "416", code: "BLOB_UPLOAD_INVALID", asks: order, check: stands})
+			list = append(list, attack{name: p.name + "_out_of_order_" + value, send: withBody(p.method, p.target, fresh, "Content-Range: "+value), want: "416", code: "BLOB_UPLOAD_INVALID", section: order, check: checkPosition})
 		}
 		for i, value := range []string{"9223372036854775807-9223372036854775830", "9223372036854775784-9223372036854775807", "18446744073709551615-18446744073709551638", "18446744073709551621-18446744073709551644", "4611686018427387904-4611686018427387927", "99999999999999999999999-99999999999999999999999", strings.Repeat("9", 5_000) + "-" + strings.Repeat("9", 5_001)} {
 			add("overflows_"+label(i, value), value, "400|416", "", order)
@@ -199,25 +200,25 @@ func contentRanges() (list []attack) {
 		add("with_10000_zeros", strings.Repeat("0", 10_000)+"5-28", p.ok, "", form)
 		add("with_spaces_around", " \t5-28\t ", p.ok, "", "RFC 9110 5.5")
 		list = append(list,
-			attack{name: p.name + "_twice", send: push(p.method, p.target, fresh, "Content-Range: 5-28", "Content-Range: 0-23"), want: "400|416", asks: form + "; RFC 9110 5.3"},
-			attack{name: p.name + "_cut", send: ask(p.method, p.target, "Content-Range: 5-29", "Content-Length: 25") + fresh, want: "400", code: "SIZE_INVALID|BLOB_UPLOAD_INVALID", asks: "RFC 9112 8", partial: p.method == "PATCH"},
-			attack{name: p.name + "_longer", send: push(p.method, p.target, fresh+secret, "Content-Range: 5-28"), want: "400|416", asks: length},
-			attack{name: p.name + "_unknown_session", send: push(p.method, strings.Replace(p.target, "{session}", "unknown", 1), fresh, "Content-Range: x"), want: "400|404", asks: "spec, Endpoints (end-5, end-6)"},
+			attack{name: p.name + "_twice", send: withBody(p.method, p.target, fresh, "Content-Range: 5-28", "Content-Range: 0-23"), want: "400|416", section: form + "; RFC 9110 5.3"},
+			attack{name: p.name + "_truncated", send: request(p.method, p.target, "Content-Range: 5-29", "Content-Length: 25") + fresh, want: "400", code: "SIZE_INVALID|BLOB_UPLOAD_INVALID", section: "RFC 9112 8", partial: p.method == "PATCH"},
+			attack{name: p.name + "_too_long", send: withBody(p.method, p.target, fresh+secret, "Content-Range: 5-28"), want: "400|416", section: length},
+			attack{name: p.name + "_unknown_session", send: withBody(p.method, strings.Replace(p.target, "{session}", "unknown", 1), fresh, "Content-Range: x"), want: "400|404", section: "spec, Endpoints (end-5, end-6)"},
 		)
 	}
-	manifest := push("PUT", "/v2/a/manifests/new", opaque, "Content-Range: bytes 0-17/100")
+	manifest := withBody("PUT", "/v2/a/manifests/new", opaque, "Content-Range: bytes 0-17/100")
 	return append(list,
-		attack{name: "first_chunk", send: push("PATCH", "/v2/a/blobs/uploads/{empty}", fresh, "Content-Range: 0-23"), want: "202", asks: form},
-		attack{name: "first_chunk_not_at_0", send: push("PATCH", "/v2/a/blobs/uploads/{empty}", fresh, "Content-Range: 1-24"), want: "416", code: "BLOB_UPLOAD_INVALID", asks: `spec, Pushing a blob in chunks ("The first chunk's range MUST begin with 0")`},
-		attack{name: "first_chunk_of_nothing", send: push("PATCH", "/v2/a/blobs/uploads/{empty}", "", "Content-Range: 0-0"), want: "202|400|416", asks: length},
-		attack{name: "one_byte", send: push("PATCH", "/v2/a/blobs/uploads/{empty}", "x", "Content-Range: 0-0"), want: "202", asks: form},
-		attack{name: "two_bytes_as_one", send: push("PATCH", "/v2/a/blobs/uploads/{empty}", "xy", "Content-Range: 0-0"), want: "400|416", asks: length},
-		attack{name: "the_same_chunk_twice", send: strings.Repeat(push("PATCH", "/v2/a/blobs/uploads/{empty}", fresh, "Content-Range: 0-23"), 2), want: "202 416", asks: order},
-		attack{name: "refused_then_in_order", send: push("PATCH", "/v2/a/blobs/uploads/{empty}", fresh, "Content-Range: 1-24") + push("PATCH", "/v2/a/blobs/uploads/{empty}", fresh, "Content-Range: 0-23"), want: "416 202", asks: order},
-		attack{name: "push", send: push("POST", "/v2/a/blobs/uploads/?digest="+sha(fresh), fresh, "Content-Range: 0-23"), want: "201|400|416", asks: "spec, Single POST"},
-		attack{name: "push_not_at_0", send: push("POST", "/v2/a/blobs/uploads/?digest="+sha(fresh), fresh, "Content-Range: 5-28"), want: "400|416", asks: order},
-		attack{name: "push_that_disagrees", send: push("POST", "/v2/a/blobs/uploads/?digest="+sha(fresh), fresh, "Content-Range: 0-9"), want: "400|416", asks: length},
-		attack{name: "on_a_manifest", send: manifest, want: "400", asks: "RFC 9110 9.3.4 (an origin server SHOULD respond with 400 … that does not support partial PUT)"},
-		attack{name: "on_a_pull", send: ask("GET", "/v2/a/blobs/"+sha(digits), "Content-Range: bytes 0-1/10"), want: "200|400", asks: "RFC 9110 14.4"},
+		attack{name: "first_chunk", send: withBody("PATCH", "/v2/a/blobs/uploads/{empty}", fresh, "Content-Range: 0-23"), want: "202", section: form},
+		attack{name: "first_chunk_not_at_0", send: withBody("PATCH", "/v2/a/blobs/uploads/{empty}", fresh, "Content-Range: 1-24"), want: "416", code: "BLOB_UPLOAD_INVALID", section: `spec, Pushing a blob in chunks ("The first chunk's range MUST begin with 0")`},
+		attack{name: "empty_first_chunk", send: withBody("PATCH", "/v2/a/blobs/uploads/{empty}", "", "Content-Range: 0-0"), want: "202|400|416", section: length},
+		attack{name: "one_byte", send: withBody("PATCH", "/v2/a/blobs/uploads/{empty}", "x", "Content-Range: 0-0"), want: "202", section: form},
+		attack{name: "two_bytes_as_one", send: withBody("PATCH", "/v2/a/blobs/uploads/{empty}", "xy", "Content-Range: 0-0"), want: "400|416", section: length},
+		attack{name: "same_chunk_twice", send: strings.Repeat(withBody("PATCH", "/v2/a/blobs/uploads/{empty}", fresh, "Content-Range: 0-23"), 2), want: "202 416", section: order},
+		attack{name: "rejected_then_in_order", send: withBody("PATCH", "/v2/a/blobs/uploads/{empty}", fresh, "Content-Range: 1-24") + withBody("PATCH", "/v2/a/blobs/uploads/{empty}", fresh, "Content-Range: 0-23"), want: "416 202", section: order},
+		attack{name: "push", send: withBody("POST", "/v2/a/blobs/uploads/?digest="+sha(fresh), fresh, "Content-Range: 0-23"), want: "201|400|416", section: "spec, Single POST"},
+		attack{name: "push_not_at_0", send: withBody("POST", "/v2/a/blobs/uploads/?digest="+sha(fresh), fresh, "Content-Range: 5-28"), want: "400|416", section: order},
+		attack{name: "push_that_disagrees", send: withBody("POST", "/v2/a/blobs/uploads/?digest="+sha(fresh), fresh, "Content-Range: 0-9"), want: "400|416", section: length},
+		attack{name: "on_a_manifest", send: manifest, want: "400", section: "RFC 9110 9.3.4 (an origin server SHOULD respond with 400 … that does not support partial PUT)"},
+		attack{name: "on_a_pull", send: request("GET", "/v2/a/blobs/"+sha(digits), "Content-Range: bytes 0-1/10"), want: "200|400", section: "RFC 9110 14.4"},
 	)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Where a request says it goes: Host, the forms of a target, and what proxies
-// add.
+// The destination that a request names: Host, the forms of a target, and the
+// headers that proxies add. Also request lines, headers and pipelining.
 
 package attack
 
@@ -12,105 +12,106 @@ import (
 	"github.com/go-quicktest/qt"
 )
 
-// hosts sends hosts that the registry must not believe. That none is reflected
-// is checked for every answer.
+// hosts sends hosts that the registry must not trust. No response may reflect
+// them: see parse.
 func hosts() (list []attack) {
 	const (
-		hostField = "RFC 9112 3.2"
-		absolute  = "RFC 9112 3.2.2 (a server MUST accept the absolute-form)"
-		location  = "RFC 9110 10.2.2; spec, POST then PUT (the location MAY be relative)"
+		hostHeader = "RFC 9112 3.2"
+		absolute   = "RFC 9112 3.2.2 (a server MUST accept the absolute-form)"
+		location   = "RFC 9110 10.2.2; spec, POST then PUT (the location MAY be relative)"
 	)
-	get := func(lines ...string) string { return "GET /v2/ HTTP/1.1\r\n" + fields(lines) + "\r\n" }
+	get := func(lines ...string) string { return "GET /v2/ HTTP/1.1\r\n" + headerLines(lines) + "\r\n" }
 	list = []attack{
-		{name: "none", send: get(), want: "400", asks: hostField},
-		{name: "none_in_HTTP_1.0", send: "GET /v2/ HTTP/1.0\r\n\r\n", want: "200", asks: hostField},
-		{name: "two", send: get("Host: a", "Host: b"), want: "400", asks: hostField},
-		{name: "two_alike", send: get("Host: a", "Host: a"), want: "400", asks: hostField},
-		{name: "two_in_HTTP_1.0", send: "GET /v2/ HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", want: "400", asks: hostField},
-		{name: "empty", send: get("Host:"), want: "200", asks: hostField},
+		{name: "none", send: get(), want: "400", section: hostHeader},
+		{name: "none_in_HTTP_1.0", send: "GET /v2/ HTTP/1.0\r\n\r\n", want: "200", section: hostHeader},
+		{name: "two", send: get("Host: a", "Host: b"), want: "400", section: hostHeader},
+		{name: "two_equal", send: get("Host: a", "Host: a"), want: "400", section: hostHeader},
+		{name: "two_in_HTTP_1.0", send: "GET /v2/ HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", want: "400", section: hostHeader},
+		{name: "empty", send: get("Host:"), want: "200", section: hostHeader},
 	}
 	for i, value := range []string{"a b", "a/b", "a\\b", "a@b", "a?b", "a#b", "<script>", "a\"b", "a\tb", "{a}", "a|b", "a^b", "\xff", "ä"} {
-		list = append(list, attack{name: "malformed_" + label(i, value), send: get("Host: " + value), want: "400", asks: hostField})
+		list = append(list, attack{name: "malformed_" + label(i, value), send: get("Host: " + value), want: "400", section: hostHeader})
 	}
 	for i, value := range []string{"127.0.0.1", "[::1]:80", host + ":65535", strings.Repeat("a.", 5_000) + "a", "169.254.169.254", "localhost"} {
-		list = append(list, attack{name: "believed_by_nobody_" + label(i, value), send: "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: " + value + "\r\n\r\n", want: "202", asks: location})
+		list = append(list, attack{name: "not_reflected_" + label(i, value), send: "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: " + value + "\r\n\r\n", want: "202", section: location})
 	}
 	for _, target := range []string{"http://" + host + "/v2/", "HTTP://" + host + "/v2/", "https://" + host + ":8443/v2/", "http://" + host + "/v2/a/tags/list?n=1"} {
 		list = append(list,
-			attack{name: "absolute_" + label(len(list), target), send: ask("GET", target), want: "200", asks: absolute},
-			attack{name: "absolute_with_another_Host_" + label(len(list), target), send: "GET " + target + " HTTP/1.1\r\nHost: other.example\r\n\r\n", want: "200", asks: absolute},
+			attack{name: "absolute_" + label(len(list), target), send: request("GET", target), want: "200", section: absolute},
+			attack{name: "absolute_with_another_Host_" + label(len(list), target), send: "GET " + target + " HTTP/1.1\r\nHost: other.example\r\n\r\n", want: "200", section: absolute},
 		)
 	}
 	list = append(list,
-		attack{name: "absolute_start", send: ask("POST", "http://"+host+"/v2/a/blobs/uploads/"), want: "202", asks: absolute},
-		attack{name: "absolute_put", send: push("PUT", "http://"+host+"/v2/a/manifests/new", opaque), want: "201", asks: absolute},
-		attack{name: "absolute_with_malformed_name", send: ask("GET", "http://"+host+"/v2/A/tags/list"), want: "400", code: "NAME_INVALID", asks: absolute},
-		attack{name: "absolute_without_path", send: ask("GET", "http://"+host), want: "400|404", asks: absolute},
-		attack{name: "absolute_with_userinfo", send: ask("GET", "http://user:"+secret+"@"+host+"/v2/"), want: "200|400", asks: "RFC 9110 4.2.4"},
-		attack{name: "absolute_of_another_scheme", send: ask("GET", "ftp://"+host+"/v2/"), want: "200|400|404|421", asks: "RFC 9110 7.4"},
-		attack{name: "absolute_without_Host", send: "GET http://" + host + "/v2/ HTTP/1.1\r\n\r\n", want: "200|400", asks: hostField},
-		attack{name: "no_scheme", send: ask("GET", "//"+host+"/v2/"), want: "400|404", asks: "RFC 9112 3.2.1"},
-		attack{name: "no_slash", send: ask("GET", "v2/"), want: "400", asks: "RFC 9112 3.2.1"},
-		attack{name: "authority_form_of_GET", send: ask("GET", host+":443"), want: "400|404", asks: "RFC 9112 3.2.3"},
-		attack{name: "opaque_URI", send: ask("GET", "javascript:alert(1)"), want: "400|404", asks: "RFC 9112 3.2"},
-		attack{name: "backslashes", send: ask("GET", `\\`+host+`\v2\`), want: "400|404", asks: "RFC 9112 3.2.1"},
-		attack{name: "absolute_with_dots", send: ask("GET", "http://"+host+"/x/../v2/"), want: "400|404", asks: "spec, Endpoints"},
+		attack{name: "absolute_start", send: request("POST", "http://"+host+"/v2/a/blobs/uploads/"), want: "202", section: absolute},
+		attack{name: "absolute_put", send: withBody("PUT", "http://"+host+"/v2/a/manifests/new", opaque), want: "201", section: absolute},
+		attack{name: "absolute_with_malformed_name", send: request("GET", "http://"+host+"/v2/A/tags/list"), want: "400", code: "NAME_INVALID", section: absolute},
+		attack{name: "absolute_without_path", send: request("GET", "http://"+host), want: "400|404", section: absolute},
+		attack{name: "absolute_with_userinfo", send: request("GET", "http://user:"+secret+"@"+host+"/v2/"), want: "200|400", section: "RFC 9110 4.2.4"},
+		attack{name: "absolute_of_another_scheme", send: request("GET", "ftp://"+host+"/v2/"), want: "200|400|404|421", section: "RFC 9110 7.4"},
+		attack{name: "absolute_without_Host", send: "GET http://" + host + "/v2/ HTTP/1.1\r\n\r\n", want: "200|400", section: hostHeader},
+		attack{name: "no_scheme", send: request("GET", "//"+host+"/v2/"), want: "400|404", section: "RFC 9112 3.2.1"},
+		attack{name: "no_slash", send: request("GET", "v2/"), want: "400", section: "RFC 9112 3.2.1"},
+		attack{name: "GET_with_authority_form", send: request("GET", host+":443"), want: "400|404", section: "RFC 9112 3.2.3"},
+		attack{name: "opaque_URI", send: request("GET", "javascript:alert(1)"), want: "400|404", section: "RFC 9112 3.2"},
+		attack{name: "backslashes", send: request("GET", `\\`+host+`\v2\`), want: "400|404", section: "RFC 9112 3.2.1"},
+		attack{name: "absolute_with_dots", send: request("GET", "http://"+host+"/x/../v2/"), want: "400|404", section: "spec, Endpoints"},
 	)
 
-	// What a proxy may have added, or a client have made up.
+	// Headers that a proxy adds, or that a client forges.
 	for _, line := range []string{
 		"X-Forwarded-Host: " + host, "X-Forwarded-Proto: https", "X-Forwarded-Prefix: /" + host, "X-Forwarded-For: " + host, "X-Forwarded-Server: " + host, "X-Forwarded-Port: 8443",
 		"Forwarded: for=" + host + ";host=" + host + ";proto=https", "X-Host: " + host, "X-Original-URL: /v2/" + host + "/", "X-Rewrite-URL: /v2/" + host + "/", "X-Real-IP: " + host, "Referer: http://" + host + "/", "Origin: http://" + host, "Via: 1.1 " + host, "X-Request-Id: " + host, "Cookie: " + secret, "Authorization: Bearer " + secret, "User-Agent: " + secret,
 	} {
-		field, _, _ := strings.Cut(line, ":")
+		header, _, _ := strings.Cut(line, ":")
 		for _, c := range []attack{
-			{name: "start", send: ask("POST", "/v2/a/blobs/uploads/", line), want: "202"},
-			{name: "push", send: push("POST", "/v2/a/blobs/uploads/?digest="+sha(fresh), fresh, line), want: "201"},
-			{name: "put", send: push("PUT", "/v2/a/manifests/new", opaque, line), want: "201"},
-			{name: "status", send: ask("GET", "/v2/a/blobs/uploads/{session}", line), want: "204"},
-			{name: "Link", send: ask("GET", "/v2/a/tags/list?n=1", line), want: "200"},
-			{name: "refusal", send: ask("GET", "/v2/"+secret+"/tags/list", line), want: "404", code: "NAME_UNKNOWN"},
+			{name: "start", send: request("POST", "/v2/a/blobs/uploads/", line), want: "202"},
+			{name: "push", send: withBody("POST", "/v2/a/blobs/uploads/?digest="+sha(fresh), fresh, line), want: "201"},
+			{name: "put", send: withBody("PUT", "/v2/a/manifests/new", opaque, line), want: "201"},
+			{name: "status", send: request("GET", "/v2/a/blobs/uploads/{session}", line), want: "204"},
+			{name: "Link", send: request("GET", "/v2/a/tags/list?n=1", line), want: "200"},
+			{name: "error", send: request("GET", "/v2/"+secret+"/tags/list", line), want: "404", code: "NAME_UNKNOWN"},
 		} {
-			c.name, c.asks = field+"_"+c.name, location
+			c.name, c.section = header+"_"+c.name, location
 			list = append(list, c)
 		}
 	}
-	return append(list, attack{name: "X-Original-URL_is_not_the_target", send: ask("GET", "/v2/", "X-Original-URL: /v2/a/tags/list", "X-Rewrite-URL: /v2/a/tags/list"), want: "200", asks: "RFC 9110 7.1", check: func(t *testing.T, answers []*answer) {
-		qt.Check(t, qt.Equals(string(answers[0].body), "{}"))
+	return append(list, attack{name: "X-Original-URL_is_not_the_target", send: request("GET", "/v2/", "X-Original-URL: /v2/a/tags/list", "X-Rewrite-URL: /v2/a/tags/list"), want: "200", section: "RFC 9110 7.1", check: func(t *testing.T, responses []*response) {
+		qt.Check(t, qt.Equals(string(responses[0].body), "{}"))
 	}})
 }
 
-// lines sends request lines and fields that are malformed, or large.
+// lines sends request lines and headers that are malformed or large, and several
+// requests on one connection.
 func lines() (list []attack) {
 	const (
 		requestLine = "RFC 9112 3"
 		version     = "RFC 9112 2.3; RFC 9110 15.6.6"
 		parsing     = "RFC 9112 2.2"
-		field       = "RFC 9112 5"
+		headerLine  = "RFC 9112 5"
 		large       = "RFC 9110 15.5.15; RFC 6585 5"
 	)
 	end := "\r\nHost: " + host + "\r\n\r\n"
-	raw := func(name, send, want, asks string) {
-		list = append(list, attack{name: name, send: send, want: want, asks: asks})
+	raw := func(name, send, want, section string) {
+		list = append(list, attack{name: name, send: send, want: want, section: section})
 	}
 	raw("nothing", "", "closed", "RFC 9112 8")
-	raw("half_a_line", "GET /v2/ HT", "400|closed", "RFC 9112 8")
-	raw("half_a_head", "GET /v2/ HTTP/1.1\r\nHost: a\r\n", "400|closed", "RFC 9112 8")
+	raw("partial_line", "GET /v2/ HT", "400|closed", "RFC 9112 8")
+	raw("partial_header", "GET /v2/ HTTP/1.1\r\nHost: a\r\n", "400|closed", "RFC 9112 8")
 	raw("no_version", "GET /v2/"+end, "400", requestLine)
 	raw("no_target", "GET HTTP/1.1"+end, "400", requestLine)
 	raw("no_method", "/v2/ HTTP/1.1"+end, "400", requestLine)
-	raw("space_before", " GET /v2/ HTTP/1.1"+end, "400", requestLine)
+	raw("leading_space", " GET /v2/ HTTP/1.1"+end, "400", requestLine)
 	raw("two_spaces", "GET  /v2/ HTTP/1.1"+end, "400", requestLine)
 	raw("tabs", "GET\t/v2/\tHTTP/1.1"+end, "400", requestLine)
-	raw("a_word_more", "GET /v2/ x HTTP/1.1"+end, "400", requestLine)
+	raw("extra_word", "GET /v2/ x HTTP/1.1"+end, "400", requestLine)
 	raw("space_in_the_target", "GET /v2/a b/tags/list HTTP/1.1"+end, "400", "RFC 9112 3.2")
 	raw("NUL_in_the_target", "GET /v2/a\x00/tags/list HTTP/1.1"+end, "400", "RFC 9112 3.2")
 	raw("DEL_in_the_target", "GET /v2/a\x7f/tags/list HTTP/1.1"+end, "400", "RFC 9112 3.2")
 	raw("byte_ff_in_the_target", "GET /v2/a\xff/tags/list HTTP/1.1"+end, "400", "RFC 9112 3.2")
 	raw("bare_CR_in_the_target", "GET /v2/a\rb/tags/list HTTP/1.1"+end, "400", "RFC 9112 2.2")
-	raw("half_an_escape", "GET /v2/a%2/tags/list HTTP/1.1"+end, "400", "RFC 3986 2.1")
-	raw("an_escape_of_no_hex", "GET /v2/a%zz/tags/list HTTP/1.1"+end, "400", "RFC 3986 2.1")
-	raw("method_of_no_token", "G(T /v2/ HTTP/1.1"+end, "400", "RFC 9110 9.1")
+	raw("partial_escape", "GET /v2/a%2/tags/list HTTP/1.1"+end, "400", "RFC 3986 2.1")
+	raw("escape_not_hex", "GET /v2/a%zz/tags/list HTTP/1.1"+end, "400", "RFC 3986 2.1")
+	raw("method_not_a_token", "G(T /v2/ HTTP/1.1"+end, "400", "RFC 9110 9.1")
 	raw("method_with_NUL", "GET\x00 /v2/ HTTP/1.1"+end, "400", "RFC 9110 9.1")
 	raw("a_TLS_handshake", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "400", requestLine)
 	raw("another_protocol", "HELO a\r\nMAIL FROM:<a@b>\r\n\r\n", "400", requestLine)
@@ -121,18 +122,18 @@ func lines() (list []attack) {
 	for i, v := range []string{"HTTP/0.9", "HTTP/2.0", "HTTP/3.0", "HTTP/9.9"} {
 		raw("unsupported_version_"+label(i, v), "GET /v2/ "+v+end, "400|505", version)
 	}
-	raw("HTTP_1.2_is_as_1.1", "GET /v2/ HTTP/1.2"+end, "200", "RFC 9110 2.5")
+	raw("HTTP_1.2_is_treated_as_1.1", "GET /v2/ HTTP/1.2"+end, "200", "RFC 9110 2.5")
 	raw("HTTP_0.9", "GET /v2/\r\n", "400", version)
-	raw("empty_line_before", "\r\nGET /v2/ HTTP/1.1"+end, "200|400", parsing)
+	raw("leading_empty_line", "\r\nGET /v2/ HTTP/1.1"+end, "200|400", parsing)
 	raw("only_empty_lines", strings.Repeat("\r\n", 1_000), "400", parsing)
 	raw("bare_LF", "GET /v2/ HTTP/1.1\nHost: a\n\n", "200|400", parsing)
 	raw("bare_CR", "GET /v2/ HTTP/1.1\rHost: a\r\r", "400|closed", parsing)
-	raw("space_before_the_first_field", "GET /v2/ HTTP/1.1\r\n Host: a\r\nHost: a\r\n\r\n", "200|400", parsing)
+	raw("space_before_the_first_header", "GET /v2/ HTTP/1.1\r\n Host: a\r\nHost: a\r\n\r\n", "200|400", parsing)
 
-	// Fields.
-	for _, c := range []struct{ name, line, want, asks string }{
-		{"no_colon", "X", "400", field},
-		{"no_name", ": x", "400", field},
+	// Headers.
+	for _, c := range []struct{ name, line, want, section string }{
+		{"no_colon", "X", "400", headerLine},
+		{"no_name", ": x", "400", headerLine},
 		{"space_before_the_colon", "X : x", "400", "RFC 9112 5.1"},
 		{"tab_before_the_colon", "Content-Length\t: 5", "400", "RFC 9112 5.1"},
 		{"space_in_the_name", "X Y: x", "400", "RFC 9110 5.1"},
@@ -147,13 +148,13 @@ func lines() (list []attack) {
 		{"empty_value", "X:", "200", "RFC 9110 5.5"},
 		{"name_of_10000_characters", strings.Repeat("X", 10_000) + ": x", "200|431", large},
 		{"value_of_100000_characters", "X: " + strings.Repeat("x", 100_000), "200|431", large},
-		{"10000_fields", strings.TrimSuffix(strings.Repeat("X: x\r\n", 10_000), "\r\n"), "200|431", large},
+		{"10000_headers", strings.TrimSuffix(strings.Repeat("X: x\r\n", 10_000), "\r\n"), "200|431", large},
 		{"value_of_2_MB", "X: " + strings.Repeat("x", 2_000_000), "431", large},
-		{"300000_fields", strings.TrimSuffix(strings.Repeat("X: x\r\n", 300_000), "\r\n"), "431", large},
+		{"300000_headers", strings.TrimSuffix(strings.Repeat("X: x\r\n", 300_000), "\r\n"), "431", large},
 		{"upgrade_to_a_websocket", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "200", "RFC 9110 7.8"},
 		{"upgrade_to_h2c", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA", "200", "RFC 9110 7.8"},
-		{"connection_of_end_to_end_fields", "Connection: Host, Content-Length, Docker-Content-Digest", "200|400", "RFC 9110 7.6.1"},
-		{"connection_of_no_token", "Connection: ,;=,", "200|400", "RFC 9110 7.6.1"},
+		{"connection_names_end_to_end_headers", "Connection: Host, Content-Length, Docker-Content-Digest", "200|400", "RFC 9110 7.6.1"},
+		{"connection_without_token", "Connection: ,;=,", "200|400", "RFC 9110 7.6.1"},
 		{"unknown_expectation", "Expect: the-spanish-inquisition", "200|417", "RFC 9110 10.1.1"},
 		{"no_coding_acceptable", "Accept-Encoding: identity;q=0, *;q=0", "200|406", "RFC 9110 12.5.3"},
 		{"nothing_acceptable", "Accept: */*;q=0", "200|406", "RFC 9110 12.5.1"},
@@ -161,42 +162,42 @@ func lines() (list []attack) {
 		{"malformed_Date", "Date: yesterday", "200", "RFC 9110 6.6.1"},
 		{"Max-Forwards", "Max-Forwards: -1", "200", "RFC 9110 7.6.2"},
 	} {
-		raw("field_"+c.name, ask("GET", "/v2/", c.line), c.want, c.asks)
+		raw("header_"+c.name, request("GET", "/v2/", c.line), c.want, c.section)
 	}
-	raw("target_of_100000_characters", ask("GET", "/v2/"+strings.Repeat("a", 100_000)+"/tags/list"), "400|414|431", large)
-	raw("target_of_100000_slashes", ask("GET", "/v2/"+strings.Repeat("/", 100_000)), "400|404|414|431", large)
-	raw("target_of_300000_escapes", ask("GET", "/v2/"+strings.Repeat("%61", 300_000)+"/tags/list"), "400|414|431", large)
-	raw("query_of_100000_characters", ask("GET", "/v2/a/tags/list?last="+strings.Repeat("a", 100_000)), "200|400|414|431", large)
-	raw("target_of_2_MB", ask("GET", "/v2/"+strings.Repeat("a", 2_000_000)), "414|431", large)
+	raw("target_of_100000_characters", request("GET", "/v2/"+strings.Repeat("a", 100_000)+"/tags/list"), "400|414|431", large)
+	raw("target_of_100000_slashes", request("GET", "/v2/"+strings.Repeat("/", 100_000)), "400|404|414|431", large)
+	raw("target_of_300000_escapes", request("GET", "/v2/"+strings.Repeat("%61", 300_000)+"/tags/list"), "400|414|431", large)
+	raw("query_of_100000_characters", request("GET", "/v2/a/tags/list?last="+strings.Repeat("a", 100_000)), "200|400|414|431", large)
+	raw("target_of_2_MB", request("GET", "/v2/"+strings.Repeat("a", 2_000_000)), "414|431", large)
 
-	// One connection, several requests.
+	// Several requests on one connection.
 	const pipelining = "RFC 9112 9.3.2"
-	ping := ask("GET", "/v2/")
+	ping := request("GET", "/v2/")
 	raw("pipelined_2", ping+ping, "200 200", pipelining)
 	raw("pipelined_100", strings.Repeat(ping, 100), strings.TrimSpace(strings.Repeat("200 ", 100)), pipelining)
-	raw("pipelined_after_204", ask("GET", "/v2/a/blobs/uploads/{session}")+ping, "204 200", "RFC 9110 15.3.5; RFC 9112 6.3")
-	raw("pipelined_after_304", ask("GET", "/v2/a/blobs/"+sha(digits), "If-None-Match: *")+ping, "304 200", "RFC 9110 15.4.5; RFC 9112 6.3")
-	raw("pipelined_after_HEAD", ask("HEAD", "/v2/a/blobs/"+sha(digits))+ping, "200 200", "RFC 9110 9.3.2; RFC 9112 6.3")
-	raw("pipelined_after_HEAD_of_tags", ask("HEAD", "/v2/a/tags/list")+ping, "200 200", "RFC 9110 9.3.2; RFC 9112 6.3")
-	raw("pipelined_after_206", ask("GET", "/v2/a/blobs/"+sha(digits), "Range: bytes=1-2")+ping, "206 200", "RFC 9112 6.3")
-	raw("pipelined_after_416", ask("GET", "/v2/a/blobs/"+sha(digits), "Range: bytes=10-")+ping, "416 200", "RFC 9112 6.3")
-	raw("pipelined_after_GET_with_a_body", push("GET", "/v2/", ping)+ping, "200 200", "RFC 9110 9.3.1; RFC 9112 6")
-	raw("pipelined_after_DELETE_with_a_body", push("DELETE", "/v2/a/manifests/tag", ping)+ping, "202 200", "RFC 9110 9.3.5; RFC 9112 6")
-	raw("pipelined_after_close", ask("GET", "/v2/", "Connection: close")+ping, "200 closed", "RFC 9112 9.6")
-	raw("pipelined_push_and_pull", push("POST", "/v2/a/blobs/uploads/?digest="+sha(fresh), fresh)+ask("GET", "/v2/a/blobs/"+sha(fresh)), "201 200", pipelining)
-	raw("pipelined_push_and_delete", push("PUT", "/v2/a/manifests/new", opaque)+ask("DELETE", "/v2/a/manifests/new")+ask("GET", "/v2/a/manifests/new"), "201 202 404", pipelining)
+	raw("pipelined_after_204", request("GET", "/v2/a/blobs/uploads/{session}")+ping, "204 200", "RFC 9110 15.3.5; RFC 9112 6.3")
+	raw("pipelined_after_304", request("GET", "/v2/a/blobs/"+sha(digits), "If-None-Match: *")+ping, "304 200", "RFC 9110 15.4.5; RFC 9112 6.3")
+	raw("pipelined_after_HEAD", request("HEAD", "/v2/a/blobs/"+sha(digits))+ping, "200 200", "RFC 9110 9.3.2; RFC 9112 6.3")
+	raw("pipelined_after_HEAD_of_tags", request("HEAD", "/v2/a/tags/list")+ping, "200 200", "RFC 9110 9.3.2; RFC 9112 6.3")
+	raw("pipelined_after_206", request("GET", "/v2/a/blobs/"+sha(digits), "Range: bytes=1-2")+ping, "206 200", "RFC 9112 6.3")
+	raw("pipelined_after_416", request("GET", "/v2/a/blobs/"+sha(digits), "Range: bytes=10-")+ping, "416 200", "RFC 9112 6.3")
+	raw("pipelined_after_GET_with_a_body", withBody("GET", "/v2/", ping)+ping, "200 200", "RFC 9110 9.3.1; RFC 9112 6")
+	raw("pipelined_after_DELETE_with_a_body", withBody("DELETE", "/v2/a/manifests/tag", ping)+ping, "202 200", "RFC 9110 9.3.5; RFC 9112 6")
+	raw("pipelined_after_close", request("GET", "/v2/", "Connection: close")+ping, "200 closed", "RFC 9112 9.6")
+	raw("pipelined_push_and_pull", withBody("POST", "/v2/a/blobs/uploads/?digest="+sha(fresh), fresh)+request("GET", "/v2/a/blobs/"+sha(fresh)), "201 200", pipelining)
+	raw("pipelined_push_and_delete", withBody("PUT", "/v2/a/manifests/new", opaque)+request("DELETE", "/v2/a/manifests/new")+request("GET", "/v2/a/manifests/new"), "201 202 404", pipelining)
 	raw("pipelined_garbage", ping+"\x00\x01\x02\r\n\r\n", "200 400", requestLine)
 	raw("HTTP_1.0_closes", strings.Repeat("GET /v2/ HTTP/1.0\r\n\r\n", 2), "200 closed", "RFC 9112 9.3")
 	raw("HTTP_1.0_keeps_alive", strings.Repeat("GET /v2/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 2), "200 200", "RFC 9112 9.3, C.2.2")
 	raw("HTTP_1.0_push", "POST /v2/a/blobs/uploads/?digest="+sha(hello)+" HTTP/1.0\r\nContent-Length: 5\r\n\r\n"+hello, "201", "RFC 9112 2.3")
 	raw("HTTP_1.0_POST_without_length", "POST /v2/a/blobs/uploads/ HTTP/1.0\r\n\r\n", "202|400|411", "RFC 9112 6.3")
-	// What is refused unread is not taken for the next request.
+	// A body that is rejected unread must not be parsed as the next request.
 	for _, size := range []int{0, 10_000, 200_000} {
-		body := ask("DELETE", "/v2/a/manifests/tag") + strings.Repeat(" ", size)
-		raw("refused_body_is_no_request_"+label(size, ""), push("PUT", "/v2/A/manifests/new", body)+ping, "400 200", "RFC 9112 9.3, 6.3")
-		raw("refused_stream_is_no_request_"+label(size, ""), stream("PUT", "/v2/A/manifests/new", chunk(body)+lastChunk)+ping, "400 200", "RFC 9112 9.3, 7.1")
+		body := request("DELETE", "/v2/a/manifests/tag") + strings.Repeat(" ", size)
+		raw("rejected_body_is_not_a_request_"+label(size, ""), withBody("PUT", "/v2/A/manifests/new", body)+ping, "400 200", "RFC 9112 9.3, 6.3")
+		raw("rejected_chunks_are_not_a_request_"+label(size, ""), withChunks("PUT", "/v2/A/manifests/new", chunk(body)+lastChunk)+ping, "400 200", "RFC 9112 9.3, 7.1")
 	}
-	body := strings.Repeat(ask("DELETE", "/v2/a/manifests/tag"), 20_000)
-	raw("refused_body_of_1_MB_is_no_request", push("PUT", "/v2/A/manifests/new", body)+ping, "400 200|closed", "RFC 9112 9.3, 6.3")
+	body := strings.Repeat(request("DELETE", "/v2/a/manifests/tag"), 20_000)
+	raw("rejected_body_of_1_MB_is_not_a_request", withBody("PUT", "/v2/A/manifests/new", body)+ping, "400 200|closed", "RFC 9112 9.3, 6.3")
 	return list
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What is attacked: a seeded registry behind a socket, and what holds for each
-// of its answers.
+// The target of the attacks: a seeded registry behind a socket, and the checks
+// that apply to each of its responses.
 
 package attack
 
@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"mime"
 	"mime/multipart"
 	"net"
@@ -47,14 +48,15 @@ const (
 	typeLayer      = "application/vnd.oci.image.layer.v1.tar"
 )
 
-// Content, known by its digest in each answer and in each dump.
+// The content of the attacks. Responses and dumps are checked against it by
+// digest.
 const (
 	digits    = "0123456789"
 	config    = "{}"
 	elsewhere = "a blob of repository b"
 	opaque    = "an opaque manifest"
 	fresh     = "what the attacker pushes" // nowhere in the seed
-	hello     = "hello"                    // what an upload session of the seed has
+	hello     = "hello"                    // the bytes of an upload session of the seed
 )
 
 var (
@@ -91,7 +93,7 @@ func index(manifests ...string) string {
 	return `{"schemaVersion":2,"mediaType":"` + typeIndex + `","manifests":[` + strings.Join(manifests, ",") + `]}`
 }
 
-// seed is cloned for each case.
+// seed returns the store that each case clones.
 var seed = sync.OnceValue(func() *registry.MemStore {
 	s := new(registry.MemStore)
 	h := registry.New(registry.WithStore(s))
@@ -117,25 +119,25 @@ var seed = sync.OnceValue(func() *registry.MemStore {
 	return s
 })
 
-// target is a registry with the seed, of its own for each case.
+// target is a registry with a clone of the seed. Each case has its own.
 type target struct {
 	t        *testing.T
 	addr     string
-	direct   http.Handler // to look into it without a socket
+	direct   http.Handler // for requests without a socket
 	sessions map[string]string
-	store    *watched
+	store    *trackingStore
 	handlers sync.WaitGroup
 }
 
-// watched remembers the sessions that were opened: one that a refused request
-// leaves behind is a leak.
-type watched struct {
+// trackingStore records the sessions that are opened, since a rejected request
+// must not leave one behind.
+type trackingStore struct {
 	*registry.MemStore
 	mu     sync.Mutex
 	opened [][2]string // repository and ID
 }
 
-func (w *watched) CreateUpload(ctx context.Context, repo string, opts registry.UploadOptions) (registry.Upload, error) {
+func (w *trackingStore) CreateUpload(ctx context.Context, repo string, opts registry.UploadOptions) (registry.Upload, error) {
 	u, err := w.MemStore.CreateUpload(ctx, repo, opts)
 	if err == nil {
 		w.mu.Lock()
@@ -145,9 +147,10 @@ func (w *watched) CreateUpload(ctx context.Context, repo string, opts registry.U
 	return u, err
 }
 
-func newTarget(t *testing.T, limits registry.Limits, opts ...registry.Option) *target {
+// newTarget starts a target. Its limits apply once it is seeded.
+func newTarget(t *testing.T, limits registry.Limits, memLimits registry.MemLimits, opts ...registry.Option) *target {
 	t.Helper()
-	store := &watched{MemStore: seed().Clone()}
+	store := &trackingStore{MemStore: seed().Clone()}
 	w := &target{t: t, store: store, direct: registry.New(registry.WithStore(store))}
 
 	// The seed's sessions.
@@ -155,27 +158,27 @@ func newTarget(t *testing.T, limits registry.Limits, opts ...registry.Option) *t
 		"{session}":   w.open("a", hello), // of a, with 5 bytes
 		"{empty}":     w.open("a", ""),    // of a, with none
 		"{foreign}":   w.open("b", hello), // of another repository
-		"{cancelled}": w.open("a", hello), // of a, and gone
+		"{cancelled}": w.open("a", hello), // of a, cancelled
 	}
 	if got := w.get("DELETE", "/v2/a/blobs/uploads/"+w.sessions["{cancelled}"]); got.Code != 204 {
 		t.Fatalf("cancel: %d", got.Code)
 	}
 
-	store.Limits = limits // the seed has its place
+	store.Limits = memLimits
 
 	h := registry.New(append([]registry.Option{registry.WithStore(store), registry.WithLimits(limits)}, opts...)...)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	qt.Assert(t, qt.IsNil(err))
 	w.addr = listener.Addr().String()
-	complaints := new(syncBuffer)
+	serverLog := new(syncBuffer)
 	server := &http.Server{
-		ErrorLog: log.New(complaints, "", 0),
+		ErrorLog: log.New(serverLog, "", 0),
 		Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			w.handlers.Add(1)
 			defer w.handlers.Done()
 			defer func() {
 				if p := recover(); p != nil {
-					t.Errorf("the handler panics: %v\n%s", p, debug.Stack())
+					t.Errorf("the handler panicked: %v\n%s", p, debug.Stack())
 				}
 			}()
 			h.ServeHTTP(rw, r)
@@ -197,19 +200,19 @@ func newTarget(t *testing.T, limits registry.Limits, opts ...registry.Option) *t
 		select {
 		case <-done:
 		case <-time.After(20 * time.Second):
-			panic("a handler goes on after its connection has ended: " + t.Name())
+			panic("a handler is still running after its connection has ended: " + t.Name())
 		}
-		// net/http complains of what a handler does wrong, such as a second
-		// WriteHeader.
-		for line := range strings.Lines(complaints.String()) {
+		// net/http logs the mistakes of a handler, such as a second WriteHeader.
+		for line := range strings.Lines(serverLog.String()) {
 			if !strings.Contains(line, "URL query contains semicolon") {
-				t.Errorf("net/http complains: %s", line)
+				t.Errorf("net/http logged: %s", line)
 			}
 		}
 	})
 	return w
 }
 
+// syncBuffer is a string builder for concurrent use.
 type syncBuffer struct {
 	mu sync.Mutex
 	b  strings.Builder
@@ -238,6 +241,7 @@ func (w *target) open(repo, content string) string {
 	return u.ID()
 }
 
+// expand replaces {session} and the like with the IDs of the sessions.
 func (w *target) expand(s string) string {
 	for name, id := range w.sessions {
 		s = strings.ReplaceAll(s, name, id)
@@ -245,15 +249,15 @@ func (w *target) expand(s string) string {
 	return s
 }
 
-// get looks into the registry, without a socket.
+// get sends a request to the registry without a socket.
 func (w *target) get(method, url string) *httptest.ResponseRecorder {
 	got := httptest.NewRecorder()
 	w.direct.ServeHTTP(got, httptest.NewRequest(method, url, nil))
 	return got
 }
 
-// dump is all that can be seen of the registry's content: the names, what is
-// behind them, and the uploads.
+// dump returns all visible content of the registry: its names, the content that
+// they refer to, and the uploads.
 func (w *target) dump(withoutUploads bool) string {
 	w.t.Helper()
 	var out strings.Builder
@@ -273,7 +277,7 @@ func (w *target) dump(withoutUploads bool) string {
 			got := w.get("GET", "/v2/"+repo+"/manifests/"+tag)
 			fmt.Fprintln(&out, " tag", tag, got.Header().Get("Docker-Content-Digest"), got.Header().Get("Content-Type"))
 		}
-		for _, d := range slices.Sorted(mapKeys(known)) {
+		for _, d := range slices.Sorted(maps.Keys(known)) {
 			for _, kind := range []string{"manifests", "blobs"} {
 				got := w.get("GET", "/v2/"+repo+"/"+kind+"/"+d)
 				if got.Code != 200 {
@@ -281,7 +285,7 @@ func (w *target) dump(withoutUploads bool) string {
 				}
 				fmt.Fprintln(&out, " ", kind, d, got.Header().Get("Content-Type"))
 				if got.Body.String() != known[d] {
-					w.t.Errorf("%s in %s: %.200q is there under the digest %s", kind, repo, got.Body, d)
+					w.t.Errorf("%s in %s: %.200q is stored under the digest %s", kind, repo, got.Body, d)
 				}
 			}
 		}
@@ -301,51 +305,41 @@ func (w *target) dump(withoutUploads bool) string {
 	return out.String()
 }
 
-func mapKeys(m map[string]string) func(yield func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
-}
-
-// patience is how long an answer may take. No test waits for it to pass.
-const patience = 30 * time.Second
+// timeout is the time limit for a response. No test relies on it expiring.
+const timeout = 30 * time.Second
 
 // dial connects to the registry.
 func (w *target) dial() net.Conn {
 	conn, err := net.Dial("tcp", w.addr)
 	qt.Assert(w.t, qt.IsNil(err))
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(timeout))
 	w.t.Cleanup(func() { conn.Close() })
 	return conn
 }
 
-// exchange sends bytes on a connection of their own, half-closes it, and
-// returns all that comes back.
-func (w *target) exchange(send string) []*answer {
+// exchange sends bytes on a new connection, half-closes it, and returns the
+// responses.
+func (w *target) exchange(send string) []*response {
 	w.t.Helper()
 	conn := w.dial()
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		// The registry may have answered, and closed, before it has all.
+		// The registry may respond and close before it has read all bytes.
 		io.WriteString(conn, send)
 		conn.(*net.TCPConn).CloseWrite()
 	}()
 	raw, err := io.ReadAll(conn)
 	if err != nil && !errors.Is(err, syscall.ECONNRESET) {
-		w.t.Errorf("the connection neither answers nor ends: %v", err)
+		w.t.Errorf("no response, and the connection is still open: %v", err)
 	}
 	conn.Close()
 	<-sent
 	return w.parse(raw, send)
 }
 
-// answer is one answer, read to its end.
-type answer struct {
+// response is a response, read to its end.
+type response struct {
 	*http.Response
 	method string // of the request
 	body   []byte
@@ -353,42 +347,42 @@ type answer struct {
 
 var requestLine = regexp.MustCompile(`(?m)^(?:http://\S+ )?([A-Za-z!]+) \S.* HTTP/\d\.\d\r?$`)
 
-// parse splits what came back into answers. What is no answer fails the test:
-// nothing may follow the body of a 204, 304 or answer to HEAD.
-func (w *target) parse(raw []byte, sent string) (answers []*answer) {
+// parse splits raw into responses. Bytes that are not part of a response fail the
+// test: nothing may follow the header of a 204, a 304 or a response to HEAD.
+func (w *target) parse(raw []byte, sent string) (responses []*response) {
 	w.t.Helper()
 	if bytes.Contains(raw, []byte(host)) {
-		w.t.Errorf("the attacker's host is reflected: %.1000q", raw)
+		w.t.Errorf("the response reflects the attacker's host: %.1000q", raw)
 	}
 	if bytes.Contains(raw, []byte(secret)) {
-		w.t.Errorf("the body is quoted: %.1000q", raw)
+		w.t.Errorf("the response quotes the body: %.1000q", raw)
 	}
 	methods := requestLine.FindAllStringSubmatch(sent[:min(len(sent), 1<<16)], -1)
 	r := bufio.NewReader(bytes.NewReader(raw))
 	for {
 		if _, err := r.Peek(1); err != nil {
-			return answers
+			return responses
 		}
 		method := "GET"
-		if n := len(finals(answers)); n < len(methods) {
+		if n := len(finals(responses)); n < len(methods) {
 			method = methods[n][1]
 		}
 		resp, err := http.ReadResponse(r, &http.Request{Method: method})
 		if err != nil {
-			w.t.Errorf("what comes back is no answer: %v: %.1000q", err, raw)
-			return answers
+			w.t.Errorf("malformed response: %v: %.1000q", err, raw)
+			return responses
 		}
-		a := &answer{Response: resp, method: method}
+		a := &response{Response: resp, method: method}
 		if a.body, err = io.ReadAll(resp.Body); err != nil {
-			w.t.Errorf("the answer's body is cut: %v: %.1000q", err, raw)
+			w.t.Errorf("truncated body: %v: %.1000q", err, raw)
 		}
-		answers = append(answers, a)
+		responses = append(responses, a)
 	}
 }
 
-// finals leaves out the answers 100 to 199.
-func finals(answers []*answer) (list []*answer) {
-	for _, a := range answers {
+// finals returns the final responses: those with a status of 200 and above.
+func finals(responses []*response) (list []*response) {
+	for _, a := range responses {
 		if a.StatusCode >= 200 {
 			list = append(list, a)
 		}
@@ -396,27 +390,29 @@ func finals(answers []*answer) (list []*answer) {
 	return list
 }
 
-func (a *answer) String() string {
+func (a *response) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s\r\n", a.Proto, a.Status)
 	a.Header.Write(&b)
 	return b.String() + "\r\n" + string(a.body)
 }
 
-// ours reports whether the registry has answered, and not net/http for it.
-func (a *answer) ours() bool {
+// fromRegistry reports whether the registry itself, rather than net/http, sent the
+// response.
+func (a *response) fromRegistry() bool {
 	return a.Header.Get("Docker-Distribution-Api-Version") != ""
 }
 
-// specCodes are the codes of the spec's section "Error Codes".
+// specCodes lists the codes of the spec's section "Error Codes".
 var specCodes = []string{
 	"BLOB_UNKNOWN", "BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN", "DIGEST_INVALID",
 	"MANIFEST_BLOB_UNKNOWN", "MANIFEST_INVALID", "MANIFEST_UNKNOWN", "NAME_INVALID",
 	"NAME_UNKNOWN", "SIZE_INVALID", "UNAUTHORIZED", "DENIED", "UNSUPPORTED", "TOOMANYREQUESTS",
 }
 
-// codes are the codes of an error's body, nil if it has not the spec's shape.
-func (a *answer) codes() (codes []string) {
+// codes returns the error codes of the body, nil if it does not have the spec's
+// shape.
+func (a *response) codes() (codes []string) {
 	var doc struct {
 		Errors []struct {
 			Code    string          `json:"code"`
@@ -437,8 +433,8 @@ func (a *answer) codes() (codes []string) {
 
 var linkNext = regexp.MustCompile(`^</v2/[!-;=?-~]*>; rel="next"$`)
 
-// checkAnswer checks what holds for each answer, whatever was sent.
-func (w *target) checkAnswer(a *answer) {
+// checkResponse makes the checks that apply to every response.
+func (w *target) checkResponse(a *response) {
 	t, h := w.t, a.Header
 	t.Helper()
 	check := func(ok bool, format string, args ...any) {
@@ -446,21 +442,21 @@ func (w *target) checkAnswer(a *answer) {
 			t.Errorf("%d: "+format, append([]any{a.StatusCode}, args...)...)
 		}
 	}
-	// The codes that net/http has an own answer for: RFC 9112 6.1 demands the
-	// 501, RFC 9110 15.6.6 the 505.
-	if !a.ours() {
-		check(slices.Contains([]int{100, 200, 400, 417, 431, 501, 505}, a.StatusCode), "net/http has no such answer")
+	// net/http itself sends these statuses: RFC 9112 6.1 demands the 501,
+	// RFC 9110 15.6.6 the 505.
+	if !a.fromRegistry() {
+		check(slices.Contains([]int{100, 200, 400, 417, 431, 501, 505}, a.StatusCode), "net/http does not send this status itself")
 	} else {
-		check(a.StatusCode < 500, "a server's error for a client's fault")
+		check(a.StatusCode < 500, "a server error for a client's mistake")
 	}
-	check(h.Get("X-Injected") == "" && h.Get("Set-Cookie") == "", "a header is injected: %v", h)
+	check(h.Get("X-Injected") == "" && h.Get("Set-Cookie") == "", "injected header: %v", h)
 
-	if a.StatusCode >= 400 && a.ours() {
+	if a.StatusCode >= 400 && a.fromRegistry() {
 		check(h.Get("Content-Type") == "application/json", "Content-Type %q", h.Get("Content-Type"))
 		check(h.Get("Etag") == "", "an error has an Etag")
 		if a.method != "HEAD" {
 			codes := a.codes()
-			check(len(codes) > 0, "not the spec's shape (Error Codes): %.300q", a.body)
+			check(len(codes) > 0, "the error does not have the spec's shape (Error Codes): %.300q", a.body)
 			for _, code := range codes {
 				check(slices.Contains(specCodes, code), "the spec has no code %q", code)
 			}
@@ -474,9 +470,9 @@ func (w *target) checkAnswer(a *answer) {
 		check(h.Get("Retry-After") != "", "no Retry-After (spec, Error Codes)")
 	}
 	if location := h.Get("Location"); location != "" || a.StatusCode == 201 || a.StatusCode == 202 && (a.method == "POST" || a.method == "PATCH") {
-		check(strings.HasPrefix(location, "/v2/"), "Location %q is no path", location)
+		check(strings.HasPrefix(location, "/v2/"), "Location %q is not a path", location)
 		if a.StatusCode == 201 {
-			check(w.get("GET", location).Code == 200, "Location %q can't be pulled", location)
+			check(w.get("GET", location).Code == 200, "cannot pull Location %q", location)
 		}
 	}
 	if link := h.Get("Link"); link != "" {
@@ -502,7 +498,7 @@ func (w *target) checkAnswer(a *answer) {
 var partRange = regexp.MustCompile(`^bytes (\d+)-(\d+)/(\d+)$`)
 
 // checkPartial checks a 206: RFC 9110 15.3.7.
-func (w *target) checkPartial(a *answer, content string) {
+func (w *target) checkPartial(a *response, content string) {
 	w.t.Helper()
 	part := func(contentRange string, body []byte) {
 		w.t.Helper()
@@ -523,10 +519,10 @@ func (w *target) checkPartial(a *answer, content string) {
 		return
 	}
 	if len(a.Header["Content-Range"]) > 0 {
-		w.t.Errorf("206: several parts, and a Content-Range for all (RFC 9110 15.3.7.2)")
+		w.t.Errorf("206: several parts, and a Content-Range header (RFC 9110 15.3.7.2)")
 	}
 	if len(a.body) > 64<<10 {
-		w.t.Errorf("206: %d bytes of %d", len(a.body), len(content))
+		w.t.Errorf("206: a body of %d bytes for content of %d", len(a.body), len(content))
 	}
 	parts := multipart.NewReader(bytes.NewReader(a.body), params["boundary"])
 	for {

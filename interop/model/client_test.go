@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What both kinds of tests send their requests with, and what holds for each
-// answer.
+// The client of all tests, and the checks that apply to every response.
 
 package model
 
@@ -30,17 +29,17 @@ import (
 )
 
 var (
-	racesTime = flag.Duration("races", 0, "how long TestRaces runs; 0 for some rounds of each race")
-	modelTime = flag.Duration("model", 0, "how long the tests TestModel* run together; 0 for a short run")
+	racesTime = flag.Duration("races", 0, "how long TestRaces runs; 0 for a few rounds of each race")
+	modelTime = flag.Duration("model", 0, "how long all TestModel* tests together run; 0 for a short run")
 	seedFlag  = flag.Uint64("seed", 0, "the seed of TestModel; 0 for a new one")
 )
 
-// stores are the backends under test. A further one is a line here. A bucket is
-// none of them: see its package's caveats.
+// stores lists the stores under test. It has no bucket: see the caveats of package
+// bucket.
 var stores = map[string]func(testing.TB) registry.Store{
 	"memory": func(testing.TB) registry.Store { return new(registry.MemStore) },
 	"spill": func(testing.TB) registry.Store {
-		return &registry.MemStore{Limits: registry.Limits{MemoryBytes: 64 << 20}}
+		return &registry.MemStore{Limits: registry.MemLimits{MemoryBytes: 64 << 20}}
 	},
 	"directory": func(t testing.TB) registry.Store {
 		s, err := ocidir.Open(t.TempDir(), nil)
@@ -52,19 +51,18 @@ var stores = map[string]func(testing.TB) registry.Store{
 	},
 }
 
-// transports are the ways to a registry. In process, the handler meets only
-// itself; over loopback, net/http's buffers and connections are part of the
-// race.
+// transports lists the ways to reach a registry. In process, only the handler's
+// own calls race; over loopback, net/http's buffers and connections take part.
 var transports = []string{"in_process", "loopback"}
 
-// eachRegistry runs test with each store and each transport, and looks after
-// what each leaves behind.
+// eachRegistry runs test with each store and each transport, and checks that it
+// leaves no goroutine behind.
 func eachRegistry(t *testing.T, test func(t *testing.T, c *client)) {
 	for _, name := range slices.Sorted(maps.Keys(stores)) {
 		t.Run(name, func(t *testing.T) {
 			for _, transport := range transports {
 				t.Run(transport, func(t *testing.T) {
-					noGoroutineLeft(t)
+					checkGoroutines(t)
 					test(t, newClient(t, stores[name], transport))
 				})
 			}
@@ -72,13 +70,13 @@ func eachRegistry(t *testing.T, test func(t *testing.T, c *client)) {
 	}
 }
 
-// noGoroutineLeft fails t if, after all other cleanups, there are more
-// goroutines than now.
-func noGoroutineLeft(t *testing.T) {
+// checkGoroutines fails t if more goroutines run after all other cleanups than run
+// now.
+func checkGoroutines(t *testing.T) {
 	before := runtime.NumGoroutine()
 	t.Cleanup(func() {
 		n := runtime.NumGoroutine()
-		// Connections that were closed need a moment to notice.
+		// The goroutines of closed connections need a moment to end.
 		for range 200 {
 			if n <= before {
 				return
@@ -87,12 +85,12 @@ func noGoroutineLeft(t *testing.T) {
 			n = runtime.NumGoroutine()
 		}
 		stacks := make([]byte, 1<<20)
-		t.Errorf("%d goroutines at the beginning, %d at the end:\n%s", before, n, stacks[:runtime.Stack(stacks, true)])
+		t.Errorf("%d goroutines at the start, %d at the end:\n%s", before, n, stacks[:runtime.Stack(stacks, true)])
 	})
 }
 
-// reporter is what *testing.T and *rapid.T have in common. Nothing here is
-// fatal: it is called from goroutines.
+// reporter is implemented by *testing.T and *rapid.T. It has no fatal methods,
+// because the functions that use it are called from goroutines.
 type reporter interface {
 	Helper()
 	Errorf(format string, args ...any)
@@ -106,9 +104,9 @@ type client struct {
 
 	handler atomic.Pointer[http.Handler]
 	clock   atomic.Int64 // orders the beginnings and ends of all requests
-	count   atomic.Int64 // of requests
+	count   atomic.Int64 // the number of requests
 
-	outcomes map[string]int // of races: see saw
+	outcomes map[string]int // of races: see countOutcome
 }
 
 func newClient(t testing.TB, open func(testing.TB) registry.Store, transport string) *client {
@@ -118,7 +116,7 @@ func newClient(t testing.TB, open func(testing.TB) registry.Store, transport str
 
 		outcomes: make(map[string]int),
 	}
-	c.renew()
+	c.reset()
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		(*c.handler.Load()).ServeHTTP(w, r)
 	})
@@ -135,78 +133,78 @@ func newClient(t testing.TB, open func(testing.TB) registry.Store, transport str
 	return c
 }
 
-// renew has c go on with a registry that is empty, so that a long run does not
-// fill the memory. No request may be under way.
-func (c *client) renew() {
+// reset replaces the registry with an empty one, so that a long run does not
+// exhaust the memory. No request may be in progress.
+func (c *client) reset() {
 	h := c.open()
 	c.handler.Store(&h)
 }
 
-// call is a request.
-type call struct {
+// request is a request to send.
+type request struct {
 	method string
 	url    string // path and query
 	header map[string]string
 	body   string
-	drips  bool // the body comes in pieces, with pauses
+	slow   bool // send the body in pieces, with pauses
 }
 
-// answer is what a request got. Its fields are zero where there was no answer,
-// which was reported then.
-type answer struct {
-	call
+// response is the response to a request. Its fields are zero if no response
+// arrived, which do has reported.
+type response struct {
+	request
 	status int
 	header http.Header
 	body   string
 	codes  []string // of the errors, if any
 
-	from, to int64 // the client's clock before and after
+	from, to int64 // the client's clock before the request and after the response
 }
 
-// String has no more of the bodies than a log should.
-func (a answer) String() string {
-	return fmt.Sprintf("%s %s %v (%d bytes): %d %v %.500q", a.method, a.url, a.call.header, len(a.call.body), a.status, a.header, a.body)
+// String describes the exchange, with a limited part of the bodies.
+func (a response) String() string {
+	return fmt.Sprintf("%s %s %v (%d bytes): %d %v %.500q", a.method, a.url, a.request.header, len(a.request.body), a.status, a.header, a.body)
 }
 
-// saw counts how a race ended: a log that has one outcome alone tells that
+// countOutcome counts an outcome of a race: if the log shows a single outcome,
 // nothing raced. It must not be called concurrently.
-func (c *client) saw(answers ...answer) {
+func (c *client) countOutcome(responses ...response) {
 	var s []string
-	for _, a := range answers {
+	for _, a := range responses {
 		s = append(s, fmt.Sprintf("%s_%d", a.method, a.status))
 	}
 	slices.Sort(s)
 	c.outcomes[strings.Join(s, "+")]++
 }
 
-// send sends a request. The caller closes the answer's body.
-func (c *client) send(call call) (*http.Response, error) {
+// send sends a request. The caller must close the response's body.
+func (c *client) send(req request) (*http.Response, error) {
 	var body io.Reader
-	if call.body != "" {
-		body = strings.NewReader(call.body)
-		if call.drips {
-			body = &dripping{rest: call.body}
+	if req.body != "" {
+		body = strings.NewReader(req.body)
+		if req.slow {
+			body = &slowBody{rest: req.body}
 		}
 	}
-	r, err := http.NewRequest(call.method, c.base+call.url, body)
+	r, err := http.NewRequest(req.method, c.base+req.url, body)
 	if err != nil {
 		return nil, err
 	}
-	r.ContentLength = int64(len(call.body))
-	for k, v := range call.header {
+	r.ContentLength = int64(len(req.body))
+	for k, v := range req.header {
 		r.Header.Set(k, v)
 	}
 	c.count.Add(1)
 	return c.http.Do(r)
 }
 
-// do sends a request, and checks what holds for any answer.
-func (c *client) do(t reporter, call call) answer {
+// do sends a request, and makes the checks that apply to every response.
+func (c *client) do(t reporter, req request) response {
 	t.Helper()
-	a := answer{call: call, from: c.clock.Add(1)}
-	resp, err := c.send(call)
+	a := response{request: req, from: c.clock.Add(1)}
+	resp, err := c.send(req)
 	if err != nil {
-		t.Errorf("%s %s: %v", call.method, call.url, err)
+		t.Errorf("%s %s: %v", req.method, req.url, err)
 		a.to = c.clock.Add(1)
 		return a
 	}
@@ -214,57 +212,59 @@ func (c *client) do(t reporter, call call) answer {
 	resp.Body.Close()
 	a.to = c.clock.Add(1)
 	if err != nil {
-		t.Errorf("%s %s: %d, then %v", call.method, call.url, resp.StatusCode, err)
+		t.Errorf("%s %s: %d, then %v", req.method, req.url, resp.StatusCode, err)
 	}
 	a.status, a.header, a.body = resp.StatusCode, resp.Header, string(body)
 	a.check(t)
 	return a
 }
 
-// is reports, to t too, whether a has one of the given statuses.
-func (a answer) is(t reporter, statuses ...int) bool {
+// hasStatus reports whether a has one of the given statuses. If not, it fails t.
+func (a response) hasStatus(t reporter, statuses ...int) bool {
 	t.Helper()
 	if slices.Contains(statuses, a.status) {
 		return true
 	}
-	if a.status != 0 { // reported already
+	if a.status != 0 { // otherwise do has reported it
 		t.Errorf("%v; want one of %v", a, statuses)
 	}
 	return false
 }
 
-// failed reports, to t too, whether a has the status and the error code.
-func (a answer) failed(t reporter, status int, code string) bool {
+// hasError reports whether a has the given status and error code. If not, it fails
+// t.
+func (a response) hasError(t reporter, status int, code string) bool {
 	t.Helper()
-	if !a.is(t, status) {
+	if !a.hasStatus(t, status) {
 		return false
 	}
 	if a.method != "HEAD" && !slices.Equal(a.codes, []string{code}) {
-		t.Errorf("%s %s %v: %d %v; want %s", a.method, a.url, a.call.header, a.status, a.codes, code)
+		t.Errorf("%s %s %v: %d %v; want %s", a.method, a.url, a.request.header, a.status, a.codes, code)
 		return false
 	}
 	return true
 }
 
-// specCodes are the codes of the spec's section "Error Codes".
+// specCodes lists the codes of the spec's section "Error Codes".
 var specCodes = []string{
 	"BLOB_UNKNOWN", "BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN", "DIGEST_INVALID",
 	"MANIFEST_BLOB_UNKNOWN", "MANIFEST_INVALID", "MANIFEST_UNKNOWN", "NAME_INVALID",
 	"NAME_UNKNOWN", "SIZE_INVALID", "UNAUTHORIZED", "DENIED", "UNSUPPORTED", "TOOMANYREQUESTS",
 }
 
-func (a *answer) check(t reporter) {
+// check makes the checks that apply to every response, and sets a.codes.
+func (a *response) check(t reporter) {
 	t.Helper()
 	fail := func(format string, args ...any) {
 		t.Helper()
 		t.Errorf("%v: "+format, append([]any{*a}, args...)...)
 	}
 	if a.method == "HEAD" && a.body != "" {
-		fail("a body for HEAD")
+		fail("a response to HEAD with a body")
 	}
 	switch {
 	case a.status >= 500:
-		fail("a fault of the registry")
+		fail("a server error")
 	case a.status >= 400:
 		if a.header.Get("Content-Type") != "application/json" {
 			fail("an error that is not JSON")
@@ -282,11 +282,11 @@ func (a *answer) check(t reporter) {
 		dec := json.NewDecoder(strings.NewReader(a.body))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&doc); err != nil || len(doc.Errors) == 0 {
-			fail("not the spec's shape: %v", err)
+			fail("the error does not have the spec's shape: %v", err)
 		}
 		for _, e := range doc.Errors {
 			if !slices.Contains(specCodes, e.Code) || e.Message == "" {
-				fail("not an error of the spec: %+v", e)
+				fail("the spec has no such error, or it has no message: %+v", e)
 			}
 			a.codes = append(a.codes, e.Code)
 		}
@@ -303,16 +303,16 @@ func (a *answer) check(t reporter) {
 			return
 		}
 		if a.method == "GET" && a.status == 200 && d.Algorithm().FromString(a.body) != d {
-			fail("the body is not what the digest says")
+			fail("the body does not have the digest")
 		}
 	}
 }
 
-// dripping is a body that comes in pieces, so that other requests get in
-// between.
-type dripping struct{ rest string }
+// slowBody is a body that is sent in pieces, so that other requests can interleave
+// with it.
+type slowBody struct{ rest string }
 
-func (d *dripping) Read(p []byte) (int, error) {
+func (d *slowBody) Read(p []byte) (int, error) {
 	if d.rest == "" {
 		return 0, io.EOF
 	}
@@ -322,7 +322,7 @@ func (d *dripping) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// pause lets others go first, sometimes.
+// pause sometimes lets other goroutines run first.
 func pause() {
 	switch rand.IntN(4) {
 	case 0:
@@ -334,8 +334,8 @@ func pause() {
 	}
 }
 
-// together runs functions at once, and returns when all have.
-func together(functions ...func()) {
+// concurrently calls functions at the same time, and waits for all of them.
+func concurrently(functions ...func()) {
 	var wg sync.WaitGroup
 	start := make(chan struct{})
 	for _, f := range functions {
@@ -351,7 +351,7 @@ func together(functions ...func()) {
 	wg.Wait()
 }
 
-// Requests that both kinds of tests make.
+// Requests that several tests send.
 
 func sha(s string) string { return digest.FromString(s).String() }
 
@@ -359,54 +359,54 @@ func blobURL(repo, d string) string { return "/v2/" + repo + "/blobs/" + d }
 
 func manifestURL(repo, ref string) string { return "/v2/" + repo + "/manifests/" + ref }
 
-// start opens an upload session, and returns its location.
-func (c *client) start(t reporter, repo string) string {
+// startUpload opens an upload session, and returns its location.
+func (c *client) startUpload(t reporter, repo string) string {
 	t.Helper()
-	a := c.do(t, call{method: "POST", url: "/v2/" + repo + "/blobs/uploads/"})
-	a.is(t, 202)
+	a := c.do(t, request{method: "POST", url: "/v2/" + repo + "/blobs/uploads/"})
+	a.hasStatus(t, 202)
 	return a.header.Get("Location")
 }
 
-// closeURL is where the PUT goes that closes the session at location.
+// closeURL returns the URL of the PUT that closes the session at location.
 func closeURL(location, d string) string { return location + "?digest=" + d }
 
-func (c *client) pushBlob(t reporter, repo, data string) answer {
+func (c *client) pushBlob(t reporter, repo, data string) response {
 	t.Helper()
-	return c.do(t, call{method: "POST", url: "/v2/" + repo + "/blobs/uploads/?digest=" + sha(data), body: data})
+	return c.do(t, request{method: "POST", url: "/v2/" + repo + "/blobs/uploads/?digest=" + sha(data), body: data})
 }
 
-func (c *client) pushManifest(t reporter, repo, ref, mediaType, data string) answer {
+func (c *client) pushManifest(t reporter, repo, ref, mediaType, data string) response {
 	t.Helper()
-	return c.do(t, call{method: "PUT", url: manifestURL(repo, ref), header: map[string]string{"Content-Type": mediaType}, body: data})
+	return c.do(t, request{method: "PUT", url: manifestURL(repo, ref), header: map[string]string{"Content-Type": mediaType}, body: data})
 }
 
-func (c *client) get(t reporter, url string) answer {
+func (c *client) get(t reporter, url string) response {
 	t.Helper()
-	return c.do(t, call{method: "GET", url: url})
+	return c.do(t, request{method: "GET", url: url})
 }
 
-func (c *client) delete(t reporter, url string) answer {
+func (c *client) delete(t reporter, url string) response {
 	t.Helper()
-	return c.do(t, call{method: "DELETE", url: url})
+	return c.do(t, request{method: "DELETE", url: url})
 }
 
-// hasBlob checks that a blob is there, whole.
-func (c *client) hasBlob(t reporter, repo, data string) {
+// checkBlob checks that repo has a blob, with the right content.
+func (c *client) checkBlob(t reporter, repo, data string) {
 	t.Helper()
-	if a := c.get(t, blobURL(repo, sha(data))); a.is(t, 200) && a.body != data {
-		t.Errorf("%s: not the content that was pushed", a.url)
+	if a := c.get(t, blobURL(repo, sha(data))); a.hasStatus(t, 200) && a.body != data {
+		t.Errorf("%s: the content differs from the pushed one", a.url)
 	}
 }
 
-// hasNoBlob checks that a blob is not there.
-func (c *client) hasNoBlob(t reporter, repo, d string) {
+// checkNoBlob checks that repo does not have a blob.
+func (c *client) checkNoBlob(t reporter, repo, d string) {
 	t.Helper()
-	c.get(t, blobURL(repo, d)).is(t, 404)
+	c.get(t, blobURL(repo, d)).hasStatus(t, 404)
 }
 
-// walk reads a list of names page by page, and returns all of it and its
-// answers. It ends where a page is refused, or names are not in order.
-func (c *client) walk(t reporter, url, field string) (names []string, pages []answer) {
+// walk reads a list of names page by page, and returns the names and the
+// responses. It stops at a page that is rejected or out of order.
+func (c *client) walk(t reporter, url, field string) (names []string, pages []response) {
 	t.Helper()
 	for url != "" {
 		a := c.get(t, url)
@@ -426,17 +426,17 @@ func (c *client) walk(t reporter, url, field string) (names []string, pages []an
 		for _, name := range page {
 			if len(names) > 0 && names[len(names)-1] >= name {
 				t.Errorf("%s: %q, then %q", url, names[len(names)-1], name)
-				return names, pages // it may go on for ever
+				return names, pages // the list may be endless
 			}
 			names = append(names, name)
 		}
-		url = next(t, a)
+		url = nextPage(t, a)
 	}
 	return names, pages
 }
 
-// next returns where a list goes on, "" at its end.
-func next(t reporter, a answer) string {
+// nextPage returns the URL of the next page of a list, "" at its end.
+func nextPage(t reporter, a response) string {
 	t.Helper()
 	link := a.header.Get("Link")
 	if link == "" {

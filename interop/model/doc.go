@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package model tests what no single request shows: requests that race, and
-// long random histories against a model of what a registry is.
+// Package model tests properties that no single request shows: the outcomes of
+// racing requests, and long random histories, which are compared with a model of a
+// registry.
 //
 // By default its tests are short. For long runs:
 //

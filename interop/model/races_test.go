@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Races: requests that meet at one thing, and what must hold whoever wins.
+// Races: concurrent requests for the same content, and checks that must hold
+// whichever request wins.
 
 package model
 
@@ -22,10 +23,10 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// races are the races: run has one in a repository of its own.
+// races lists the races. run runs one round, in a repository of its own.
 var races = []struct {
 	name   string
-	rounds int // by default
+	rounds int // of all stores together, by default
 	run    func(t *testing.T, c *client, round int, repo string)
 }{
 	{"patch_against_close", 40, patchAgainstClose},
@@ -36,17 +37,17 @@ var races = []struct {
 	{"delete_against_download", 10, deleteAgainstDownload},
 	{"delete_against_mount", 100, deleteAgainstMount},
 	{"mount_against_push", 100, mountAgainstPush},
-	{"a_tag_moved_by_50_writers", 2, tagMoved},
-	{"a_tag_created_by_one_of_many", 100, tagCreated},
-	{"a_tag_counted_up_by_If-Match", 10, tagCounted},
+	{"tag_moved_by_50_writers", 2, tagMoved},
+	{"tag_created_by_one_of_many", 100, tagCreated},
+	{"tag_incremented_with_If-Match", 10, tagIncremented},
 	{"tag_against_delete_of_its_manifest", 100, tagAgainstDelete},
-	{"referrers_pushed_in_parallel", 1, referrersPushed},
-	{"tags_walked_while_they_change", 1, tagsWalked},
-	{"catalog_walked_while_it_changes", 1, catalogWalked},
+	{"referrers_pushed_concurrently", 1, referrersPushed},
+	{"tags_listed_while_they_change", 1, listChangingTags},
+	{"catalog_listed_while_it_changes", 1, listChangingCatalog},
 }
 
-// TestRaces runs each race on each store, in process and over loopback. With
-// -races each of these has an equal share of that time.
+// TestRaces runs each race on each store, in process and over loopback. With -races
+// each combination runs for an equal share of that time.
 func TestRaces(t *testing.T) {
 	share := *racesTime / time.Duration(len(races)*len(stores)*len(transports))
 	for _, race := range races {
@@ -56,7 +57,7 @@ func TestRaces(t *testing.T) {
 				round := 0
 				for ; !t.Failed() && (share == 0 && round*len(stores) < race.rounds || share > 0 && time.Now().Before(end)); round++ {
 					if round%20 == 0 {
-						c.renew()
+						c.reset()
 					}
 					race.run(t, c, round, fmt.Sprintf("round/%d", round))
 				}
@@ -66,7 +67,7 @@ func TestRaces(t *testing.T) {
 	}
 }
 
-// random returns n bytes that nobody else has, if n is not small.
+// random returns n random bytes. They are unique unless n is small.
 func random(n int) string {
 	b := make([]byte, n)
 	for i := range b {
@@ -75,148 +76,149 @@ func random(n int) string {
 	return string(b)
 }
 
+// chunk returns the header of a chunk of n bytes at an offset.
 func chunk(from, n int) map[string]string {
 	return map[string]string{"Content-Range": fmt.Sprintf("%d-%d", from, from+n-1)}
 }
 
-// stands checks how many bytes a session has.
-func (c *client) stands(t *testing.T, location string, size int) {
+// checkUploadSize checks the number of bytes in a session.
+func (c *client) checkUploadSize(t *testing.T, location string, size int) {
 	t.Helper()
 	a := c.get(t, location)
-	if want := fmt.Sprintf("0-%d", max(size-1, 0)); a.is(t, 204) && a.header.Get("Range") != want {
+	if want := fmt.Sprintf("0-%d", max(size-1, 0)); a.hasStatus(t, 204) && a.header.Get("Range") != want {
 		t.Errorf("%s: Range %s, want %s", location, a.header.Get("Range"), want)
 	}
 }
 
-// begun opens a session that has base.
-func (c *client) begun(t *testing.T, repo, base string) (location string) {
+// startUploadWith opens a session, and sends base to it.
+func (c *client) startUploadWith(t *testing.T, repo, base string) (location string) {
 	t.Helper()
-	location = c.start(t, repo)
-	c.do(t, call{method: "PATCH", url: location, header: chunk(0, len(base)), body: base}).is(t, 202)
+	location = c.startUpload(t, repo)
+	c.do(t, request{method: "PATCH", url: location, header: chunk(0, len(base)), body: base}).hasStatus(t, 202)
 	return location
 }
 
-// gone checks that a session is no more.
-func (c *client) gone(t *testing.T, location string) {
+// checkUploadEnded checks that a session no longer exists.
+func (c *client) checkUploadEnded(t *testing.T, location string) {
 	t.Helper()
-	c.get(t, location).failed(t, 404, "BLOB_UPLOAD_UNKNOWN")
-	c.do(t, call{method: "PATCH", url: location, body: "x"}).failed(t, 404, "BLOB_UPLOAD_UNKNOWN")
+	c.get(t, location).hasError(t, 404, "BLOB_UPLOAD_UNKNOWN")
+	c.do(t, request{method: "PATCH", url: location, body: "x"}).hasError(t, 404, "BLOB_UPLOAD_UNKNOWN")
 }
 
-// patchAgainstClose has a PATCH and the closing PUT at once, where the PUT is
-// for what was there before the PATCH, or for what is there after it.
+// patchAgainstClose races a PATCH with the closing PUT. The digest of the PUT is
+// that of the bytes either before or after the PATCH.
 func patchAgainstClose(t *testing.T, c *client, round int, repo string) {
 	base, more := random(10+rand.IntN(10_000)), random(10+rand.IntN(60_000))
-	published, forBoth := base, round%2 == 0
-	if forBoth {
+	published, afterPatch := base, round%2 == 0
+	if afterPatch {
 		published += more
 	}
-	location := c.begun(t, repo, base)
-	var patch, put answer
-	together(func() {
-		patch = c.do(t, call{method: "PATCH", url: location, header: chunk(len(base), len(more)), body: more, drips: true})
+	location := c.startUploadWith(t, repo, base)
+	var patch, put response
+	concurrently(func() {
+		patch = c.do(t, request{method: "PATCH", url: location, header: chunk(len(base), len(more)), body: more, slow: true})
 	}, func() {
-		put = c.do(t, call{method: "PUT", url: closeURL(location, sha(published))})
+		put = c.do(t, request{method: "PUT", url: closeURL(location, sha(published))})
 	})
-	c.saw(patch, put)
+	c.countOutcome(patch, put)
 	switch {
 	case patch.status == 202 && put.status == 201:
-		if !forBoth {
-			t.Errorf("a chunk was acknowledged, and is in no blob")
+		if !afterPatch {
+			t.Errorf("a chunk was acknowledged, but the blob lacks it")
 		}
 	case put.status == 201:
-		patch.is(t, 404, 416)
-		if forBoth {
-			t.Errorf("published, without the bytes: %v", patch)
+		patch.hasStatus(t, 404, 416)
+		if afterPatch {
+			t.Errorf("published without the chunk: %v", patch)
 		}
 	case patch.status == 202:
-		put.is(t, 400, 416)
-		c.hasNoBlob(t, repo, sha(base))
-		c.stands(t, location, len(base)+len(more))
+		put.hasStatus(t, 400, 416)
+		c.checkNoBlob(t, repo, sha(base))
+		c.checkUploadSize(t, location, len(base)+len(more))
 		published = base + more
-		c.do(t, call{method: "PUT", url: closeURL(location, sha(published))}).is(t, 201)
+		c.do(t, request{method: "PUT", url: closeURL(location, sha(published))}).hasStatus(t, 201)
 	default:
-		// The PUT had the session while it found out that bytes are missing.
-		if !forBoth || patch.status != 416 || put.status != 400 {
-			t.Errorf("both refused: %v, %v", patch, put)
+		// The PUT had the lease while it found that bytes were missing.
+		if !afterPatch || patch.status != 416 || put.status != 400 {
+			t.Errorf("both were rejected: %v, %v", patch, put)
 		}
-		c.hasNoBlob(t, repo, sha(published))
-		c.stands(t, location, len(base))
-		c.do(t, call{method: "PUT", url: closeURL(location, sha(published)), header: chunk(len(base), len(more)), body: more}).is(t, 201)
+		c.checkNoBlob(t, repo, sha(published))
+		c.checkUploadSize(t, location, len(base))
+		c.do(t, request{method: "PUT", url: closeURL(location, sha(published)), header: chunk(len(base), len(more)), body: more}).hasStatus(t, 201)
 	}
-	c.hasBlob(t, repo, published)
-	c.gone(t, location)
+	c.checkBlob(t, repo, published)
+	c.checkUploadEnded(t, location)
 }
 
-// twoPatches has two chunks for one range.
+// twoPatches races two chunks for the same range.
 func twoPatches(t *testing.T, c *client, _ int, repo string) {
 	base := random(10 + rand.IntN(10_000))
 	n := 10 + rand.IntN(60_000)
 	chunks := []string{random(n), random(n)}
-	location := c.begun(t, repo, base)
-	var patches [2]answer
+	location := c.startUploadWith(t, repo, base)
+	var patches [2]response
 	patch := func(i int) func() {
 		return func() {
-			patches[i] = c.do(t, call{method: "PATCH", url: location, header: chunk(len(base), n), body: chunks[i], drips: true})
+			patches[i] = c.do(t, request{method: "PATCH", url: location, header: chunk(len(base), n), body: chunks[i], slow: true})
 		}
 	}
-	together(patch(0), patch(1))
-	c.saw(patches[:]...)
-	winner := slices.IndexFunc(patches[:], func(a answer) bool { return a.status == 202 })
+	concurrently(patch(0), patch(1))
+	c.countOutcome(patches[:]...)
+	winner := slices.IndexFunc(patches[:], func(a response) bool { return a.status == 202 })
 	if winner < 0 {
-		t.Errorf("both were refused: %v", patches)
+		t.Errorf("both were rejected: %v", patches)
 		return
 	}
-	if loser := patches[1-winner]; loser.failed(t, 416, "BLOB_UPLOAD_INVALID") && loser.header.Get("Range") == "" {
-		t.Errorf("refused without where the upload stands: %v", loser)
+	if loser := patches[1-winner]; loser.hasError(t, 416, "BLOB_UPLOAD_INVALID") && loser.header.Get("Range") == "" {
+		t.Errorf("rejected without a Range header: %v", loser)
 	}
-	c.stands(t, location, len(base)+n)
-	c.do(t, call{method: "PUT", url: closeURL(location, sha(base+chunks[1-winner]))}).failed(t, 400, "DIGEST_INVALID")
-	c.do(t, call{method: "PUT", url: closeURL(location, sha(base+chunks[winner]))}).is(t, 201)
-	c.hasBlob(t, repo, base+chunks[winner])
-	c.gone(t, location)
+	c.checkUploadSize(t, location, len(base)+n)
+	c.do(t, request{method: "PUT", url: closeURL(location, sha(base+chunks[1-winner]))}).hasError(t, 400, "DIGEST_INVALID")
+	c.do(t, request{method: "PUT", url: closeURL(location, sha(base+chunks[winner]))}).hasStatus(t, 201)
+	c.checkBlob(t, repo, base+chunks[winner])
+	c.checkUploadEnded(t, location)
 }
 
-// twoStreams has two PATCHes that do not say where their bytes belong: each is
-// appended whole, or refused.
+// twoStreams races two PATCHes without Content-Range: each is either appended in
+// full or rejected.
 func twoStreams(t *testing.T, c *client, _ int, repo string) {
 	base := random(10 + rand.IntN(10_000))
 	streams := []string{random(10 + rand.IntN(60_000)), random(10 + rand.IntN(60_000))}
-	location := c.begun(t, repo, base)
-	var patches [2]answer
+	location := c.startUploadWith(t, repo, base)
+	var patches [2]response
 	patch := func(i int) func() {
 		return func() {
-			patches[i] = c.do(t, call{method: "PATCH", url: location, body: streams[i], drips: true})
+			patches[i] = c.do(t, request{method: "PATCH", url: location, body: streams[i], slow: true})
 		}
 	}
-	together(patch(0), patch(1))
-	c.saw(patches[:]...)
+	concurrently(patch(0), patch(1))
+	c.countOutcome(patches[:]...)
 	size := len(base)
 	candidates := []string{base}
 	for i, a := range patches {
-		if a.is(t, 202, 416) && a.status == 202 {
+		if a.hasStatus(t, 202, 416) && a.status == 202 {
 			size += len(streams[i])
 			candidates = append(candidates, base+streams[i])
 		}
 	}
 	switch len(candidates) {
 	case 1:
-		t.Errorf("both were refused")
+		t.Errorf("both were rejected")
 	case 3:
 		candidates = []string{base + streams[0] + streams[1], base + streams[1] + streams[0]}
 	}
-	c.stands(t, location, size)
+	c.checkUploadSize(t, location, size)
 	for _, data := range candidates {
-		if c.do(t, call{method: "PUT", url: closeURL(location, sha(data))}).status == 201 {
-			c.hasBlob(t, repo, data)
-			c.gone(t, location)
+		if c.do(t, request{method: "PUT", url: closeURL(location, sha(data))}).status == 201 {
+			c.checkBlob(t, repo, data)
+			c.checkUploadEnded(t, location)
 			return
 		}
 	}
-	t.Errorf("the session has none of what may be in it: %v", patches)
+	t.Errorf("the session has unexpected content: %v", patches)
 }
 
-// closeAgainstCancel has one of the two win.
+// closeAgainstCancel races the closing PUT with a cancel: exactly one succeeds.
 func closeAgainstCancel(t *testing.T, c *client, round int, repo string) {
 	base, more := random(10+rand.IntN(10_000)), ""
 	header := map[string]string(nil)
@@ -224,27 +226,26 @@ func closeAgainstCancel(t *testing.T, c *client, round int, repo string) {
 		more = random(10 + rand.IntN(30_000))
 		header = chunk(len(base), len(more))
 	}
-	location := c.begun(t, repo, base)
-	var put, cancel answer
-	together(func() {
-		put = c.do(t, call{method: "PUT", url: closeURL(location, sha(base+more)), header: header, body: more, drips: true})
+	location := c.startUploadWith(t, repo, base)
+	var put, cancel response
+	concurrently(func() {
+		put = c.do(t, request{method: "PUT", url: closeURL(location, sha(base+more)), header: header, body: more, slow: true})
 	}, func() {
 		cancel = c.delete(t, location)
 	})
-	c.saw(put, cancel)
+	c.countOutcome(put, cancel)
 	if put.status == 201 {
-		cancel.failed(t, 404, "BLOB_UPLOAD_UNKNOWN")
-		c.hasBlob(t, repo, base+more)
+		cancel.hasError(t, 404, "BLOB_UPLOAD_UNKNOWN")
+		c.checkBlob(t, repo, base+more)
 	} else {
-		put.failed(t, 404, "BLOB_UPLOAD_UNKNOWN")
-		cancel.is(t, 204)
-		c.hasNoBlob(t, repo, sha(base+more))
+		put.hasError(t, 404, "BLOB_UPLOAD_UNKNOWN")
+		cancel.hasStatus(t, 204)
+		c.checkNoBlob(t, repo, sha(base+more))
 	}
-	c.gone(t, location)
+	c.checkUploadEnded(t, location)
 }
 
-// twoCloses has two closing PUTs: of the same blob, or with last chunks of
-// their own.
+// twoCloses races two closing PUTs, with the same last chunk or with different ones.
 func twoCloses(t *testing.T, c *client, round int, repo string) {
 	base := random(10 + rand.IntN(10_000))
 	n := 10 + rand.IntN(30_000)
@@ -252,47 +253,47 @@ func twoCloses(t *testing.T, c *client, round int, repo string) {
 	if round%2 == 0 {
 		last[1] = last[0]
 	}
-	location := c.begun(t, repo, base)
-	var puts [2]answer
+	location := c.startUploadWith(t, repo, base)
+	var puts [2]response
 	put := func(i int) func() {
 		return func() {
-			puts[i] = c.do(t, call{method: "PUT", url: closeURL(location, sha(base+last[i])), header: chunk(len(base), n), body: last[i], drips: true})
+			puts[i] = c.do(t, request{method: "PUT", url: closeURL(location, sha(base+last[i])), header: chunk(len(base), n), body: last[i], slow: true})
 		}
 	}
-	together(put(0), put(1))
-	c.saw(puts[:]...)
-	winner := slices.IndexFunc(puts[:], func(a answer) bool { return a.status == 201 })
+	concurrently(put(0), put(1))
+	c.countOutcome(puts[:]...)
+	winner := slices.IndexFunc(puts[:], func(a response) bool { return a.status == 201 })
 	if winner < 0 {
-		t.Errorf("both were refused: %v", puts)
+		t.Errorf("both were rejected: %v", puts)
 		return
 	}
-	puts[1-winner].is(t, 404, 416)
-	c.hasBlob(t, repo, base+last[winner])
+	puts[1-winner].hasStatus(t, 404, 416)
+	c.checkBlob(t, repo, base+last[winner])
 	if last[0] != last[1] {
-		c.hasNoBlob(t, repo, sha(base+last[1-winner]))
+		c.checkNoBlob(t, repo, sha(base+last[1-winner]))
 	}
-	c.gone(t, location)
+	c.checkUploadEnded(t, location)
 }
 
-// deleteAgainstDownload deletes a blob, with all that is in its repository,
-// while it is on its way.
+// deleteAgainstDownload deletes a blob, the only content of its repository, while
+// it is being downloaded.
 func deleteAgainstDownload(t *testing.T, c *client, round int, repo string) {
-	data := random(1<<20 + rand.IntN(1<<20)) // more than the buffers on the way hold
-	c.pushBlob(t, repo, data).is(t, 201)
+	data := random(1<<20 + rand.IntN(1<<20)) // more than the buffers in between hold
+	c.pushBlob(t, repo, data).hasStatus(t, 201)
 	url := blobURL(repo, sha(data))
-	if round%2 == 0 { // who comes first is left to chance
-		var get, del answer
-		together(func() { get = c.get(t, url) }, func() { del = c.delete(t, url) })
-		c.saw(get, del)
-		get.is(t, 200, 404)
+	if round%2 == 0 { // both at the same time
+		var get, del response
+		concurrently(func() { get = c.get(t, url) }, func() { del = c.delete(t, url) })
+		c.countOutcome(get, del)
+		get.hasStatus(t, 200, 404)
 		if get.status == 200 && get.body != data {
-			t.Errorf("not the whole blob")
+			t.Errorf("the blob is incomplete")
 		}
-		del.is(t, 202)
-		c.hasNoBlob(t, repo, sha(data))
+		del.hasStatus(t, 202)
+		c.checkNoBlob(t, repo, sha(data))
 		return
 	}
-	resp, err := c.send(call{method: "GET", url: url})
+	resp, err := c.send(request{method: "GET", url: url})
 	if err != nil {
 		t.Errorf("GET: %v", err)
 		return
@@ -304,82 +305,82 @@ func deleteAgainstDownload(t *testing.T, c *client, round int, repo string) {
 		t.Errorf("GET: %d, %v", resp.StatusCode, err)
 		return
 	}
-	c.delete(t, url).is(t, 202)
-	c.hasNoBlob(t, repo, sha(data))
-	// What may take the place of the deleted bytes.
+	c.delete(t, url).hasStatus(t, 202)
+	c.checkNoBlob(t, repo, sha(data))
+	// A blob that may take the place of the deleted bytes.
 	other := random(len(data))
-	c.pushBlob(t, repo, other).is(t, 201)
+	c.pushBlob(t, repo, other).hasStatus(t, 201)
 	rest, err := io.Copy(hash, resp.Body)
 	if got := digest.NewDigest(digest.SHA256, hash); err != nil || n+rest != int64(len(data)) || got.String() != sha(data) {
 		t.Errorf("%d of %d bytes, %s, %v; want %s", n+rest, len(data), got, err, sha(data))
 	}
-	c.hasBlob(t, repo, other)
+	c.checkBlob(t, repo, other)
 }
 
-// deleteAgainstMount deletes a blob while it is mounted elsewhere, by a mount
-// that names where it is, or leaves that to the registry.
+// deleteAgainstMount deletes a blob while another repository mounts it, with or
+// without the from parameter.
 func deleteAgainstMount(t *testing.T, c *client, round int, repo string) {
 	data := random(10 + rand.IntN(10_000))
 	target := repo + "/target"
-	c.pushBlob(t, repo, data).is(t, 201)
+	c.pushBlob(t, repo, data).hasStatus(t, 201)
 	from := "&from=" + repo
 	if round%2 == 0 {
 		from = ""
 	}
-	var mount, del answer
-	together(func() {
-		mount = c.do(t, call{method: "POST", url: "/v2/" + target + "/blobs/uploads/?mount=" + sha(data) + from})
+	var mount, del response
+	concurrently(func() {
+		mount = c.do(t, request{method: "POST", url: "/v2/" + target + "/blobs/uploads/?mount=" + sha(data) + from})
 	}, func() {
 		del = c.delete(t, blobURL(repo, sha(data)))
 	})
-	c.saw(mount, del)
-	del.is(t, 202)
-	c.hasNoBlob(t, repo, sha(data))
+	c.countOutcome(mount, del)
+	del.hasStatus(t, 202)
+	c.checkNoBlob(t, repo, sha(data))
 	if mount.status == 201 {
-		c.hasBlob(t, target, data)
+		c.checkBlob(t, target, data)
 		return
 	}
-	mount.is(t, 202)
-	c.hasNoBlob(t, target, sha(data))
-	// The session that it got instead is a good one.
+	mount.hasStatus(t, 202)
+	c.checkNoBlob(t, target, sha(data))
+	// The mount has opened an upload session instead, which must work.
 	location := mount.header.Get("Location")
-	c.do(t, call{method: "PUT", url: closeURL(location, sha(data)), body: data}).is(t, 201)
-	c.hasBlob(t, target, data)
-	c.hasNoBlob(t, repo, sha(data))
+	c.do(t, request{method: "PUT", url: closeURL(location, sha(data)), body: data}).hasStatus(t, 201)
+	c.checkBlob(t, target, data)
+	c.checkNoBlob(t, repo, sha(data))
 }
 
-// mountAgainstPush mounts a blob while it is pushed: to where it is mounted
-// from, or to where it is mounted to.
+// mountAgainstPush mounts a blob while it is pushed to the source or the target of
+// the mount.
 func mountAgainstPush(t *testing.T, c *client, round int, repo string) {
 	data := random(10 + rand.IntN(30_000))
 	source, target := repo+"/source", repo
-	push, there := source, false
+	push, exists := source, false
 	if round%2 == 0 {
-		c.pushBlob(t, source, data).is(t, 201)
-		push, there = target, true
+		c.pushBlob(t, source, data).hasStatus(t, 201)
+		push, exists = target, true
 	}
-	location := c.start(t, push)
-	var mount, put answer
-	together(func() {
-		mount = c.do(t, call{method: "POST", url: "/v2/" + target + "/blobs/uploads/?mount=" + sha(data) + "&from=" + source})
+	location := c.startUpload(t, push)
+	var mount, put response
+	concurrently(func() {
+		mount = c.do(t, request{method: "POST", url: "/v2/" + target + "/blobs/uploads/?mount=" + sha(data) + "&from=" + source})
 	}, func() {
-		put = c.do(t, call{method: "PUT", url: closeURL(location, sha(data)), body: data, drips: true})
+		put = c.do(t, request{method: "PUT", url: closeURL(location, sha(data)), body: data, slow: true})
 	})
-	c.saw(mount, put)
-	put.is(t, 201)
-	c.hasBlob(t, push, data)
+	c.countOutcome(mount, put)
+	put.hasStatus(t, 201)
+	c.checkBlob(t, push, data)
 	switch {
 	case mount.status == 201:
-		c.hasBlob(t, target, data)
-		// One link, however often it was made.
-		c.delete(t, blobURL(target, sha(data))).is(t, 202)
-		c.hasNoBlob(t, target, sha(data))
-		c.hasBlob(t, source, data)
-	case there:
-		t.Errorf("not mounted, though it was there: %v", mount)
+		c.checkBlob(t, target, data)
+		// A single delete removes it, although it was added twice.
+		c.delete(t, blobURL(target, sha(data))).hasStatus(t, 202)
+		c.checkNoBlob(t, target, sha(data))
+		c.checkBlob(t, source, data)
+	case exists:
+		t.Errorf("not mounted, although the source has it: %v", mount)
 	default:
-		mount.is(t, 202)
-		c.hasNoBlob(t, target, sha(data))
+		mount.hasStatus(t, 202)
+		c.checkNoBlob(t, target, sha(data))
 	}
 }
 
@@ -400,13 +401,14 @@ func manifests(n int) (contents, mediaTypes map[string]string, digests []string)
 	return contents, mediaTypes, digests
 }
 
-// tagMoved has many writers move a tag, and readers that find it whole.
+// tagMoved runs many writers that move a tag, and readers that must never find it
+// torn.
 func tagMoved(t *testing.T, c *client, _ int, repo string) {
 	contents, mediaTypes, digests := manifests(50)
-	c.pushManifest(t, repo, "tag", mediaTypes[digests[0]], contents[digests[0]]).is(t, 201)
+	c.pushManifest(t, repo, "tag", mediaTypes[digests[0]], contents[digests[0]]).hasStatus(t, 201)
 
 	var writing atomic.Int32
-	var last sync.Map // the digest that each writer wrote last
+	var last sync.Map // the last digest of each writer
 	var functions []func()
 	for i := range digests {
 		writing.Add(1)
@@ -414,7 +416,7 @@ func tagMoved(t *testing.T, c *client, _ int, repo string) {
 			defer writing.Add(-1)
 			for j := range 4 {
 				d := digests[(i+j*7)%len(digests)]
-				c.pushManifest(t, repo, "tag", mediaTypes[d], contents[d]).is(t, 201)
+				c.pushManifest(t, repo, "tag", mediaTypes[d], contents[d]).hasStatus(t, 201)
 				last.Store(i, d)
 				pause()
 			}
@@ -427,11 +429,11 @@ func tagMoved(t *testing.T, c *client, _ int, repo string) {
 				if rand.IntN(4) == 0 {
 					method = "HEAD"
 				}
-				a := c.do(t, call{method: method, url: manifestURL(repo, "tag")})
-				if !a.is(t, 200) {
+				a := c.do(t, request{method: method, url: manifestURL(repo, "tag")})
+				if !a.hasStatus(t, 200) {
 					return
 				}
-				// That the body is of the digest was checked.
+				// do has checked that the body has the digest.
 				d := a.header.Get("Docker-Content-Digest")
 				if contents[d] == "" || a.header.Get("Content-Type") != mediaTypes[d] || a.header.Get("Content-Length") != fmt.Sprint(len(contents[d])) {
 					t.Errorf("torn: %v, want %s and %d bytes", a.header, mediaTypes[d], len(contents[d]))
@@ -439,8 +441,9 @@ func tagMoved(t *testing.T, c *client, _ int, repo string) {
 			}
 		})
 	}
-	together(functions...)
-	// The tag is what some writer wrote last; each manifest is still there.
+	concurrently(functions...)
+	// The tag points at the last manifest of some writer; each manifest still
+	// exists.
 	d := c.get(t, manifestURL(repo, "tag")).header.Get("Docker-Content-Digest")
 	written := false
 	last.Range(func(_, v any) bool {
@@ -448,17 +451,18 @@ func tagMoved(t *testing.T, c *client, _ int, repo string) {
 		return !written
 	})
 	if !written {
-		t.Errorf("at the end the tag is %s, which no writer wrote last", d)
+		t.Errorf("at the end the tag is %s, not the last one of any writer", d)
 	}
 	for _, d := range digests {
-		c.get(t, manifestURL(repo, d)).is(t, 200)
+		c.get(t, manifestURL(repo, d)).hasStatus(t, 200)
 	}
 	if tags, _ := c.walk(t, "/v2/"+repo+"/tags/list", "tags"); !slices.Equal(tags, []string{"tag"}) {
 		t.Errorf("tags: %q", tags)
 	}
 }
 
-// tagCreated has many create a tag that must not exist: one does.
+// tagCreated runs many writers that create a tag with If-None-Match: exactly one
+// succeeds.
 func tagCreated(t *testing.T, c *client, _ int, repo string) {
 	contents, mediaTypes, digests := manifests(8)
 	var created atomic.Int32
@@ -466,37 +470,37 @@ func tagCreated(t *testing.T, c *client, _ int, repo string) {
 	var functions []func()
 	for _, d := range digests {
 		functions = append(functions, func() {
-			a := c.do(t, call{method: "PUT", url: manifestURL(repo, "tag"), body: contents[d],
+			a := c.do(t, request{method: "PUT", url: manifestURL(repo, "tag"), body: contents[d],
 				header: map[string]string{"Content-Type": mediaTypes[d], "If-None-Match": "*"}})
-			if a.is(t, 201, 412) && a.status == 201 {
+			if a.hasStatus(t, 201, 412) && a.status == 201 {
 				created.Add(1)
 				winner.Store(d)
 			}
 		})
 	}
-	together(functions...)
+	concurrently(functions...)
 	if created.Load() != 1 {
-		t.Errorf("%d created the tag", created.Load())
+		t.Errorf("%d writers created the tag", created.Load())
 		return
 	}
 	for _, d := range digests {
-		// All or nothing: what was refused left no manifest either.
+		// All or nothing: a rejected push leaves no manifest either.
 		want := 404
 		if d == winner.Load() {
 			want = 200
 		}
-		c.get(t, manifestURL(repo, d)).is(t, want)
+		c.get(t, manifestURL(repo, d)).hasStatus(t, want)
 	}
 	if d := c.get(t, manifestURL(repo, "tag")).header.Get("Docker-Content-Digest"); d != winner.Load() {
-		t.Errorf("the tag is %s; %s was acknowledged", d, winner.Load())
+		t.Errorf("the tag is %s, want the acknowledged %s", d, winner.Load())
 	}
 }
 
-// tagCounted has many count up the number that a tag points at, by If-Match: no
-// count is lost.
-func tagCounted(t *testing.T, c *client, _ int, repo string) {
+// tagIncremented runs many writers that increment the number that a tag points at,
+// with If-Match: no increment is lost.
+func tagIncremented(t *testing.T, c *client, _ int, repo string) {
 	const workers, each = 8, 5
-	c.pushManifest(t, repo, "tag", "text/plain", "0").is(t, 201)
+	c.pushManifest(t, repo, "tag", "text/plain", "0").hasStatus(t, 201)
 	var functions []func()
 	for range workers {
 		functions = append(functions, func() {
@@ -507,61 +511,61 @@ func tagCounted(t *testing.T, c *client, _ int, repo string) {
 					t.Errorf("%v: %v", a, err)
 					return
 				}
-				put := c.do(t, call{method: "PUT", url: manifestURL(repo, "tag"), body: fmt.Sprint(n + 1),
+				put := c.do(t, request{method: "PUT", url: manifestURL(repo, "tag"), body: fmt.Sprint(n + 1),
 					header: map[string]string{"Content-Type": "text/plain", "If-Match": a.header.Get("Etag")}})
-				if put.is(t, 201, 412) && put.status == 201 {
+				if put.hasStatus(t, 201, 412) && put.status == 201 {
 					done++
 				}
 			}
 		})
 	}
-	together(functions...)
+	concurrently(functions...)
 	if a := c.get(t, manifestURL(repo, "tag")); a.body != fmt.Sprint(workers*each) {
-		t.Errorf("counted to %s of %d", a.body, workers*each)
+		t.Errorf("the tag is at %s, want %d", a.body, workers*each)
 	}
 }
 
-// tagAgainstDelete tags a manifest while it is deleted: the tag is there with
-// the manifest, or neither is.
+// tagAgainstDelete tags a manifest while it is deleted: either both the tag and the
+// manifest exist afterwards, or neither.
 func tagAgainstDelete(t *testing.T, c *client, _ int, repo string) {
 	const content = "content"
 	url := manifestURL(repo, sha(content))
-	c.pushManifest(t, repo, "old", "text/plain", content).is(t, 201)
-	c.pushManifest(t, repo, "other", "text/plain", "other").is(t, 201)
-	together(func() {
-		c.pushManifest(t, repo, "new", "text/plain", content).is(t, 201)
+	c.pushManifest(t, repo, "old", "text/plain", content).hasStatus(t, 201)
+	c.pushManifest(t, repo, "other", "text/plain", "other").hasStatus(t, 201)
+	concurrently(func() {
+		c.pushManifest(t, repo, "new", "text/plain", content).hasStatus(t, 201)
 	}, func() {
-		c.delete(t, url).is(t, 202)
+		c.delete(t, url).hasStatus(t, 202)
 	}, func() {
 		for range 5 {
 			tags, _ := c.walk(t, "/v2/"+repo+"/tags/list", "tags")
 			if !slices.Contains(tags, "other") {
-				t.Errorf("another manifest's tag is missing: %q", tags)
+				t.Errorf("the tag of another manifest is missing: %q", tags)
 			}
-			c.get(t, manifestURL(repo, "new")).is(t, 200, 404)
+			c.get(t, manifestURL(repo, "new")).hasStatus(t, 200, 404)
 		}
 	})
 	want := []string{"other"}
 	a := c.get(t, url)
-	c.saw(a)
-	if a.is(t, 200, 404) && a.status == 200 {
+	c.countOutcome(a)
+	if a.hasStatus(t, 200, 404) && a.status == 200 {
 		want = []string{"new", "other"}
 	}
 	if tags, _ := c.walk(t, "/v2/"+repo+"/tags/list", "tags"); !slices.Equal(tags, want) {
 		t.Errorf("tags: %q, want %q", tags, want)
 	}
 	for _, tag := range want {
-		c.get(t, manifestURL(repo, tag)).is(t, 200)
+		c.get(t, manifestURL(repo, tag)).hasStatus(t, 200)
 	}
-	c.get(t, manifestURL(repo, "old")).is(t, 404)
+	c.get(t, manifestURL(repo, "old")).hasStatus(t, 404)
 }
 
-// referrersPushed has 200 referrers pushed at once, while readers look: what
-// was acknowledged before a list was asked for is in it.
+// referrersPushed pushes 200 referrers concurrently, while readers list them: a
+// list has all referrers that were acknowledged before it was requested.
 func referrersPushed(t *testing.T, c *client, _ int, repo string) {
 	const writers, each = 20, 10
 	const subject = `{"schemaVersion":2,"manifests":[]}`
-	c.pushBlob(t, repo, "{}").is(t, 201)
+	c.pushBlob(t, repo, "{}").hasStatus(t, 201)
 	content := func(i int) string {
 		return fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"artifactType":"application/vnd.example.%d",`+
 			`"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":%q,"size":2},"layers":[],`+
@@ -578,14 +582,14 @@ func referrersPushed(t *testing.T, c *client, _ int, repo string) {
 		for url := "/v2/" + repo + "/referrers/" + sha(subject) + query; url != ""; {
 			a := c.get(t, url)
 			var index ocispec.Index
-			if err := json.Unmarshal([]byte(a.body), &index); !a.is(t, 200) || err != nil {
+			if err := json.Unmarshal([]byte(a.body), &index); !a.hasStatus(t, 200) || err != nil {
 				t.Errorf("%s: %v", url, err)
 				return got
 			}
 			for _, d := range index.Manifests {
 				if d.Digest.String() <= last {
 					t.Errorf("%s: %s after %s", url, d.Digest, last)
-					return got // it may go on for ever
+					return got // the list may be endless
 				}
 				last = d.Digest.String()
 				got[last] = d.Annotations["n"]
@@ -595,7 +599,7 @@ func referrersPushed(t *testing.T, c *client, _ int, repo string) {
 					t.Errorf("%s: %v", url, d)
 				}
 			}
-			url = next(t, a)
+			url = nextPage(t, a)
 		}
 		return got
 	}
@@ -613,7 +617,7 @@ func referrersPushed(t *testing.T, c *client, _ int, repo string) {
 					ref = fmt.Sprintf("tag-%d-%d", w, j)
 				}
 				a := c.pushManifest(t, repo, ref, ocispec.MediaTypeImageManifest, m)
-				if a.is(t, 201) && a.header.Get("OCI-Subject") != sha(subject) {
+				if a.hasStatus(t, 201) && a.header.Get("OCI-Subject") != sha(subject) {
 					t.Errorf("OCI-Subject: %q", a.header.Get("OCI-Subject"))
 				}
 				acknowledged.Store(sha(m), true)
@@ -632,13 +636,13 @@ func referrersPushed(t *testing.T, c *client, _ int, repo string) {
 				got := list(query)
 				for _, d := range before {
 					if _, ok := got[d]; !ok {
-						t.Errorf("%s was acknowledged, and is not listed", d)
+						t.Errorf("the list lacks the acknowledged %s", d)
 					}
 				}
 			}
 		})
 	}
-	together(functions...)
+	concurrently(functions...)
 	for _, query := range []string{"", "?n=17"} {
 		if got := list(query); len(got) != len(want) {
 			t.Errorf("%d of %d referrers with %q", len(got), len(want), query)
@@ -646,26 +650,26 @@ func referrersPushed(t *testing.T, c *client, _ int, repo string) {
 	}
 }
 
-// walked has a list walked while names come and go.
-func walked(t *testing.T, c *client, url, field string, add func(name string) answer, remove func(name string)) {
-	var stays []string
+// listWhileChanging reads a list repeatedly while names are added and removed.
+func listWhileChanging(t *testing.T, c *client, url, field string, add func(name string) response, remove func(name string)) {
+	var permanent []string
 	known := make(map[string]bool)
 	for i := range 60 {
 		name := fmt.Sprintf("k%03d", i)
-		add(name).is(t, 201)
-		stays = append(stays, name)
+		add(name).hasStatus(t, 201)
+		permanent = append(permanent, name)
 		known[name], known[name+"x"] = true, true
 	}
 	var walking atomic.Int32
 	var functions []func()
-	for i := range 3 { // each has a third of the names to itself
+	for i := range 3 { // each changes a third of the names
 		functions = append(functions, func() {
 			rng := rand.New(rand.NewPCG(uint64(i), rand.Uint64()))
-			there := make(map[string]bool)
+			present := make(map[string]bool)
 			for ; walking.Load() > 0 && !t.Failed(); pause() {
-				name := stays[rng.IntN(len(stays)/3)*3+i] + "x"
-				if there[name] = !there[name]; there[name] {
-					add(name).is(t, 201)
+				name := permanent[rng.IntN(len(permanent)/3)*3+i] + "x"
+				if present[name] = !present[name]; present[name] {
+					add(name).hasStatus(t, 201)
 				} else {
 					remove(name)
 				}
@@ -677,8 +681,8 @@ func walked(t *testing.T, c *client, url, field string, add func(name string) an
 		functions = append(functions, func() {
 			defer walking.Add(-1)
 			for range 6 {
-				names, pages := c.walk(t, url, field) // in order, none twice
-				if last := pages[len(pages)-1]; !last.is(t, 200) {
+				names, pages := c.walk(t, url, field) // checks that they are in order, without duplicates
+				if last := pages[len(pages)-1]; !last.hasStatus(t, 200) {
 					return
 				}
 				for _, name := range names {
@@ -687,41 +691,41 @@ func walked(t *testing.T, c *client, url, field string, add func(name string) an
 					}
 				}
 				names = slices.DeleteFunc(names, func(name string) bool { return strings.HasSuffix(name, "x") })
-				if !slices.Equal(names, stays) {
-					t.Errorf("of the names that were there throughout, %q are listed", names)
+				if !slices.Equal(names, permanent) {
+					t.Errorf("of the names that are always present, only %q are listed", names)
 				}
 			}
 		})
 	}
-	together(functions...)
+	concurrently(functions...)
 }
 
-func tagsWalked(t *testing.T, c *client, round int, repo string) {
-	walked(t, c, "/v2/"+repo+"/tags/list?n=7", "tags", func(tag string) answer {
+func listChangingTags(t *testing.T, c *client, round int, repo string) {
+	listWhileChanging(t, c, "/v2/"+repo+"/tags/list?n=7", "tags", func(tag string) response {
 		return c.pushManifest(t, repo, tag, "text/plain", tag)
 	}, func(tag string) {
 		ref := tag
 		if rand.IntN(2) == 0 {
-			ref = sha(tag) // the tag goes with its manifest
+			ref = sha(tag) // this deletes the tag too
 		}
-		c.delete(t, manifestURL(repo, ref)).is(t, 202)
+		c.delete(t, manifestURL(repo, ref)).hasStatus(t, 202)
 	})
 }
 
-func catalogWalked(t *testing.T, c *client, _ int, _ string) {
-	c.renew() // other rounds' repositories are in the catalog too
-	// Some repositories are there for a blob, others for a manifest.
-	blob := func(repo string) bool { return repo[3]%2 == 0 }
-	walked(t, c, "/v2/_catalog?n=7", "repositories", func(repo string) answer {
-		if blob(repo) {
+func listChangingCatalog(t *testing.T, c *client, _ int, _ string) {
+	c.reset() // the catalog must not have the repositories of other rounds
+	// Some repositories hold a blob, others a manifest.
+	holdsBlob := func(repo string) bool { return repo[3]%2 == 0 }
+	listWhileChanging(t, c, "/v2/_catalog?n=7", "repositories", func(repo string) response {
+		if holdsBlob(repo) {
 			return c.pushBlob(t, repo, "{}")
 		}
 		return c.pushManifest(t, repo, "tag", "text/plain", "m")
 	}, func(repo string) {
-		if blob(repo) {
-			c.delete(t, blobURL(repo, sha("{}"))).is(t, 202)
+		if holdsBlob(repo) {
+			c.delete(t, blobURL(repo, sha("{}"))).hasStatus(t, 202)
 			return
 		}
-		c.delete(t, manifestURL(repo, sha("m"))).is(t, 202)
+		c.delete(t, manifestURL(repo, sha("m"))).hasStatus(t, 202)
 	})
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The small world of the models: so few blobs, manifests and tags that they
-// collide all the time.
+// The blobs, manifests and tags of the models. There are only a few, so that
+// operations often collide.
 
 package model
 
@@ -25,34 +25,34 @@ func (b blob) descriptor(mediaType string) ocispec.Descriptor {
 }
 
 type manifest struct {
-	mediaTypes []string // any of which it may be pushed with
+	mediaTypes []string // the media types to push it with
 	content    string
 	digest     string
-	blobs      []int // that it names
-	children   []int // manifests that it names
+	blobs      []int // the indexes of the blobs that it names
+	children   []int // the indexes of the manifests that it names
 	subject    string
-	listed     ocispec.Descriptor // in the list of referrers
+	listed     ocispec.Descriptor // its entry in the list of referrers
 }
 
 var (
-	theBlobs     = makeBlobs()
-	theManifests = makeManifests()
-	theTags      = []string{"t0", "t1", "t2", "t3"}
+	blobPool     = makeBlobs()
+	manifestPool = makeManifests()
+	tagPool      = []string{"t0", "t1", "t2", "t3"}
 
-	// nowhere is the digest of what is never pushed.
-	nowhere = sha("nowhere")
-	// subjects are whose referrers are asked for.
-	subjects = []string{theManifests[0].digest, theManifests[3].digest, nowhere}
+	// absentDigest is the digest of content that is never pushed.
+	absentDigest = sha("nowhere")
+	// subjects lists the subjects whose referrers are requested.
+	subjects = []string{manifestPool[0].digest, manifestPool[3].digest, absentDigest}
 )
 
 func makeBlobs() []blob {
 	pattern := func(n int) string { return strings.Repeat(fmt.Sprintf("%06d,", n), n/7+1)[:n] }
-	// Nothing, little, and what is in several of a store's pieces.
+	// Empty, small, and large enough for several segments of a store.
 	var all []blob
 	for _, data := range []string{"", "{}", pattern(100), pattern(5_000), pattern(70_000)} {
 		all = append(all, blob{data, sha(data)})
 	}
-	// The same bytes as another blob, and another blob for that.
+	// The same bytes with another digest are another blob.
 	return append(all, blob{all[3].data, digest.SHA512.FromString(all[3].data).String()})
 }
 
@@ -70,10 +70,10 @@ func makeManifests() []manifest {
 	}
 	image := func(m manifest, doc ocispec.Manifest) {
 		doc.SchemaVersion, doc.MediaType = 2, ocispec.MediaTypeImageManifest
-		doc.Config = theBlobs[m.blobs[0]].descriptor(config)
+		doc.Config = blobPool[m.blobs[0]].descriptor(config)
 		doc.Layers = []ocispec.Descriptor{}
 		for _, i := range m.blobs[1:] {
-			doc.Layers = append(doc.Layers, theBlobs[i].descriptor(layer))
+			doc.Layers = append(doc.Layers, blobPool[i].descriptor(layer))
 		}
 		if m.subject != "" {
 			doc.Subject = &ocispec.Descriptor{MediaType: "text/plain", Digest: digest.Digest(m.subject), Size: 1}
@@ -105,37 +105,37 @@ func makeManifests() []manifest {
 	image(manifest{blobs: []int{1, 0}, subject: sha(opaque)}, ocispec.Manifest{                                                  // 4
 		ArtifactType: "application/vnd.example.one", Annotations: map[string]string{"a": "<&>\"é"}})
 	index(manifest{subject: all[0].digest}, ocispec.Index{ArtifactType: "application/vnd.example.two"}) // 5
-	same := all[0]                                                                                      // as another manifest has
+	same := all[0]                                                                                      // the same content with another digest
 	same.digest = digest.SHA512.FromString(same.content).String()
 	all = append(all, same)                                                          // 6
 	image(manifest{blobs: []int{2, 5}, subject: sha("nowhere")}, ocispec.Manifest{}) // 7
 	return all
 }
 
-// byTag reports whether m is what its content is when it is pushed by a tag:
-// under its SHA-256 digest.
-func (m manifest) byTag() bool { return strings.HasPrefix(m.digest, "sha256:") }
+// pushableByTag reports whether a push by tag stores m: it computes the SHA-256
+// digest.
+func (m manifest) pushableByTag() bool { return strings.HasPrefix(m.digest, "sha256:") }
 
-// indexOf returns which manifest a digest is of, -1 for none.
+// indexOf returns the index of the manifest with a digest, -1 if there is none.
 func indexOf(d string) int {
-	return slices.IndexFunc(theManifests, func(m manifest) bool { return m.digest == d })
+	return slices.IndexFunc(manifestPool, func(m manifest) bool { return m.digest == d })
 }
 
-// same compares descriptors.
+// same reports whether two descriptors are equal.
 func same(a, b ocispec.Descriptor) bool {
 	return a.MediaType == b.MediaType && a.Digest == b.Digest && a.Size == b.Size &&
 		a.ArtifactType == b.ArtifactType && maps.Equal(a.Annotations, b.Annotations)
 }
 
-// referrers reads a list of referrers, all its pages, and returns which
-// manifests are in it. The answers are those of the pages.
-func (c *client) referrers(t reporter, repo, subject, query string) (listed []int, pages []answer) {
+// referrers reads all pages of a list of referrers. It returns the indexes of the
+// manifests in it, and the responses.
+func (c *client) referrers(t reporter, repo, subject, query string) (listed []int, pages []response) {
 	t.Helper()
 	last := ""
 	for url := "/v2/" + repo + "/referrers/" + subject + query; url != ""; {
 		a := c.get(t, url)
 		pages = append(pages, a)
-		if !a.is(t, 200) {
+		if !a.hasStatus(t, 200) {
 			return listed, pages
 		}
 		var index ocispec.Index
@@ -144,18 +144,18 @@ func (c *client) referrers(t reporter, repo, subject, query string) (listed []in
 		}
 		for _, d := range index.Manifests {
 			j := indexOf(d.Digest.String())
-			if j < 0 || theManifests[j].subject != subject || !same(d, theManifests[j].listed) {
-				t.Errorf("%s lists %+v", url, d)
+			if j < 0 || manifestPool[j].subject != subject || !same(d, manifestPool[j].listed) {
+				t.Errorf("%s: unexpected entry %+v", url, d)
 				continue
 			}
 			if d.Digest.String() <= last {
 				t.Errorf("%s: %s, then %s", url, last, d.Digest)
-				return listed, pages // it may go on for ever
+				return listed, pages // the list may be endless
 			}
 			last = d.Digest.String()
 			listed = append(listed, j)
 		}
-		url = next(t, a)
+		url = nextPage(t, a)
 	}
 	return listed, pages
 }

@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// platforms lists the platforms that a release has binaries for.
+// platforms lists the platforms of a release's binaries.
 var platforms = []string{
 	"linux/amd64", "linux/arm64",
 	"darwin/amd64", "darwin/arm64",
@@ -23,9 +23,9 @@ var platforms = []string{
 // build writes the berth command for the given platforms, or for all, to dir as
 // berth-GOOS-GOARCH, and their checksums as SHA256SUMS.
 //
-// It builds them by go install from a module proxy, and not in the checkout,
-// whose workspace selects other versions of dependencies. So anyone can build the
-// same bytes, with the same Go release:
+// It builds them with go install from a module proxy, not in the checkout, whose
+// workspace selects other versions of dependencies. So anyone can build the same
+// bytes with the same Go release:
 //
 //	CGO_ENABLED=0 go install -trimpath github.com/berth-oci/registry/cmd/berth@VERSION
 func build(repo, dir string, targets []string) error {
@@ -92,8 +92,8 @@ func writeSums(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "SHA256SUMS"), []byte(sums.String()), 0o644)
 }
 
-// goCommand runs the go command as a user of Berth does who has no checkout: with
-// a module cache of its own, and outside of any workspace.
+// goCommand runs the go command like a user without a checkout: with its own
+// module cache, and outside any workspace.
 type goCommand struct {
 	gopath string
 	env    []string
@@ -101,10 +101,10 @@ type goCommand struct {
 
 // newGoCommand returns a go command that keeps its module cache in the folder dir,
 // since Berth's modules, which change with each commit, must never get into the
-// user's. It takes them from proxy, and all others from the user's own proxy. With
-// reuse, it also takes modules from the user's module cache.
+// user's. It downloads Berth's modules from proxy, and all others from the user's
+// own proxy. If reuse is set, it also uses modules in the user's module cache.
 //
-// It uses no cgo, as the binaries of a release don't, so that little is compiled
+// Like the binaries of a release, it does not use cgo, so that little is compiled
 // twice.
 func newGoCommand(dir, proxy string, reuse bool) (*goCommand, error) {
 	out, err := output(exec.Command("go", "env", "GOPROXY", "GOCACHE", "GOMODCACHE", "GOSUMDB"))
@@ -148,9 +148,8 @@ func (g *goCommand) run(dir string, args ...string) (string, error) {
 
 // install installs the berth command and returns its path.
 //
-// With -trimpath, packages are known to the build cache by their version and not
-// by the folder of their source, so it can use those that it has, and those that
-// it gets are of use later.
+// With -trimpath, the build cache identifies packages by their version, not by the
+// folder of their source, so that builds with other module caches can share them.
 func (g *goCommand) install(version, goos, goarch string) (string, error) {
 	if err := os.MkdirAll(g.gopath, 0o755); err != nil {
 		return "", err

@@ -25,22 +25,22 @@ import (
 	"github.com/berth-oci/registry/ocidir"
 )
 
-// nonRoot is the user and group that the image runs as. It is the one that other
-// images without a shell use too, so volumes can be shared with them.
+// nonRoot is the user and group that the image runs as. Other images without a
+// shell use the same one, so volumes can be shared with them.
 const nonRoot = 65532
 
-// release describes what an image is made of.
+// release holds the contents of an image.
 type release struct {
 	version  string
 	revision string    // the commit
-	created  time.Time // of all that is in the image, so that it is reproducible
+	created  time.Time // of everything in the image, so that it is reproducible
 
-	certificates []byte            // in PEM, for stores that are reached by HTTPS
+	certificates []byte            // in PEM, for stores that use HTTPS
 	binaries     map[string][]byte // the berth command, by platform: linux/amd64
 }
 
-// image writes an image of the binaries for Linux that build left in dir to
-// dir/image, as an OCI layout.
+// image writes an image of the Linux binaries that build wrote to dir, as an OCI
+// layout in dir/image.
 func image(ctx context.Context, repo, dir string) error {
 	r, err := newRelease(repo)
 	if err != nil {
@@ -97,8 +97,8 @@ func newRelease(repo string) (*release, error) {
 // writeLayout writes the image to dir, which must not exist yet, as an OCI layout
 // with the version as tag. It returns the descriptor of the image's index.
 func (r *release) writeLayout(ctx context.Context, dir string) (ocispec.Descriptor, error) {
-	// A repository of an ocidir store is a layout. Once the store is closed, all
-	// that is wanted of it is that folder.
+	// A repository of an ocidir store is a layout. Once the store is closed, only
+	// that folder is needed.
 	tmp, err := os.MkdirTemp(filepath.Dir(dir), "image-")
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -162,8 +162,8 @@ func (r *release) pushPlatform(ctx context.Context, s registry.Store, repo, plat
 		MediaType:   ocispec.MediaTypeImageManifest,
 		Annotations: r.labels(),
 	}
-	// The folders and certificates are a layer of their own, which platforms and
-	// mostly versions share.
+	// The folders and certificates have their own layer, which all platforms and
+	// most versions share.
 	for _, files := range [][]file{r.base(), {{tar.Header{Name: "berth", Mode: 0o755}, binary}}} {
 		layer, diffID, err := r.layer(files)
 		if err != nil {
@@ -189,7 +189,7 @@ func (r *release) pushPlatform(ctx context.Context, s registry.Store, repo, plat
 	return d, err
 }
 
-// labels returns the labels of the image, which are its annotations too.
+// labels returns the labels of the image, which are also its annotations.
 func (r *release) labels() map[string]string {
 	return map[string]string{
 		ocispec.AnnotationTitle:       "berth",
@@ -208,7 +208,7 @@ type file struct {
 	content []byte
 }
 
-// base returns all that the image holds besides the command.
+// base returns the files of the image besides the command.
 func (r *release) base() []file {
 	return []file{
 		{Header: tar.Header{Name: "data/", Mode: 0o700, Uid: nonRoot, Gid: nonRoot}},
@@ -221,8 +221,8 @@ func (r *release) base() []file {
 	}
 }
 
-// layer returns a compressed layer of files, and the digest of what it
-// decompresses to.
+// layer returns a compressed layer of files, and the digest of the uncompressed
+// layer.
 func (r *release) layer(files []file) (layer []byte, diffID digest.Digest, err error) {
 	var unpacked, packed bytes.Buffer
 	w := tar.NewWriter(&unpacked)

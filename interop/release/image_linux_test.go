@@ -23,10 +23,10 @@ import (
 	"github.com/berth-oci/registry/registrytest"
 )
 
-var distFlag = flag.String("dist", "", "the folder of the binaries to make an image of; by default the command is built for this platform")
+var distFlag = flag.String("dist", "", "the folder of the binaries for the image; by default the command is built for this platform")
 
 // TestImage makes the image of a release, pushes it to Berth, pulls it with
-// skopeo, and runs what it holds as a container engine does.
+// skopeo, and runs its command like a container engine.
 func TestImage(t *testing.T) {
 	skopeo, err := exec.LookPath("skopeo")
 	if err != nil {
@@ -39,7 +39,7 @@ func TestImage(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	r.binaries = binaries(t)
 
-	// Twice, as it must be reproducible.
+	// Make it twice, since it must be reproducible.
 	layout := filepath.Join(t.TempDir(), "image")
 	index, err := r.writeLayout(t.Context(), layout)
 	qt.Assert(t, qt.IsNil(err))
@@ -67,7 +67,7 @@ func TestImage(t *testing.T) {
 			qt.Check(t, qt.Equals(config.Config.User, "65532:65532"))
 			qt.Check(t, qt.Equals(config.Config.Labels[ocispec.AnnotationRevision], r.revision))
 
-			// Where root runs this test, the folder becomes the command's root.
+			// If root runs this test, the folder becomes the command's root.
 			root := filepath.Join(t.TempDir(), "root")
 			qt.Assert(t, qt.IsNil(os.Mkdir(root, 0o755)))
 			for _, layer := range manifest.Layers {
@@ -82,8 +82,9 @@ func TestImage(t *testing.T) {
 
 // runImage runs the command of an image whose layers are in the folder root.
 //
-// As root, it does so in that folder as the image's user, to whom all but /data is
-// read-only, as with docker run --read-only. Others can't change the root folder.
+// If the test runs as root, the command runs in that folder as the image's user,
+// who can write only to /data, as with docker run --read-only. Other users can't
+// change the root folder.
 func runImage(t *testing.T, r *release, config ocispec.ImageConfig, root string) {
 	data, seen := filepath.Join(root, "data"), "/data"
 	command := func(args ...string) *exec.Cmd {
@@ -100,7 +101,7 @@ func runImage(t *testing.T, r *release, config ocispec.ImageConfig, root string)
 	if os.Getuid() == 0 {
 		qt.Assert(t, qt.IsNil(os.Chmod(filepath.Join(root, "tmp"), 0o555)))
 	} else {
-		t.Log("not run by root: the command sees all of this machine")
+		t.Log("not run by root: the command can access this machine's files")
 		seen = data
 		args = []string{"serve", "--store", "dir:" + data}
 	}
@@ -145,8 +146,8 @@ func readJSON(t *testing.T, name string, v any) {
 	qt.Assert(t, qt.IsNil(json.Unmarshal(data, v)))
 }
 
-// extract extracts a layer of an image to dir, and checks that only /data belongs
-// to another user than root.
+// extract extracts a layer of an image to dir, and checks that everything except
+// /data belongs to root.
 func extract(t *testing.T, layer, dir string) {
 	t.Helper()
 	f, err := os.Open(layer)

@@ -18,7 +18,7 @@ import (
 	"github.com/go-quicktest/qt"
 )
 
-var installFlag = flag.Bool("install", false, "install the published modules; this downloads all that they require")
+var installFlag = flag.Bool("install", false, "install the published modules; this downloads all their dependencies")
 
 // repository returns the root of the checkout.
 func repository(t *testing.T) string {
@@ -59,7 +59,7 @@ func TestProxy(t *testing.T) {
 	}
 }
 
-// TestCheckModule checks that a module which nobody could install is rejected.
+// TestCheckModule checks that modules that can't be installed are rejected.
 func TestCheckModule(t *testing.T) {
 	const (
 		head    = "module github.com/berth-oci/registry/bucket\n\n"
@@ -77,11 +77,11 @@ func TestCheckModule(t *testing.T) {
 	qt.Check(t, qt.ErrorMatches(err, ".*want github.com/berth-oci/registry/cmd/berth"))
 }
 
-// TestInstall installs the command and gets the libraries as a user does after a
+// TestInstall installs the command and gets the libraries like a user after a
 // release: with an empty module cache, in an empty folder.
 func TestInstall(t *testing.T) {
 	if !*installFlag {
-		t.Skip("not run without -install: it downloads and compiles all that the modules require")
+		t.Skip("not run without -install: it downloads and compiles all dependencies of the modules")
 	}
 	repo := repository(t)
 	proxy := t.TempDir()
@@ -130,7 +130,8 @@ func goVersion(t *testing.T) string {
 }
 
 // serve starts cmd, which is berth serve, on a free port until the test ends, and
-// checks that it serves a request. The command sees the folder dir as seen.
+// checks that it serves a request. The command's own path for the folder dir is
+// seen.
 func serve(t *testing.T, cmd *exec.Cmd, dir, seen string) {
 	t.Helper()
 	if seen == "" {

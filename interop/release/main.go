@@ -5,7 +5,7 @@
 //
 //	release proxy DIR                    a module proxy of the published modules
 //	release build DIR [GOOS/GOARCH ...]  the berth command, with checksums
-//	release image DIR                    an image of what build left in DIR
+//	release image DIR                    an image of the binaries that build wrote to DIR
 //
 // See RELEASING.md.
 package main

@@ -25,10 +25,10 @@ const rootModule = "github.com/berth-oci/registry"
 var published = []string{"", "bucket", "cmd/berth"}
 
 // writeProxy writes a file-system module proxy to dir that holds the published
-// modules as they are in the last commit of repo. It returns their version: the
-// one at which they require each other.
+// modules of the last commit of repo. It returns the version at which they require
+// each other.
 //
-// A release must not depend on uncommitted files, so they are left out.
+// It leaves out uncommitted files, since a release must not depend on them.
 func writeProxy(repo, dir string) (version string, err error) {
 	mods := make(map[string][]byte)
 	for _, folder := range published {
@@ -55,7 +55,7 @@ func writeProxy(repo, dir string) (version string, err error) {
 	if err != nil {
 		return "", err
 	}
-	// Package zip rejects a worktree of git, such as repo may be.
+	// Package zip rejects git worktrees, and repo may be one.
 	tmp, err := os.MkdirTemp("", "berth-clone-")
 	if err != nil {
 		return "", err
@@ -85,8 +85,8 @@ func writeProxy(repo, dir string) (version string, err error) {
 	return version, nil
 }
 
-// checkModule rejects a go.mod file that breaks the installation of its module.
-// It returns the version at which the file requires the other modules: version,
+// checkModule rejects go.mod files of modules that can't be installed. It returns
+// the version at which the file requires the other modules, which must be version
 // unless that is empty.
 func checkModule(folder string, data []byte, version string) (string, error) {
 	name := path.Join(folder, "go.mod")
@@ -114,9 +114,9 @@ func checkModule(folder string, data []byte, version string) (string, error) {
 	return version, nil
 }
 
-// writeZip writes the zip file of a module. The same code makes those of public
-// proxies: it leaves nested modules out, and adds the repository's licence to a
-// module that has none of its own.
+// writeZip writes the zip file of a module. Public proxies use the same code: it
+// leaves out nested modules, and adds the repository's license to a module without
+// its own.
 func writeZip(repo, folder, version, name string) error {
 	f, err := os.Create(name)
 	if err != nil {
@@ -152,8 +152,8 @@ func git(dir string, args ...string) ([]byte, error) {
 	return output(cmd)
 }
 
-// output runs cmd and returns its standard output. The error holds what it wrote
-// to standard error.
+// output runs cmd and returns its standard output. The error includes its standard
+// error.
 func output(cmd *exec.Cmd) ([]byte, error) {
 	out, err := cmd.Output()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {

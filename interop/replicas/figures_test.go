@@ -36,10 +36,10 @@ import (
 	"github.com/berth-oci/registry/interop/internal/berth"
 )
 
-var figures = flag.Bool("figures", false, "measure Berth and distribution on the same MinIO, in full")
+var figures = flag.Bool("figures", false, "measure Berth and distribution on the same MinIO, with the full amount of work")
 
-// distributionVariable has the storage configuration of distribution, where
-// this process is to be one.
+// distributionVariable is the environment variable with the storage configuration
+// of distribution. If it is set, this process runs distribution instead of tests.
 const distributionVariable = "BERTH_TEST_DISTRIBUTION"
 
 func TestMain(m *testing.M) {
@@ -49,6 +49,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// runDistribution serves distribution, and prints its address.
 func runDistribution(storage string) {
 	logrus.SetOutput(io.Discard)
 	var config configuration.Configuration
@@ -90,8 +91,8 @@ func startDistribution(t *testing.T, storage map[string]any) string {
 	return strings.TrimSpace(addr)
 }
 
-// TestFigures has Berth and distribution v3 do the same work, each on a bucket
-// of the same MinIO, one after the other in each round.
+// TestFigures measures the same work with Berth and distribution v3, each with a
+// bucket of the same MinIO, one after the other in each round.
 func TestFigures(t *testing.T) {
 	rounds, large, images, tags := 1, 4<<20, 20, 200
 	if *figures {
@@ -100,7 +101,7 @@ func TestFigures(t *testing.T) {
 	m := miniotest.Start(t)
 	url := m.URL(t)
 	bucket, _, _ := strings.Cut(strings.TrimPrefix(m.URL(t), "s3://"), "?")
-	all := []*figure{
+	all := []*contestant{
 		{name: "berth", addr: berth.Start(t, "--log-level=error", "--store="+url).Addr},
 		{name: "distribution", addr: startDistribution(t, map[string]any{
 			"bucket": bucket, "region": "us-east-1", "regionendpoint": "http://" + m.Address(0), "forcepathstyle": true, "secure": false,
@@ -112,36 +113,36 @@ func TestFigures(t *testing.T) {
 	for round := range rounds {
 		copy(blob, fmt.Sprint("round ", round))
 		for i := range all {
-			f := all[(i+round)%len(all)]
-			f.t = t
-			f.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+			c := all[(i+round)%len(all)]
+			c.t = t
+			c.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
 			repo := fmt.Sprint("round", round)
 			d := digest.FromBytes(blob)
-			f.measure(fmt.Sprintf("push a blob of %d MiB", large>>20), func() { f.push(repo, blob) })
-			f.measure(fmt.Sprintf("pull a blob of %d MiB", large>>20), func() {
-				f.send("GET", "/v2/"+repo+"/blobs/"+d.String(), nil, 200, d)
+			c.measure(fmt.Sprintf("push a blob of %d MiB", large>>20), func() { c.push(repo, blob) })
+			c.measure(fmt.Sprintf("pull a blob of %d MiB", large>>20), func() {
+				c.send("GET", "/v2/"+repo+"/blobs/"+d.String(), nil, 200, d)
 			})
-			f.measure(fmt.Sprintf("push %d small images", images), func() {
-				f.parallel(images, func(i int) { f.pushImage(repo, fmt.Sprintf("%s-%d", repo, i)) })
+			c.measure(fmt.Sprintf("push %d small images", images), func() {
+				c.parallel(images, func(i int) { c.pushImage(repo, fmt.Sprintf("%s-%d", repo, i)) })
 			})
-			f.measure(fmt.Sprintf("pull %d small images", images), func() {
-				f.parallel(images, func(i int) { f.pullImage(repo, fmt.Sprintf("%s-%d", repo, i)) })
+			c.measure(fmt.Sprintf("pull %d small images", images), func() {
+				c.parallel(images, func(i int) { c.pullImage(repo, fmt.Sprintf("%s-%d", repo, i)) })
 			})
-			f.client.CloseIdleConnections()
+			c.client.CloseIdleConnections()
 		}
 	}
-	for _, f := range all {
+	for _, c := range all {
 		config := []byte("{}")
-		f.push("tags", config)
+		c.push("tags", config)
 		content := imageOf(config)
-		f.parallel(tags, func(i int) { f.manifest("tags", fmt.Sprintf("t%06d", i), content) })
+		c.parallel(tags, func(i int) { c.pushManifest("tags", fmt.Sprintf("t%06d", i), content) })
 	}
 	for round := range max(rounds, 2) {
 		for i := range all {
-			f := all[(i+round)%len(all)]
-			f.measure(fmt.Sprintf("50 pages of 100 tags in %d", tags), func() {
+			c := all[(i+round)%len(all)]
+			c.measure(fmt.Sprintf("50 pages of 100 tags in %d", tags), func() {
 				for range 50 {
-					f.send("GET", fmt.Sprintf("/v2/tags/tags/list?n=100&last=t%06d", tags/2), nil, 200, "")
+					c.send("GET", fmt.Sprintf("/v2/tags/tags/list?n=100&last=t%06d", tags/2), nil, 200, "")
 				}
 			})
 		}
@@ -152,8 +153,8 @@ func TestFigures(t *testing.T) {
 	}
 }
 
-// figure is a registry that is measured.
-type figure struct {
+// contestant is a registry under measurement.
+type contestant struct {
 	t          *testing.T
 	client     *http.Client
 	name, addr string
@@ -161,76 +162,79 @@ type figure struct {
 	times      map[string][]time.Duration
 }
 
-func (f *figure) measure(name string, work func()) {
+// measure measures the time that work takes.
+func (c *contestant) measure(name string, work func()) {
 	start := time.Now()
 	work()
-	if f.times == nil {
-		f.times = make(map[string][]time.Duration)
+	if c.times == nil {
+		c.times = make(map[string][]time.Duration)
 	}
-	if f.times[name] == nil {
-		f.names = append(f.names, name)
+	if c.times[name] == nil {
+		c.names = append(c.names, name)
 	}
-	f.times[name] = append(f.times[name], time.Since(start))
+	c.times[name] = append(c.times[name], time.Since(start))
 }
 
-// median returns the median of a work's times.
-func (f *figure) median(i int) time.Duration {
-	times := slices.Sorted(slices.Values(f.times[f.names[i]]))
+// median returns the median time of the i-th kind of work.
+func (c *contestant) median(i int) time.Duration {
+	times := slices.Sorted(slices.Values(c.times[c.names[i]]))
 	return times[len(times)/2]
 }
 
-// send sends a request, and checks the answer: its status, and its body unless
-// d is empty.
-func (f *figure) send(method, path string, body []byte, want int, d digest.Digest, fields ...string) http.Header {
+// send sends a request with the given header names and values. It checks the
+// status of the response and, unless d is empty, the digest of its body.
+func (c *contestant) send(method, path string, body []byte, want int, d digest.Digest, header ...string) http.Header {
 	if strings.HasPrefix(path, "/") {
-		path = "http://" + f.addr + path
+		path = "http://" + c.addr + path
 	}
 	req, err := http.NewRequest(method, path, bytes.NewReader(body))
 	if err != nil {
-		f.t.Error(err)
+		c.t.Error(err)
 		return nil
 	}
-	for i := 0; i < len(fields); i += 2 {
-		req.Header.Set(fields[i], fields[i+1])
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
 	}
-	resp, err := f.client.Do(req)
+	resp, err := c.client.Do(req)
 	if err != nil {
-		f.t.Error(err)
+		c.t.Error(err)
 		return nil
 	}
 	defer resp.Body.Close()
 	h := sha256.New()
 	var text bytes.Buffer
-	if _, err := io.Copy(io.MultiWriter(h, limited{&text}), resp.Body); err != nil {
-		f.t.Error(err)
+	if _, err := io.Copy(io.MultiWriter(h, prefixWriter{&text}), resp.Body); err != nil {
+		c.t.Error(err)
 	}
 	if resp.StatusCode != want || d != "" && digest.NewDigest(digest.SHA256, h) != d {
-		f.t.Errorf("%s: %s %s: %s %s", f.name, method, path, resp.Status, text.String())
+		c.t.Errorf("%s: %s %s: %s %s", c.name, method, path, resp.Status, text.String())
 	}
 	return resp.Header
 }
 
-// limited keeps the beginning of what is written.
-type limited struct{ b *bytes.Buffer }
+// prefixWriter keeps the beginning of the text written to it.
+type prefixWriter struct{ b *bytes.Buffer }
 
-func (l limited) Write(p []byte) (int, error) {
-	if l.b.Len() < 1000 {
-		l.b.Write(p[:min(len(p), 1000)])
+func (w prefixWriter) Write(p []byte) (int, error) {
+	if w.b.Len() < 1000 {
+		w.b.Write(p[:min(len(p), 1000)])
 	}
 	return len(p), nil
 }
 
-func (f *figure) push(repo string, data []byte) digest.Digest {
+// push pushes a blob by POST and PUT.
+func (c *contestant) push(repo string, data []byte) digest.Digest {
 	d := digest.FromBytes(data)
-	location := f.send("POST", "/v2/"+repo+"/blobs/uploads/", nil, 202, "").Get("Location")
+	location := c.send("POST", "/v2/"+repo+"/blobs/uploads/", nil, 202, "").Get("Location")
 	separator := "?"
 	if strings.Contains(location, "?") {
 		separator = "&"
 	}
-	f.send("PUT", location+separator+"digest="+d.String(), data, 201, "", "Content-Type", octets)
+	c.send("PUT", location+separator+"digest="+d.String(), data, 201, "", "Content-Type", octets)
 	return d
 }
 
+// imageOf returns the manifest of an image.
 func imageOf(config []byte, layers ...[]byte) []byte {
 	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: digest.FromBytes(config), Size: int64(len(config))}, Layers: []ocispec.Descriptor{}}
 	m.SchemaVersion = 2
@@ -241,38 +245,38 @@ func imageOf(config []byte, layers ...[]byte) []byte {
 	return content
 }
 
-// imageBlobs are the config and the layer of an image.
+// imageBlobs returns the config and the layer of an image.
 func imageBlobs(tag string) (config, layer []byte) {
 	return fmt.Appendf(nil, `{"architecture":"amd64","os":"linux","author":%q,"rootfs":{"type":"layers","diff_ids":[]}}`, tag), bytes.Repeat([]byte(tag+"\n"), 500)
 }
 
-func (f *figure) pushImage(repo, tag string) {
+func (c *contestant) pushImage(repo, tag string) {
 	config, layer := imageBlobs(tag)
-	f.push(repo, config)
-	f.push(repo, layer)
-	f.manifest(repo, tag, imageOf(config, layer))
+	c.push(repo, config)
+	c.push(repo, layer)
+	c.pushManifest(repo, tag, imageOf(config, layer))
 }
 
-func (f *figure) manifest(repo, tag string, content []byte) {
-	f.send("PUT", "/v2/"+repo+"/manifests/"+tag, content, 201, "", "Content-Type", ocispec.MediaTypeImageManifest)
+func (c *contestant) pushManifest(repo, tag string, content []byte) {
+	c.send("PUT", "/v2/"+repo+"/manifests/"+tag, content, 201, "", "Content-Type", ocispec.MediaTypeImageManifest)
 }
 
-func (f *figure) pullImage(repo, tag string) {
+func (c *contestant) pullImage(repo, tag string) {
 	config, layer := imageBlobs(tag)
-	f.send("GET", "/v2/"+repo+"/manifests/"+tag, nil, 200, digest.FromBytes(imageOf(config, layer)), "Accept", ocispec.MediaTypeImageManifest)
+	c.send("GET", "/v2/"+repo+"/manifests/"+tag, nil, 200, digest.FromBytes(imageOf(config, layer)), "Accept", ocispec.MediaTypeImageManifest)
 	for _, data := range [][]byte{config, layer} {
 		d := digest.FromBytes(data)
-		f.send("GET", "/v2/"+repo+"/blobs/"+d.String(), nil, 200, d)
+		c.send("GET", "/v2/"+repo+"/blobs/"+d.String(), nil, 200, d)
 	}
 }
 
-// parallel does n things, 8 at once.
-func (f *figure) parallel(n int, do func(i int)) {
+// parallel calls do for 0 to n-1, 8 at once.
+func (c *contestant) parallel(n int, do func(i int)) {
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n && !f.t.Failed(); i = int(next.Add(1)) - 1 {
+			for i := int(next.Add(1)) - 1; i < n && !c.t.Failed(); i = int(next.Add(1)) - 1 {
 				do(i)
 			}
 		})

@@ -29,11 +29,11 @@ import (
 
 var duration = flag.Duration("duration", 3*time.Second, "how long TestReplicas writes")
 
-// TestReplicas has 16 writers push images to 100 tags of three replicas on a
-// cluster of four nodes of MinIO, each request to the next replica: also those
-// of one chunked upload. On the way a node and a replica are killed, and gc
-// runs. Nothing that was acknowledged is lost, each tag is at a push that
-// nobody overtook, and no reader finds a tag without its content.
+// TestReplicas starts three replicas on a MinIO cluster of four nodes, and 16
+// writers that push images to 100 tags. Each request goes to the next replica,
+// even within a chunked upload. Meanwhile a node and a replica are killed, and gc
+// runs. No acknowledged push may be lost, each tag must point at a push that was
+// not superseded, and no reader may find a tag without its content.
 func TestReplicas(t *testing.T) {
 	const replicas, writers, tags = 3, 16, 100
 	cluster := miniotest.StartCluster(t, 4)
@@ -50,7 +50,7 @@ func TestReplicas(t *testing.T) {
 			for _, s := range servers {
 				s.Kill()
 				log := s.Log.String()
-				t.Logf("a replica's log ends:\n%s", log[max(0, len(log)-4000):])
+				t.Logf("the end of a replica's log:\n%s", log[max(0, len(log)-4000):])
 			}
 		}
 	}()
@@ -89,25 +89,25 @@ func TestReplicas(t *testing.T) {
 		}
 	})
 	time.Sleep(*duration / 3)
-	cluster.Kill(replicas) // one that no replica talks to: its drive is what is lost
+	cluster.Kill(replicas) // no replica is connected to this node, so only its drive is lost
 	time.Sleep(*duration / 3)
 	servers[replicas-1].Kill()
 	wg.Wait()
 
 	h.check(t, b)
-	t.Logf("%d images pushed, %d requests, of which %d were repeated at another replica; %d collections", h.acknowledged, b.requests.Load(), b.repeated.Load(), collections)
+	t.Logf("%d images pushed, %d requests, %d of them retried on another replica; %d runs of gc", h.acknowledged, b.requests.Load(), b.retried.Load(), collections)
 }
 
 // balancer sends each request to the next replica.
 type balancer struct {
-	client             *http.Client
-	addrs              []string
-	next               atomic.Int64
-	requests, repeated atomic.Int64
+	client            *http.Client
+	addrs             []string
+	next              atomic.Int64
+	requests, retried atomic.Int64
 }
 
-// once sends a request to one replica.
-func (b *balancer) once(method, path, contentType string, body []byte) (int, http.Header, []byte, error) {
+// sendOnce sends a request to the next replica.
+func (b *balancer) sendOnce(method, path, contentType string, body []byte) (int, http.Header, []byte, error) {
 	b.requests.Add(1)
 	addr := b.addrs[int(b.next.Add(1))%len(b.addrs)]
 	req, err := http.NewRequest(method, "http://"+addr+path, bytes.NewReader(body))
@@ -120,32 +120,32 @@ func (b *balancer) once(method, path, contentType string, body []byte) (int, htt
 		return 0, nil, nil, err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
+	response, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode == http.StatusServiceUnavailable {
 		err = errors.New("503")
 	}
-	return resp.StatusCode, resp.Header, answer, err
+	return resp.StatusCode, resp.Header, response, err
 }
 
-// send sends a request that may be repeated until a replica answers it.
+// send sends a request, and retries it until a replica responds.
 func (b *balancer) send(t *testing.T, method, path, contentType string, body []byte, want ...int) (int, http.Header, []byte) {
-	status, header, answer, _ := b.tries(t, method, path, contentType, body, want...)
-	return status, header, answer
+	status, header, response, _ := b.sendCounted(t, method, path, contentType, body, want...)
+	return status, header, response
 }
 
-// tries is send, and returns how often the request was sent.
-func (b *balancer) tries(t *testing.T, method, path, contentType string, body []byte, want ...int) (int, http.Header, []byte, int) {
+// sendCounted is send. It also returns how many times the request was sent.
+func (b *balancer) sendCounted(t *testing.T, method, path, contentType string, body []byte, want ...int) (int, http.Header, []byte, int) {
 	var last error
 	for n := range 100 {
-		status, header, answer, err := b.once(method, path, contentType, body)
+		status, header, response, err := b.sendOnce(method, path, contentType, body)
 		if err == nil {
 			if !slices.Contains(want, status) {
-				t.Errorf("%s %s: %d %s", method, path, status, answer)
+				t.Errorf("%s %s: %d %s", method, path, status, response)
 			}
-			return status, header, answer, n + 1
+			return status, header, response, n + 1
 		}
 		last = err
-		b.repeated.Add(1)
+		b.retried.Add(1)
 		time.Sleep(100 * time.Millisecond)
 	}
 	t.Errorf("%s %s: %v", method, path, last)
@@ -157,14 +157,14 @@ const (
 	octets = "application/octet-stream"
 )
 
-// checkTag checks that a tag, if there is one, has all its content.
+// checkTag checks that a tag, if it exists, has all its content.
 func (b *balancer) checkTag(t *testing.T, tag string) {
 	status, header, content := b.send(t, "GET", "/v2/"+repo+"/manifests/"+tag, "", nil, 200, 404)
 	if status != 200 {
 		return
 	}
 	if d := digest.FromBytes(content).String(); d != header.Get("Docker-Content-Digest") {
-		t.Errorf("%s is torn: %s, not %s", tag, d, header.Get("Docker-Content-Digest"))
+		t.Errorf("%s: the content has the digest %s, want %s", tag, d, header.Get("Docker-Content-Digest"))
 	}
 	var m ocispec.Manifest
 	if err := json.Unmarshal(content, &m); err != nil {
@@ -175,9 +175,9 @@ func (b *balancer) checkTag(t *testing.T, tag string) {
 	}
 }
 
-// history is what writers did.
+// history records the pushes of all writers.
 type history struct {
-	mu           sync.Mutex // guards what follows
+	mu           sync.Mutex // guards the fields below
 	writes       map[string][]*write
 	acknowledged int
 }
@@ -186,8 +186,8 @@ type history struct {
 type write struct {
 	manifest   digest.Digest
 	layer      []byte
-	begun, end time.Time // end is zero where it was never acknowledged
-	repeated   bool      // what was sent first may still have its effect later
+	begun, end time.Time // end is zero if the push was not acknowledged
+	retried    bool      // an earlier attempt may take effect late
 }
 
 // writer pushes images.
@@ -199,7 +199,7 @@ type writer struct {
 	random *rand.Rand
 }
 
-// push pushes an image with a layer that comes in three chunks.
+// push pushes an image whose layer is sent in three chunks.
 func (w *writer) push(tag string) {
 	w.n++
 	layer := make([]byte, 30_000)
@@ -207,7 +207,7 @@ func (w *writer) push(tag string) {
 		layer[i] = byte(w.random.Uint32())
 	}
 	config := fmt.Appendf(nil, `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"author":"%d-%d"}`, w.id, w.n%10)
-	if !w.chunked(layer) || !w.whole(config) {
+	if !w.pushChunks(layer) || !w.pushBlob(config) {
 		return
 	}
 	m := ocispec.Manifest{
@@ -226,29 +226,29 @@ func (w *writer) push(tag string) {
 	w.h.mu.Lock()
 	w.h.writes[tag] = append(w.h.writes[tag], this)
 	w.h.mu.Unlock()
-	status, _, _, tries := w.b.tries(w.t, "PUT", "/v2/"+repo+"/manifests/"+tag, m.MediaType, content, 201)
+	status, _, _, tries := w.b.sendCounted(w.t, "PUT", "/v2/"+repo+"/manifests/"+tag, m.MediaType, content, 201)
 	if status != 201 {
 		return
 	}
 	w.h.mu.Lock()
-	this.repeated = tries > 1
+	this.retried = tries > 1
 	this.end = time.Now()
 	w.h.acknowledged++
 	w.h.mu.Unlock()
 }
 
-// subject is what all images refer to.
+// subject is the digest that all images refer to.
 var subject = digest.FromString("subject")
 
-// whole pushes a blob in one request.
-func (w *writer) whole(data []byte) bool {
+// pushBlob pushes a blob in one request.
+func (w *writer) pushBlob(data []byte) bool {
 	status, _, _ := w.b.send(w.t, "POST", "/v2/"+repo+"/blobs/uploads/?digest="+digest.FromBytes(data).String(), octets, data, 201)
 	return status == 201
 }
 
-// chunked pushes a blob in chunks, each at another replica. Where one gave no
-// answer, the next is asked how far the upload is.
-func (w *writer) chunked(data []byte) bool {
+// pushChunks pushes a blob in chunks, each to the next replica. If a replica does
+// not respond, it gets the upload's status from the next one and continues there.
+func (w *writer) pushChunks(data []byte) bool {
 	_, header, _ := w.b.send(w.t, "POST", "/v2/"+repo+"/blobs/uploads/", octets, nil, 202)
 	if header == nil {
 		return false
@@ -257,20 +257,20 @@ func (w *writer) chunked(data []byte) bool {
 	const chunk = 10_000
 	for sent, tries := 0, 0; sent < len(data); tries++ {
 		if tries == 100 {
-			w.t.Errorf("an upload does not go on at byte %d", sent)
+			w.t.Errorf("an upload makes no progress at byte %d", sent)
 			return false
 		}
-		status, _, answer, err := w.b.once("PATCH", location, octets, data[sent:min(sent+chunk, len(data))])
+		status, _, response, err := w.b.sendOnce("PATCH", location, octets, data[sent:min(sent+chunk, len(data))])
 		if err == nil && status == 202 {
 			sent += chunk
 			continue
 		}
 		if err == nil && status != 416 {
-			w.t.Errorf("PATCH: %d %s", status, answer)
+			w.t.Errorf("PATCH: %d %s", status, response)
 			return false
 		}
 		time.Sleep(100 * time.Millisecond)
-		w.b.repeated.Add(1)
+		w.b.retried.Add(1)
 		_, header, _ := w.b.send(w.t, "GET", location, "", nil, 204)
 		if header == nil {
 			return false
@@ -283,30 +283,30 @@ func (w *writer) chunked(data []byte) bool {
 	}
 	d := digest.FromBytes(data).String()
 	for range 100 {
-		status, _, answer, err := w.b.once("PUT", location+"?digest="+d, octets, nil)
+		status, _, response, err := w.b.sendOnce("PUT", location+"?digest="+d, octets, nil)
 		switch {
 		case err == nil && status == 201:
 			return true
 		case err == nil && status != 404:
-			w.t.Errorf("PUT: %d %s", status, answer)
+			w.t.Errorf("PUT: %d %s", status, response)
 			return false
 		}
 		time.Sleep(100 * time.Millisecond)
-		w.b.repeated.Add(1)
-		// It may have been done though nobody said so; or it is to be begun
-		// anew, as after any answer that is lost.
+		w.b.retried.Add(1)
+		// The PUT may have succeeded although its response was lost. If not,
+		// push the blob again.
 		if status, _, _ := w.b.send(w.t, "HEAD", "/v2/"+repo+"/blobs/"+d, "", nil, 200, 404); status == 200 {
 			return true
 		}
-		if err == nil { // the session is gone
-			return w.whole(data)
+		if err == nil { // the session has ended
+			return w.pushBlob(data)
 		}
 	}
-	w.t.Error("an upload is not published")
+	w.t.Error("an upload was not published")
 	return false
 }
 
-// check checks what the replicas have at the end.
+// check compares the content of the replicas with the history.
 func (h *history) check(t *testing.T, b *balancer) {
 	_, _, list := b.send(t, "GET", "/v2/"+repo+"/tags/list", "", nil, 200)
 	var tags struct{ Tags []string }
@@ -330,7 +330,7 @@ func (h *history) check(t *testing.T, b *balancer) {
 			}
 			acknowledged++
 			if !referrers[w.manifest] {
-				t.Errorf("%s: %s was acknowledged, and is not among the referrers", tag, w.manifest)
+				t.Errorf("%s: the list of referrers lacks the acknowledged %s", tag, w.manifest)
 			}
 			_, _, data := b.send(t, "GET", "/v2/"+repo+"/blobs/"+digest.FromBytes(w.layer).String(), "", nil, 200)
 			qt.Check(t, qt.IsTrue(bytes.Equal(data, w.layer)))
@@ -339,20 +339,21 @@ func (h *history) check(t *testing.T, b *balancer) {
 		if acknowledged == 0 {
 			continue
 		}
-		qt.Check(t, qt.IsTrue(slices.Contains(tags.Tags, tag)), qt.Commentf("%s is not in the list", tag))
+		qt.Check(t, qt.IsTrue(slices.Contains(tags.Tags, tag)), qt.Commentf("the list of tags lacks %s", tag))
 		if winner == nil {
-			t.Errorf("%s is at %s, which nobody pushed", tag, now)
+			t.Errorf("%s points at %s, which no writer pushed", tag, now)
 			continue
 		}
 		for _, w := range writes {
-			if !winner.end.IsZero() && !winner.repeated && !w.end.IsZero() && w.begun.After(winner.end) {
-				t.Errorf("%s is at %s, but %s was pushed after it", tag, winner.manifest, w.manifest)
+			if !winner.end.IsZero() && !winner.retried && !w.end.IsZero() && w.begun.After(winner.end) {
+				t.Errorf("%s points at %s, but %s was pushed after it", tag, winner.manifest, w.manifest)
 			}
 		}
 	}
 }
 
-// referrers returns the digests in the subject's list, all pages of it.
+// referrers returns the digests of the subject's referrers, from all pages of the
+// list.
 func (h *history) referrers(t *testing.T, b *balancer) map[digest.Digest]bool {
 	all := make(map[digest.Digest]bool)
 	for path := "/v2/" + repo + "/referrers/" + subject.String(); path != ""; {

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// Build builds the command, once for each process, and returns its path.
+// Build builds the command, once per process, and returns its path.
 var Build = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "berth")
 	if err != nil {
@@ -35,11 +35,11 @@ var Build = sync.OnceValues(func() (string, error) {
 type Server struct {
 	Addr string // host:port
 	Cmd  *exec.Cmd
-	Log  *bytes.Buffer // to be read once the process has ended
+	Log  *bytes.Buffer // must not be read before the process has exited
 }
 
-// Serve starts berth serve with the given flags, until the test ends. What it
-// logs at level error fails the test.
+// Serve starts berth serve with the given flags, and kills it when the test
+// ends. The test fails if the server has logged an error.
 func Serve(t testing.TB, flags ...string) *Server {
 	t.Helper()
 	s := Start(t, append([]string{"--log-level=error"}, flags...)...)
@@ -52,7 +52,8 @@ func Serve(t testing.TB, flags ...string) *Server {
 	return s
 }
 
-// Start starts berth serve with the given flags, until the test ends.
+// Start starts berth serve with the given flags, and kills it when the test
+// ends.
 func Start(t testing.TB, flags ...string) *Server {
 	t.Helper()
 	binary, err := Build()
@@ -81,18 +82,18 @@ func Start(t testing.TB, flags ...string) *Server {
 	panic("unreachable")
 }
 
-// Kill kills the process (SIGKILL), and waits until it has ended.
+// Kill kills the process with SIGKILL, and waits until it has exited.
 func (s *Server) Kill() {
 	s.Cmd.Process.Kill()
 	s.Cmd.Wait()
 }
 
-// Memory returns a line of /proc/<pid>/status in bytes: VmRSS, or VmHWM, its
-// peak. The test is skipped where there is no such thing.
+// Memory returns the value of a line of /proc/<pid>/status in bytes: VmRSS, or
+// VmHWM for its peak. It skips the test on systems other than Linux.
 func (s *Server) Memory(t testing.TB, line string) int64 {
 	t.Helper()
 	if runtime.GOOS != "linux" {
-		t.Skip("memory is read from /proc")
+		t.Skip("reading a process's memory requires Linux")
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Cmd.Process.Pid))
 	if err != nil {

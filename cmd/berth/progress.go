@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// A timeout for connections on which no bytes move.
+
+package main
+
+import (
+	"io"
+	"net/http"
+	"time"
+)
+
+// At least this many bytes must move, in either direction, within the progress
+// timeout. The time that the registry itself takes does not count.
+const (
+	readProgress  = 1 << 10  // of a request's body
+	writeProgress = 64 << 10 // of a response, unless the socket's buffer takes it
+)
+
+// watchProgress breaks connections on which the body of a request or its response
+// makes no progress. A client that makes progress may take an hour.
+func watchProgress(h http.Handler, timeout time.Duration) http.Handler {
+	if timeout <= 0 {
+		return h
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := http.NewResponseController(w)
+		body := &progressReader{ReadCloser: r.Body, c: c, timeout: timeout}
+		pw := &progressWriter{ResponseWriter: w, c: c, timeout: timeout}
+		defer func() {
+			// The server still reads the rest of a body that h has not read,
+			// and writes the rest of the response.
+			now := time.Now()
+			if !body.ended {
+				c.SetReadDeadline(now.Add(timeout))
+			}
+			c.SetWriteDeadline(now.Add(timeout))
+		}()
+		if r.Body != nil && r.Body != http.NoBody {
+			other := *r
+			other.Body = body
+			r = &other
+		} else {
+			body.ended = true
+		}
+		h.ServeHTTP(pw, r)
+	})
+}
+
+type progressReader struct {
+	io.ReadCloser
+	c       *http.ResponseController
+	timeout time.Duration
+
+	ended  bool          // Read has returned an error
+	waited time.Duration // in Read, since the last progress
+	moved  int           // bytes since the last progress
+}
+
+func (b *progressReader) Read(p []byte) (int, error) {
+	if b.ended {
+		return b.ReadCloser.Read(p)
+	}
+	start := time.Now()
+	b.c.SetReadDeadline(start.Add(b.timeout - b.waited))
+	n, err := b.ReadCloser.Read(p)
+	b.waited += time.Since(start)
+	if b.moved += n; b.moved >= readProgress {
+		b.moved, b.waited = 0, 0
+	}
+	b.ended = err != nil
+	if err == io.EOF {
+		// From now on the server watches the connection, and would take a
+		// timeout for its end.
+		b.c.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
+type progressWriter struct {
+	http.ResponseWriter
+	c       *http.ResponseController
+	timeout time.Duration
+}
+
+func (w *progressWriter) Write(p []byte) (written int, err error) {
+	for {
+		piece := p[:min(len(p), writeProgress)]
+		w.c.SetWriteDeadline(time.Now().Add(w.timeout))
+		n, err := w.ResponseWriter.Write(piece)
+		written += n
+		if p = p[n:]; err != nil || len(p) == 0 {
+			return written, err
+		}
+	}
+}
+
+// ReadFrom keeps the connection's own way to send content, such as sendfile.
+func (w *progressWriter) ReadFrom(r io.Reader) (total int64, err error) {
+	for {
+		w.c.SetWriteDeadline(time.Now().Add(w.timeout))
+		n, err := io.CopyN(w.ResponseWriter, r, writeProgress)
+		total += n
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// Unwrap is for http.ResponseController.
+func (w *progressWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

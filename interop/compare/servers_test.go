@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+// The servers under measurement.
+
+package compare
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime/pprof"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"cuelabs.dev/go/oci/ociregistry/ocimem"
+	"cuelabs.dev/go/oci/ociregistry/ociserver"
+	"github.com/distribution/distribution/v3/configuration"
+	"github.com/distribution/distribution/v3/registry/handlers"
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
+	ggcr "github.com/google/go-containerregistry/pkg/registry"
+	"github.com/sirupsen/logrus"
+
+	"github.com/berth-oci/registry"
+)
+
+// kinds lists the servers, raw first.
+var kinds = []string{"raw", "berth", "ggcr", "cuelabs", "distribution"}
+
+// newHandler returns the handler of a kind of server.
+func newHandler(kind string) http.Handler {
+	switch kind {
+	case "raw":
+		return &raw{responses: make(map[string]fixed)}
+	case "berth":
+		return registry.New()
+	case "ggcr":
+		return ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)), ggcr.WithReferrersSupport(true))
+	case "cuelabs":
+		return ociserver.New(ocimem.New(), nil)
+	case "distribution":
+		logrus.SetOutput(io.Discard)
+		config := &configuration.Configuration{Storage: configuration.Storage{
+			"inmemory": configuration.Parameters{},
+			"delete":   configuration.Parameters{"enabled": true},
+		}}
+		config.Catalog.MaxEntries = 1000
+		config.HTTP.RelativeURLs = true
+		config.Log.AccessLog.Disabled = true
+		config.Log.Level = "panic"
+		return handlers.NewApp(context.Background(), config)
+	}
+	panic("unknown server " + kind)
+}
+
+// raw serves fixed responses, and hashes the bodies of pushes.
+type raw struct {
+	mu        sync.RWMutex
+	responses map[string]fixed // by target
+}
+
+// fixed is a fixed response.
+type fixed struct {
+	mediaType string
+	data      []byte
+}
+
+func (h *raw) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.URL.Query().Has("raw"): // sets the response to this path
+		data, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		h.mu.Lock()
+		h.responses[r.RequestURI[:len(r.RequestURI)-len("?raw=1")]] = fixed{r.Header.Get("Content-Type"), data}
+		h.mu.Unlock()
+	case r.Method == "GET" || r.Method == "HEAD":
+		h.mu.RLock()
+		a, ok := h.responses[r.RequestURI]
+		h.mu.RUnlock()
+		if !ok {
+			w.WriteHeader(404)
+			return
+		}
+		status := 200
+		var first, last int
+		if n, _ := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last); n == 2 {
+			a.data, status = a.data[first:last+1], 206
+		}
+		w.Header().Set("Content-Type", a.mediaType)
+		w.Header().Set("Content-Length", strconv.Itoa(len(a.data)))
+		w.WriteHeader(status)
+		if r.Method == "GET" {
+			w.Write(a.data)
+		}
+	default:
+		hash := sha256.New()
+		io.CopyBuffer(hash, r.Body, make([]byte, 32<<10))
+		hash.Sum(nil)
+		switch {
+		case r.Method == "PUT" || r.URL.RawQuery != "":
+			w.WriteHeader(201)
+		default: // POST, PATCH, DELETE
+			w.Header().Set("Location", strings.TrimSuffix(r.URL.Path, "/")+"/x"[:2*b2i(r.Method == "POST")])
+			w.WriteHeader(202)
+		}
+	}
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+const (
+	kindVariable    = "BERTH_COMPARE_SERVER"   // the kind of server to run instead of tests
+	profileVariable = "BERTH_COMPARE_PROFILES" // the folder for CPU profiles of the servers
+)
+
+// profile writes a CPU profile to a file, from SIGUSR1 until SIGTERM.
+func profile(name string) {
+	begin, end := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(begin, syscall.SIGUSR1)
+	signal.Notify(end, syscall.SIGTERM)
+	go func() {
+		<-begin
+		file, err := os.Create(name)
+		if err == nil {
+			err = pprof.StartCPUProfile(file)
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		<-end
+		pprof.StopCPUProfile()
+		file.Close()
+		os.Exit(0)
+	}()
+}
+
+func TestMain(m *testing.M) {
+	if kind := os.Getenv(kindVariable); kind != "" {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			log.Fatal(err)
+		}
+		if dir := os.Getenv(profileVariable); dir != "" {
+			profile(filepath.Join(dir, kind+".pprof"))
+		}
+		fmt.Println(listener.Addr())
+		log.Fatal(http.Serve(listener, newHandler(kind)))
+	}
+	os.Exit(m.Run())
+}
+
+// server is a server in a process of its own.
+type server struct {
+	kind string
+	addr string
+	cmd  *exec.Cmd
+}
+
+// startServer starts a server, which stops when the test ends.
+func startServer(t testing.TB, kind string) *server {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), kindVariable+"="+kind)
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	addr, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatalf("%s: %v", kind, err)
+	}
+	return &server{kind, strings.TrimSpace(addr), cmd}
+}
+
+// cpu returns the CPU time that the server has used, in seconds.
+func (s *server) cpu() float64 {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	user, _ := strconv.ParseFloat(fields[11], 64)
+	system, _ := strconv.ParseFloat(fields[12], 64)
+	return (user + system) / 100 // USER_HZ
+}
+
+// rss returns the resident memory of the server, in bytes.
+func (s *server) rss() int64 {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	fields := strings.Fields(string(status))
+	i := slices.Index(fields, "VmRSS:")
+	if i < 0 {
+		return 0
+	}
+	kib, _ := strconv.ParseInt(fields[i+1], 10, 64)
+	return kib << 10
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The immutable value that holds a MemStore's content.
+
+package registry
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-oci/registry/internal/tree"
+)
+
+// memContent is a store's content, uploads excluded.
+type memContent struct {
+	repos tree.Map[*memRepo]
+	blobs tree.Map[memOwners] // by digest
+	bytes memBytes            // roughly the cost of all this
+}
+
+// memBytes counts bytes.
+type memBytes struct {
+	all    int64
+	onDisk int64 // part of all
+}
+
+func (n memBytes) memory() int64 { return n.all - n.onDisk }
+
+// plus adds bytes in memory, or in a file.
+func (n memBytes) plus(more int64, onDisk bool) memBytes {
+	n.all += more
+	if onDisk {
+		n.onDisk += more
+	}
+	return n
+}
+
+// memOwners is a blob with the repositories that have it.
+type memOwners struct {
+	*memBlob
+	repos tree.Map[struct{}]
+}
+
+// memRepo is the content of a repository. It is never changed: a change makes a
+// new one.
+type memRepo struct {
+	blobs     tree.Map[*memLink]     // by digest
+	manifests tree.Map[*memManifest] // by digest
+	tags      tree.Map[digest.Digest]
+	referrers tree.Map[tree.Map[Referrer]] // by the subject's digest, then the referrer's
+}
+
+// memLink is a blob in a repository.
+type memLink struct {
+	*memBlob
+	time atomic.Int64 // of the latest push or mount, in nanoseconds since 1970
+}
+
+func (l *memLink) info(d digest.Digest) Info {
+	return Info{Digest: d, Size: l.size, Time: time.Unix(0, l.time.Load())}
+}
+
+type memManifest struct {
+	Manifest
+	tags tree.Map[struct{}] // that point at it
+	time time.Time          // of the latest push
+}
+
+// entryOverhead is roughly the memory that an entry (a repository, a tag, a link
+// to a blob) takes in addition to its own bytes.
+const entryOverhead = 512
+
+func (m *memManifest) cost() int64 {
+	n := int64(len(m.Content)) + entryOverhead
+	if m.Subject != "" { // its descriptor is kept separately
+		n += entryOverhead + int64(len(m.Referrer.Descriptor))
+	}
+	return n
+}
+
+func (m *memManifest) info() Info {
+	return Info{Digest: m.Digest, Size: int64(len(m.Content)), Time: m.time}
+}
+
+// repo returns a repository. Errors: ErrNameUnknown.
+func (c memContent) repo(name string) (memRepo, error) {
+	r, ok := c.repos.Get(name)
+	if !ok {
+		return memRepo{}, ErrNameUnknown
+	}
+	return *r, nil
+}
+
+// set replaces a repository, or removes it if it is empty.
+func (c *memContent) set(name string, r memRepo) {
+	_, had := c.repos.Get(name)
+	has := r.blobs.Len() > 0 || r.manifests.Len() > 0
+	switch {
+	case has:
+		c.repos = c.repos.With(name, &r)
+		if !had {
+			c.bytes.all += entryOverhead
+		}
+	case had:
+		c.repos = c.repos.Without(name)
+		c.bytes.all -= entryOverhead
+	}
+}
+
+// link returns the blob d of a repository.
+// Errors: ErrNameUnknown, ErrBlobUnknown.
+func (c memContent) link(repo string, d digest.Digest) (*memLink, error) {
+	r, err := c.repo(repo)
+	if err != nil {
+		return nil, err
+	}
+	l, ok := r.blobs.Get(string(d))
+	if !ok {
+		return nil, ErrBlobUnknown
+	}
+	return l, nil
+}
+
+// addBlob makes b readable through repo. Bytes that the store has already are
+// not kept twice.
+func (c *memContent) addBlob(repo string, d digest.Digest, b *memBlob) {
+	now := time.Now().UnixNano()
+	r, _ := c.repo(repo)
+	if l, ok := r.blobs.Get(string(d)); ok {
+		l.time.Store(now)
+		return
+	}
+	owners, ok := c.blobs.Get(string(d))
+	if !ok {
+		owners.memBlob = b
+		c.bytes = c.bytes.plus(b.size, b.onDisk())
+	}
+	l := &memLink{memBlob: owners.memBlob}
+	l.time.Store(now)
+	r.blobs = r.blobs.With(string(d), l)
+	owners.repos = owners.repos.With(repo, struct{}{})
+	c.blobs = c.blobs.With(string(d), owners)
+	c.set(repo, r)
+	c.bytes.all += entryOverhead
+}
+
+// deleteBlob makes a blob unreadable through repo.
+// Errors: ErrNameUnknown, ErrBlobUnknown.
+func (c *memContent) deleteBlob(repo string, d digest.Digest) error {
+	if _, err := c.link(repo, d); err != nil {
+		return err
+	}
+	r, _ := c.repo(repo)
+	r.blobs = r.blobs.Without(string(d))
+	c.set(repo, r)
+	c.bytes.all -= entryOverhead
+
+	owners, _ := c.blobs.Get(string(d))
+	owners.repos = owners.repos.Without(repo)
+	if owners.repos.Len() > 0 {
+		c.blobs = c.blobs.With(string(d), owners)
+		return nil
+	}
+	c.blobs = c.blobs.Without(string(d))
+	c.bytes = c.bytes.plus(-owners.size, owners.onDisk())
+	return nil
+}
+
+// putManifest is MemStore.PutManifest.
+func (c *memContent) putManifest(repo string, m Manifest, tags []string, allow AllowFunc) error {
+	r, _ := c.repo(repo)
+	if allow != nil {
+		for _, tag := range tags {
+			current, _ := r.tags.Get(tag)
+			if err := allow(tag, current); err != nil {
+				return err
+			}
+		}
+	}
+	entry := &memManifest{Manifest: m, time: time.Now()}
+	if old, ok := r.manifests.Get(string(m.Digest)); ok {
+		// The content of a digest never changes, nor does its type.
+		entry.Manifest, entry.tags = old.Manifest, old.tags
+	} else {
+		c.bytes.all += entry.cost()
+		r.addReferrer(m)
+	}
+	r.manifests = r.manifests.With(string(m.Digest), entry)
+	for _, tag := range tags {
+		if r.deleteTag(tag) {
+			c.bytes.all -= entryOverhead
+		}
+		r.addTag(tag, m.Digest)
+		c.bytes.all += entryOverhead
+	}
+	c.set(repo, r)
+	return nil
+}
+
+// deleteManifest is MemStore.DeleteManifest.
+func (c *memContent) deleteManifest(repo string, d digest.Digest) error {
+	r, err := c.repo(repo)
+	if err != nil {
+		return err
+	}
+	m, ok := r.manifests.Get(string(d))
+	if !ok {
+		return ErrManifestUnknown
+	}
+	for tag := range m.tags.After("") {
+		r.tags = r.tags.Without(tag)
+		c.bytes.all -= entryOverhead
+	}
+	r.manifests = r.manifests.Without(string(d))
+	c.bytes.all -= m.cost()
+	r.deleteReferrer(m.Manifest)
+	c.set(repo, r)
+	return nil
+}
+
+// deleteTag is MemStore.DeleteTag.
+func (c *memContent) deleteTag(repo, tag string, allow AllowFunc) error {
+	r, err := c.repo(repo)
+	if err != nil {
+		return err
+	}
+	d, ok := r.tags.Get(tag)
+	if !ok {
+		return fmt.Errorf("%w: tag does not exist", ErrManifestUnknown)
+	}
+	if allow != nil {
+		if err := allow(tag, d); err != nil {
+			return err
+		}
+	}
+	r.deleteTag(tag)
+	c.bytes.all -= entryOverhead
+	c.set(repo, r)
+	return nil
+}
+
+// addTag points a new tag at a manifest of the repository.
+func (r *memRepo) addTag(tag string, d digest.Digest) {
+	r.tags = r.tags.With(tag, d)
+	m, _ := r.manifests.Get(string(d))
+	r.manifests = r.manifests.With(string(d), &memManifest{m.Manifest, m.tags.With(tag, struct{}{}), m.time})
+}
+
+// deleteTag deletes a tag, and reports whether it existed.
+func (r *memRepo) deleteTag(tag string) bool {
+	d, ok := r.tags.Get(tag)
+	if !ok {
+		return false
+	}
+	r.tags = r.tags.Without(tag)
+	m, _ := r.manifests.Get(string(d))
+	r.manifests = r.manifests.With(string(d), &memManifest{m.Manifest, m.tags.Without(tag), m.time})
+	return true
+}
+
+// addReferrer lists m as a referrer of its subject.
+func (r *memRepo) addReferrer(m Manifest) {
+	if m.Subject == "" {
+		return
+	}
+	list, _ := r.referrers.Get(string(m.Subject))
+	r.referrers = r.referrers.With(string(m.Subject), list.With(string(m.Digest), m.Referrer))
+}
+
+func (r *memRepo) deleteReferrer(m Manifest) {
+	if m.Subject == "" {
+		return
+	}
+	list, _ := r.referrers.Get(string(m.Subject))
+	if list = list.Without(string(m.Digest)); list.Len() > 0 {
+		r.referrers = r.referrers.With(string(m.Subject), list)
+		return
+	}
+	r.referrers = r.referrers.Without(string(m.Subject))
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// PushBlob and PushManifest: pushes with all their checks, over HTTP or not.
+
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// PushBlob stores content as the blob d of repo, as a push over HTTP does.
+//
+// Errors: ErrNameInvalid, ErrDigestInvalid, those of the store and those of
+// content. On an error nothing is stored.
+func PushBlob(ctx context.Context, s BlobStore, repo string, d digest.Digest, content io.Reader) error {
+	if !validName(repo) {
+		return ErrNameInvalid
+	}
+	if err := checkDigest(d); err != nil {
+		return err
+	}
+	return pushBlob(ctx, s, repo, d, content, func() error { return nil })
+}
+
+// pushBlob is PushBlob for a valid name and digest. It calls end after content
+// has been read to its end, and stores nothing if that fails.
+func pushBlob(ctx context.Context, s BlobStore, repo string, d digest.Digest, content io.Reader, end func() error) error {
+	u, err := s.CreateUpload(ctx, repo, UploadOptions{Algorithm: d.Algorithm()})
+	if err != nil {
+		return err
+	}
+	defer u.Close()
+	if _, err = u.ReadFrom(content); err == nil {
+		err = end()
+	}
+	if err == nil {
+		err = u.Commit(ctx, d)
+	}
+	if err != nil {
+		s.CancelUpload(context.WithoutCancel(ctx), repo, u.ID())
+	}
+	return err
+}
+
+// ManifestPush is a manifest to push.
+type ManifestPush struct {
+	// MediaType is the manifest's Content-Type, whose parameters are dropped.
+	// If it is empty, the mediaType member of Content is used.
+	MediaType string
+
+	// Content is the manifest. It must not be changed afterwards.
+	Content []byte
+
+	// Digest is the expected digest of Content; if it is empty, the SHA-256
+	// digest is computed.
+	Digest digest.Digest
+
+	// Tags will point at the manifest.
+	Tags []string
+
+	// Allow, unless nil, decides whether each of the tags may be moved.
+	Allow AllowFunc
+
+	// Sparse accepts a manifest that refers to content missing from the
+	// repository: see [AllowSparse].
+	Sparse bool
+}
+
+// PushManifest checks and stores a manifest in repo as a push over HTTP does,
+// and returns it as stored (section "Pushing Manifests").
+//
+// Errors: ErrNameInvalid, ErrDigestInvalid, ErrManifestInvalid,
+// ErrManifestBlobUnknown, and those of the store and of Allow. On an error
+// nothing is stored, except as [ManifestStore.PutManifest] describes.
+func PushManifest(ctx context.Context, s Store, repo string, p ManifestPush) (Manifest, error) {
+	if !validName(repo) {
+		return Manifest{}, ErrNameInvalid
+	}
+	for _, tag := range p.Tags {
+		if !validTag(tag) {
+			return Manifest{}, errBadTag
+		}
+	}
+	m, refs, err := p.parse()
+	if err != nil {
+		return Manifest{}, err
+	}
+	if !p.Sparse {
+		if err := refs.check(ctx, s, repo); err != nil {
+			return Manifest{}, err
+		}
+	}
+	allow := p.Allow
+	if tagsAreImmutable(ctx) {
+		allow = allowNew(m.Digest, p.Allow)
+	}
+	return m, s.PutManifest(ctx, repo, m, p.Tags, allow)
+}
+
+// allowNew returns an AllowFunc that lets tags be created but not moved from
+// another manifest than d, and that calls next, unless nil, for the others.
+func allowNew(d digest.Digest, next AllowFunc) AllowFunc {
+	return func(tag string, current digest.Digest) error {
+		if current != "" && current != d {
+			return fmt.Errorf("%w: the tag %s exists, and may not be moved", ErrDenied, tag)
+		}
+		if next == nil {
+			return nil
+		}
+		return next(tag, current)
+	}
+}
+
+// parse parses the manifest and checks its digest.
+func (p ManifestPush) parse() (Manifest, references, error) {
+	d, algorithm := p.Digest, digest.Canonical
+	if d != "" {
+		if err := checkDigest(d); err != nil {
+			return Manifest{}, references{}, err
+		}
+		algorithm = d.Algorithm()
+	}
+	m, refs, err := parseManifest(p.MediaType, p.Content)
+	if err != nil {
+		return Manifest{}, references{}, err
+	}
+	if m.Digest = algorithm.FromBytes(refs.payload); d != "" && d != m.Digest {
+		return Manifest{}, references{}, ErrDigestInvalid
+	}
+	if m.Subject != "" {
+		m.Referrer.Digest = m.Digest
+		m.Referrer.Descriptor, err = json.Marshal(struct {
+			MediaType    string          `json:"mediaType"`
+			Digest       digest.Digest   `json:"digest"`
+			Size         int             `json:"size"`
+			ArtifactType string          `json:"artifactType,omitempty"`
+			Annotations  json.RawMessage `json:"annotations,omitempty"`
+		}{m.MediaType, m.Digest, len(m.Content), m.Referrer.ArtifactType, refs.annotations})
+	}
+	return m, refs, err
+}
+
+// check returns an error if repo lacks content that a manifest refers to.
+func (refs references) check(ctx context.Context, s Store, repo string) error {
+	var missing []error
+	for _, d := range refs.blobs {
+		if len(missing) == maxErrors {
+			break
+		}
+		switch _, err := s.StatBlob(ctx, repo, d); {
+		case err == nil:
+		case errors.Is(err, ErrBlobUnknown) || errors.Is(err, ErrNameUnknown):
+			missing = append(missing, fmt.Errorf("%w: blob %s", ErrManifestBlobUnknown, d))
+		default:
+			return err
+		}
+	}
+	for _, d := range refs.manifests {
+		if len(missing) == maxErrors {
+			break
+		}
+		switch _, err := s.GetManifest(ctx, repo, d); {
+		case err == nil:
+		case errors.Is(err, ErrManifestUnknown) || errors.Is(err, ErrNameUnknown):
+			missing = append(missing, fmt.Errorf("%w: manifest %s", ErrManifestBlobUnknown, d))
+		default:
+			return err
+		}
+	}
+	return errors.Join(missing...)
+}
