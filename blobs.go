@@ -17,11 +17,10 @@ type blobHandlers struct {
 func (h blobHandlers) get(w http.ResponseWriter, r *http.Request, req Request) error {
 	c := content{mediaType: "application/octet-stream", digest: req.Digest}
 	if r.Method == http.MethodHead {
-		info, err := h.store.StatBlob(r.Context(), req.Repo, req.Digest)
-		if err != nil {
+		var err error
+		if c.size, err = statBlob(r.Context(), h.store, req.Repo, req.Digest); err != nil {
 			return err
 		}
-		c.size = info.Size
 		return c.serve(w, r)
 	}
 	body, err := h.store.OpenBlob(r.Context(), req.Repo, req.Digest)
@@ -46,7 +45,7 @@ func (h blobHandlers) delete(w http.ResponseWriter, r *http.Request, req Request
 		return err
 	}
 	if c != nil {
-		if _, err := h.store.StatBlob(r.Context(), req.Repo, req.Digest); err != nil {
+		if _, err := statBlob(r.Context(), h.store, req.Repo, req.Digest); err != nil {
 			return err
 		}
 		if err := c.check(req.Digest); err != nil {

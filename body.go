@@ -44,7 +44,7 @@ func newUploadBody(r *http.Request, size, maxBlob int64) (*requestBody, error) {
 	if chunk != nil {
 		switch {
 		case chunk.start != size:
-			return nil, fmt.Errorf("%w: it starts at byte %d, the upload has %d", errUploadRange, chunk.start, size)
+			return nil, fmt.Errorf("%w: it starts at byte %d, but the upload has %d", errUploadRange, chunk.start, size)
 		case length >= 0 && length != chunk.length:
 			return nil, fmt.Errorf("%w: Content-Range has %d bytes, Content-Length %d", ErrSizeInvalid, chunk.length, length)
 		}
@@ -53,7 +53,7 @@ func newUploadBody(r *http.Request, size, maxBlob int64) (*requestBody, error) {
 		b.exact = true
 	}
 	if maxBlob > 0 && maxBlob-size < b.left {
-		b.left, b.tooLong = maxBlob-size, fmt.Errorf("%w: a blob may have %d bytes", ErrTooLarge, maxBlob)
+		b.left, b.tooLong = maxBlob-size, fmt.Errorf("%w: a blob may have at most %d bytes", ErrTooLarge, maxBlob)
 		if length > b.left {
 			return nil, b.tooLong
 		}
@@ -71,7 +71,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		return n, err
 	}
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return n, fmt.Errorf("%w: a body may have %d bytes", ErrTooLarge, tooLarge.Limit)
+		return n, fmt.Errorf("%w: a body may have at most %d bytes", ErrTooLarge, tooLarge.Limit)
 	}
 	b.broken = true
 	return n, errBodyBroken

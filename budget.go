@@ -22,12 +22,21 @@ func newBudget(l Limits, s Store) *budget {
 	if l.InFlightBytes > 0 {
 		return &budget{limit: l.InFlightBytes}
 	}
-	m, ok := s.(*MemStore)
-	if !ok || m.Limits.memory() == 0 {
+	m, ok := s.(interface{ memoryLimit() int64 }) // a MemStore, or a store that embeds one
+	if !ok || m.memoryLimit() == 0 {
 		return &budget{}
 	}
-	memory := m.Limits.memory()
+	memory := m.memoryLimit()
 	return &budget{limit: max(memory/8, manifestCost*min(l.manifestBytes(), memory)+uncounted)}
+}
+
+// maxManifest returns the size of the largest manifest: one that can't be parsed
+// within the budget is too large, and not worth another try.
+func (b *budget) maxManifest(l Limits) int64 {
+	if b.limit == 0 {
+		return l.manifestBytes()
+	}
+	return min(l.manifestBytes(), max(b.limit, uncounted)/manifestCost)
 }
 
 // manifestCost is roughly the memory that reading and parsing a manifest takes,
@@ -52,7 +61,7 @@ func (r *reservation) grow(size int64) error {
 	}
 	if r.used.Add(size-r.size) > r.limit {
 		r.used.Add(r.size - size)
-		return fmt.Errorf("%w: all requests in progress may use %d bytes", errBusy, r.limit)
+		return fmt.Errorf("%w: all requests in progress may use at most %d bytes", errBusy, r.limit)
 	}
 	r.size = size
 	return nil

@@ -41,10 +41,14 @@ func parseConditions(r *http.Request) (*conditions, error) {
 	c.match, ok1 = parseEntityTags(match)
 	c.none, ok2 = parseEntityTags(none)
 	if !ok1 || !ok2 {
-		return nil, fmt.Errorf("%w: malformed If-Match or If-None-Match", ErrUnsupported)
+		return nil, fmt.Errorf("%w: malformed or overlong If-Match or If-None-Match", ErrUnsupported)
 	}
 	return &c, nil
 }
+
+// maxEntityTags is the maximum number of entity tags in a condition, which is
+// evaluated for each tag of a push.
+const maxEntityTags = 100
 
 // parseEntityTags parses the values of a header as of RFC 9110 section 8.8.3: a
 // list separated by commas, which may also stand inside a tag's quotes. It
@@ -68,6 +72,9 @@ func parseEntityTags(values []string) (*entityTags, bool) {
 		quoted, ok := strings.CutPrefix(opaque, `"`)
 		value, rest, closed := strings.Cut(quoted, `"`)
 		if !ok || !closed || strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+			return nil, false
+		}
+		if len(list.tags) == maxEntityTags {
 			return nil, false
 		}
 		list.tags = append(list.tags, entityTag{weak, value})

@@ -47,6 +47,7 @@ func (c content) serve(w http.ResponseWriter, r *http.Request) error {
 	start, length, status := int64(0), c.size, http.StatusOK
 	switch specs := rangeSpecs(r, etag, c.size); len(specs) {
 	default:
+		setHeaders(w, "Content-Type", c.mediaType) // of the parts; without it, ServeContent guesses
 		return c.serveRanges(w, r, specs)
 	case 0: // all of it
 	case 1:

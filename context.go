@@ -14,7 +14,12 @@ type pullScope struct{}
 // the repositories for which may returns true. It is for middleware that
 // authenticates: a mount (section "Mounting a blob from another repository")
 // reads from repositories that the request's URL need not name.
+//
+// It panics if may is nil.
 func WithPullScope(ctx context.Context, may func(repo string) bool) context.Context {
+	if may == nil {
+		panic("registry: WithPullScope requires a function")
+	}
 	return context.WithValue(ctx, pullScope{}, may)
 }
 

@@ -51,7 +51,7 @@ func (e *Error) Error() string { return e.Message }
 // package's value for the code.
 func (e *Error) Is(target error) bool {
 	t, ok := target.(*Error)
-	return ok && t.Code == e.Code && (t.Status == e.Status || slices.Contains(specErrors[:], t))
+	return ok && t.Code == e.Code && (t.Status == e.Status && t.RetryAfter == e.RetryAfter || slices.Contains(specErrors[:], t))
 }
 
 // The codes of the spec's table, code-1 to code-14, each with its usual status.
@@ -108,8 +108,16 @@ var (
 	errPrecondition = &Error{Status: http.StatusPreconditionFailed, Code: "DENIED", Message: "precondition failed"}
 	errBlobRange    = &Error{Status: http.StatusRequestedRangeNotSatisfiable, Code: "SIZE_INVALID", Message: "requested range not satisfiable"}
 	errUploadRange  = &Error{Status: http.StatusRequestedRangeNotSatisfiable, Code: "BLOB_UPLOAD_INVALID", Message: "chunk out of order"}
+	errTooMany      = &Error{Status: http.StatusRequestURITooLong, Code: "UNSUPPORTED", Message: "too many parameters"}
+	errGone         = &Error{Status: http.StatusBadRequest, Code: "UNSUPPORTED", Message: "the client has cancelled the request"}
 	errBusy         = &Error{Status: http.StatusTooManyRequests, Code: "TOOMANYREQUESTS", Message: "too many requests in progress", RetryAfter: time.Second}
 	errInternal     = &Error{Status: http.StatusInternalServerError, Code: "UNSUPPORTED", Message: "internal error"}
+)
+
+// Values of headers that are always the same, shared by all responses.
+var (
+	typeJSON = []string{"application/json"}
+	noSniff  = []string{"nosniff"}
 )
 
 // maxErrors is the maximum number of errors in a response.
@@ -138,17 +146,25 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 		h[k] = slices.Clone(v)
 	}
 	if first.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.FormatInt(int64((first.RetryAfter+time.Second-1)/time.Second), 10))
-	}
-	h.Set("Content-Type", "application/json")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Del("Etag") // it belongs to content that this response does not carry
-	w.WriteHeader(first.Status)
-	if r.Method == http.MethodHead {
-		return
+		seconds := first.RetryAfter / time.Second
+		if first.RetryAfter%time.Second > 0 {
+			seconds++
+		}
+		h.Set("Retry-After", strconv.FormatInt(int64(seconds), 10))
 	}
 	b, _ := json.Marshal(body) // strings only: cannot fail
-	w.Write(b)
+	h["Content-Type"] = typeJSON
+	h.Set("Content-Length", strconv.Itoa(len(b)))
+	h["X-Content-Type-Options"] = noSniff
+	h.Del("Etag") // it belongs to content that this response does not carry
+	status := first.Status
+	if status < 400 || status > 599 { // not an error's
+		status = http.StatusInternalServerError
+	}
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		w.Write(b)
+	}
 }
 
 // clientErrors returns the *Error that determines the response's status, and the

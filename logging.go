@@ -5,10 +5,14 @@
 package registry
 
 import (
+	"fmt"
 	"log"
 	"log/slog"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/berth-oci/registry/internal/recorder"
 )
@@ -19,12 +23,22 @@ type logFunc func(r *http.Request, req Request, resp *recorder.Recorder, err err
 
 func logTo(l *log.Logger) logFunc {
 	return func(r *http.Request, _ Request, resp *recorder.Recorder, err error, _ time.Duration) {
+		line := fmt.Sprintf("%s %s %d", r.Method, r.URL, resp.Status)
 		if err != nil {
-			l.Printf("%s %s %d %v", r.Method, r.URL, resp.Status, err)
-			return
+			line += " " + err.Error()
 		}
-		l.Printf("%s %s %d", r.Method, r.URL, resp.Status)
+		l.Print(printable(line))
 	}
+}
+
+// printable escapes the characters of s that a terminal may interpret: method and
+// URL come from the client.
+func printable(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return s
+	}
+	quoted := strconv.Quote(s)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
 
 func slogTo(l *slog.Logger) logFunc {

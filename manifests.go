@@ -19,6 +19,7 @@ import (
 type manifestHandlers struct {
 	store     Store // with the blobs, which a manifest may refer to
 	budget    *budget
+	prefix    string // of URLs
 	maxBytes  int64
 	sparse    bool
 	referrers bool
@@ -34,6 +35,12 @@ func (h manifestHandlers) get(w http.ResponseWriter, r *http.Request, req Reques
 	if !isManifest(m.MediaType) {
 		// A client chose this type, and a browser may render it.
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; sandbox")
+	}
+	// A slow client keeps the content even if it is deleted meanwhile.
+	used := reservation{budget: h.budget}
+	defer used.release()
+	if err := used.grow(int64(len(m.Content))); err != nil {
+		return err
 	}
 	return content{m.MediaType, m.Digest, int64(len(m.Content)), bytes.NewReader(m.Content)}.serve(w, r)
 }
@@ -92,7 +99,7 @@ func (h manifestHandlers) put(w http.ResponseWriter, r *http.Request, req Reques
 	for _, tag := range req.Tags {
 		w.Header().Add("OCI-Tag", tag)
 	}
-	writeCreated(w, manifestURL(req.Repo, string(m.Digest)), m.Digest)
+	writeCreated(w, h.prefix+manifestURL(req.Repo, string(m.Digest)), m.Digest)
 	return nil
 }
 
@@ -157,7 +164,7 @@ func (h manifestHandlers) read(r *http.Request, used *reservation) ([]byte, erro
 	if r.Body == nil { // as in a client's request
 		return nil, nil
 	}
-	tooLarge := fmt.Errorf("%w: a manifest may have %d bytes", ErrTooLarge, h.maxBytes)
+	tooLarge := fmt.Errorf("%w: a manifest may have at most %d bytes", ErrTooLarge, h.maxBytes)
 	if r.ContentLength > h.maxBytes {
 		return nil, tooLarge
 	}

@@ -65,7 +65,7 @@ func TestManifestByTagAndDigest(t *testing.T) {
 		{name: "malformed tag", method: "PUT", url: "/v2/a/manifests/.v1", body: m, status: 400, wantCode: "NAME_INVALID"},
 		{url: "/v2/a/manifests/.v1", status: 404, wantCode: "MANIFEST_UNKNOWN"},
 		{name: "long tag", method: "PUT", url: "/v2/a/manifests/" + strings.Repeat("x", 129), body: m, status: 400},
-		{method: "PUT", url: "/v2/a/manifests/" + strings.Repeat("x", 128), body: m, status: 201},
+		{method: "PUT", url: "/v2/a/manifests/" + strings.Repeat("x", 128), header: typed, body: m, status: 201},
 		{name: "another algorithm", method: "PUT", url: "/v2/a/manifests/" + sha512(m), body: m, status: 201, wantHeader: map[string]string{"Docker-Content-Digest": sha512(m)}},
 		{url: "/v2/a/manifests/" + sha512(m), status: 200, wantBody: m},
 	})
@@ -147,7 +147,9 @@ func TestManifestReferences(t *testing.T) {
 		{"image", typeImage, image("layer"), false},
 		{"no_layers", typeImage, image(), false},
 		{"image_without_layer", typeImage, image("layer", "absent"), true},
-		{"image_without_config", typeImage, `{"config":` + descriptor("x/y", "absent") + `}`, true},
+		{"image_without_config", typeImage, `{"config":` + descriptor("x/y", "absent") + `,"layers":[]}`, true},
+		{"null_layers", typeImage, `{"config":` + descriptor("x/y", "{}") + `,"layers":null}`, false},
+		{"null_manifests", typeIndex, `{"manifests":null}`, false},
 		{"non-distributable", typeImage, foreign("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"), false},
 		{"foreign", typeDocker, foreign("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"), false},
 		{"docker", typeDocker, foreign("application/vnd.docker.image.rootfs.diff.tar.gzip"), true},
@@ -156,8 +158,8 @@ func TestManifestReferences(t *testing.T) {
 		{"index_with_a_child_that_is_a_blob", typeIndex, list(typeIndex, descriptor(typeImage, "layer")), true},
 		{"index_of_other_types", typeIndex, list(typeIndex, descriptor("text/plain", "absent")), false},
 		{"docker_list", typeDockerList, list(typeDockerList, descriptor(typeDocker, "absent")), true},
-		{"unknown_algorithm", typeImage, `{"config":{"digest":"blake3:` + strings.Repeat("a", 64) + `"}}`, true},
-		{"subject", typeImage, `{"subject":` + descriptor(typeImage, "absent") + `}`, false},
+		{"unknown_algorithm", typeImage, `{"layers":[],"config":{"digest":"blake3:` + strings.Repeat("a", 64) + `"}}`, true},
+		{"subject", typeIndex, `{"manifests":[],"subject":` + descriptor(typeImage, "absent") + `}`, false},
 		{"schema_1", typeSchema1, `{"schemaVersion":1,"fsLayers":[{"blobSum":"` + sha("layer") + `"}]}`, false},
 		{"schema_1_without_layer", typeSchema1, `{"schemaVersion":1,"fsLayers":[{"blobSum":"` + sha("absent") + `"}]}`, true},
 	} {
@@ -260,21 +262,22 @@ func TestSchema1(t *testing.T) {
 		{url: "/v2/a/manifests/" + sha(signed), status: 404},
 		{method: "PUT", url: "/v2/a/manifests/" + sha(payload), header: map[string]string{"Content-Type": typeSigned}, body: signed, status: 201},
 		{method: "PUT", url: "/v2/a/manifests/" + sha(signed), header: map[string]string{"Content-Type": typeSigned}, body: signed, status: 400, wantCode: "DIGEST_INVALID"},
-		{name: "unsigned", method: "PUT", url: "/v2/a/manifests/unsigned", header: map[string]string{"Content-Type": typeSchema1}, body: payload, status: 201, wantHeader: map[string]string{"Docker-Content-Digest": sha(payload)}},
+		{name: "unsigned, which would change the meaning of its digest", method: "PUT", url: "/v2/a/manifests/unsigned", header: map[string]string{"Content-Type": typeSchema1}, body: payload, status: 400, wantCode: "MANIFEST_INVALID"},
+		{name: "unsigned", method: "PUT", url: "/v2/b/manifests/unsigned", header: map[string]string{"Content-Type": typeSchema1}, body: payload, status: 201, wantHeader: map[string]string{"Docker-Content-Digest": sha(payload)}},
 	})
 }
 
 func TestManifestLimit(t *testing.T) {
-	spaces := func(n int) string { return strings.Repeat(" ", n-2) + "{}" }
+	spaces := func(n int) string { return strings.Repeat(" ", n-len(`{"manifests":[]}`)) + `{"manifests":[]}` }
 	too := func(n int) call {
-		c := pushManifest("a", "tag", typeImage, spaces(n))
+		c := pushManifest("a", "tag", typeIndex, spaces(n))
 		c.status, c.wantCode = 413, "SIZE_INVALID"
 		return c
 	}
 	h := registry.New()
-	run(t, h, []call{too(4<<20 + 1), pushManifest("a", "tag", typeImage, spaces(4<<20))})
-	h = registry.New(registry.WithLimits(registry.Limits{ManifestBytes: 10}))
-	run(t, h, []call{too(11), pushManifest("a", "tag", typeImage, spaces(10))})
+	run(t, h, []call{too(4<<20 + 1), pushManifest("a", "tag", typeIndex, spaces(4<<20))})
+	h = registry.New(registry.WithLimits(registry.Limits{ManifestBytes: 20}))
+	run(t, h, []call{too(21), pushManifest("a", "tag", typeIndex, spaces(20))})
 }
 
 func TestConditionalPut(t *testing.T) {
@@ -355,4 +358,30 @@ func TestPushManifestFunction(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(m.Digest, digest.FromBytes(index)))
 	qt.Check(t, qt.Equals(m.MediaType, typeIndex))
+}
+
+// TestIncompleteManifests pushes manifests that lack members which their types
+// require.
+func TestIncompleteManifests(t *testing.T) {
+	for _, c := range []struct {
+		name, mediaType, body string
+	}{
+		{"empty_image", typeImage, `{}`},
+		{"empty_index", typeIndex, `{}`},
+		{"empty_docker_image", typeDocker, `{}`},
+		{"empty_docker_list", typeDockerList, `{}`},
+		{"empty_schema_1", typeSchema1, `{}`},
+		{"image_without_layers", typeImage, `{"config":` + descriptor("x/y", "{}") + `}`},
+		{"image_without_config", typeImage, `{"layers":[]}`},
+		{"image_with_a_null_config", typeImage, `{"config":null,"layers":[]}`},
+		{"referrer_without_config", typeImage, `{"subject":` + descriptor(typeImage, "x") + `}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			push := pushManifest("a", "tag", c.mediaType, c.body)
+			push.do(t, registry.New(registry.AllowSparse()))
+			push.status, push.wantCode = 400, "MANIFEST_INVALID"
+			h := registry.New()
+			run(t, h, []call{pushBlob("a", "{}"), push, {url: "/v2/a/tags/list", status: 200, wantBody: `{"name":"a","tags":[]}`}})
+		})
+	}
 }

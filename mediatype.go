@@ -38,12 +38,15 @@ func nonDistributable(mediaType string) bool {
 		strings.HasPrefix(mediaType, "application/vnd.docker.image.rootfs.foreign.")
 }
 
+// maxMediaType is the length of the longest media type: RFC 6838 section 4.2.
+const maxMediaType = 127 + 1 + 127
+
 // parseMediaType returns a media type in lower case, without its parameters (RFC
 // 9110 section 8.3.1).
 func parseMediaType(s string) (string, bool) {
 	s, _, _ = strings.Cut(s, ";") // "The client SHOULD NOT include parameters": ignore them
 	t, _, err := mime.ParseMediaType(s)
-	if err != nil || !strings.Contains(t, "/") {
+	if err != nil || !strings.Contains(t, "/") || len(t) > maxMediaType {
 		return "", false
 	}
 	return strings.Clone(t), true // a store keeps it, and must not keep a long header with it

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -30,22 +31,51 @@ type MemStore struct {
 
 	content atomic.Pointer[memContent] // nil: empty; replaced with mu held
 
-	mu       sync.Mutex            // guards the fields below, and writes to content
-	uploads  map[string]*memUpload // by ID
-	idle     list.List             // of the *memUpload without a lease, the longest idle first
-	reserved memBytes              // by uploads
+	mu       sync.Mutex // guards the fields below, and writes to content; see unlock
+	uploads  map[uploadKey]*memUpload
+	byUse    list.List // of all *memUpload, the longest idle first
+	reserved memBytes  // by uploads, and by deleted blobs that are still read
+	unused   []*os.File
 }
 
 var _ Store = (*MemStore)(nil)
 
 // Clone returns a store with the same content and limits, without the uploads.
-// It copies nothing, however large the content: from then on, each of the two
-// stores keeps its own changes.
+// It copies nothing, however large the content, but visits the blobs in temporary
+// files: from then on, each of the two stores keeps its own changes.
 func (m *MemStore) Clone() *MemStore {
+	m.mu.Lock() // no file may be closed meanwhile
+	defer m.unlock()
+	for _, b := range m.load().files.After("") {
+		b.retain()
+	}
 	c := &MemStore{Limits: m.Limits}
 	c.content.Store(m.content.Load())
 	return c
 }
+
+// close closes f, unless it is nil, when mu is unlocked. It must be called with
+// mu held.
+func (m *MemStore) close(f *os.File) {
+	if f != nil {
+		m.unused = append(m.unused, f)
+	}
+}
+
+// unlock unlocks mu, and then closes the files that are not used any more: that
+// takes time if they are large.
+func (m *MemStore) unlock() {
+	unused := m.unused
+	m.unused = nil
+	m.mu.Unlock()
+	for _, f := range unused {
+		f.Close()
+	}
+}
+
+// memoryLimit returns the number of bytes that the store may have in memory, 0 if
+// it is unlimited.
+func (m *MemStore) memoryLimit() int64 { return m.Limits.memory() }
 
 // load returns the current content.
 func (m *MemStore) load() memContent {
@@ -58,7 +88,7 @@ func (m *MemStore) load() memContent {
 // update applies change to the content, unless it fails or exceeds a limit.
 func (m *MemStore) update(change func(*memContent) error) error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.unlock()
 	return m.updateLocked(change)
 }
 
@@ -100,11 +130,19 @@ func (m *MemStore) StatBlob(_ context.Context, repo string, d digest.Digest) (In
 }
 
 func (m *MemStore) OpenBlob(_ context.Context, repo string, d digest.Digest) (io.ReadSeekCloser, error) {
+	before := m.content.Load()
 	l, err := m.load().link(repo, d)
 	if err != nil {
 		return nil, err
 	}
-	return &memReader{memBlob: l.memBlob}, nil
+	l.readers.Add(1)
+	if now := m.content.Load(); now != before {
+		if owners, _ := now.blobs.Get(string(d)); owners.storedBlob != l.storedBlob {
+			l.closeReader() // it was deleted before the reader counted
+			return nil, ErrBlobUnknown
+		}
+	}
+	return &memReader{memBlob: l.memBlob, stored: l.storedBlob}, nil
 }
 
 func (m *MemStore) Blobs(_ context.Context, repo string, after digest.Digest) iter.Seq2[Info, error] {
@@ -123,7 +161,7 @@ func (m *MemStore) MountBlob(_ context.Context, repo, from string, d digest.Dige
 		if err != nil {
 			return err
 		}
-		c.addBlob(repo, d, l.memBlob)
+		c.addBlob(repo, d, l.storedBlob)
 		return nil
 	})
 }
@@ -136,7 +174,28 @@ func (m *MemStore) FindBlob(_ context.Context, d digest.Digest) iter.Seq2[string
 }
 
 func (m *MemStore) DeleteBlob(_ context.Context, repo string, d digest.Digest) error {
-	return m.update(func(c *memContent) error { return c.deleteBlob(repo, d) })
+	m.mu.Lock()
+	defer m.unlock()
+	var unused *storedBlob
+	err := m.updateLocked(func(c *memContent) (err error) {
+		unused, err = c.deleteBlob(repo, d)
+		return err
+	})
+	if unused != nil {
+		isRead, file := unused.release(func() { m.forget(unused) })
+		if isRead {
+			m.reserved = m.reserved.plus(unused.size, unused.onDisk())
+		}
+		m.close(file)
+	}
+	return err
+}
+
+// forget stops counting a deleted blob, whose last reader was closed.
+func (m *MemStore) forget(b *storedBlob) {
+	m.mu.Lock()
+	defer m.unlock()
+	m.reserved = m.reserved.plus(-b.size, b.onDisk())
 }
 
 func (m *MemStore) GetManifest(_ context.Context, repo string, d digest.Digest) (Manifest, error) {

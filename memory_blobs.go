@@ -9,14 +9,84 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync"
+	"sync/atomic"
 )
 
-// memBlob is content in segments, none of which is empty, or in a file. The
-// content of a published blob is never changed.
+// memBlob is content in segments, none of which is empty, or in a file.
 type memBlob struct {
 	segments [][]byte
-	file     *os.File // instead of segments; closed by its finalizer
+	file     *os.File // instead of segments
 	size     int64
+}
+
+// storedBlob is a published blob, whose content never changes. Stores and
+// readers share it; its file is closed when the last of them has released it.
+//
+// A reader counts itself and then looks whether the store still has the blob; a
+// store gives the blob up and then looks for readers. So one of the two sees the
+// other.
+type storedBlob struct {
+	memBlob
+	readers  atomic.Int64
+	released atomic.Bool // by a store
+
+	mu      sync.Mutex // guards the fields below
+	stores  int        // that have the blob; discarded clones included
+	counted []func()   // for stores that count the blob until its last reader is closed
+}
+
+// release is called by a store that has given the blob up. It reports whether
+// readers still have it: then the store must count its bytes until forget is
+// called. Otherwise the caller must close the file, if any.
+func (b *storedBlob) release(forget func()) (isRead bool, unused *os.File) {
+	b.released.Store(true)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stores--
+	if b.readers.Load() > 0 {
+		b.counted = append(b.counted, forget)
+		return true, nil
+	}
+	return false, b.unusedFile()
+}
+
+// closeReader is called when a reader is closed.
+func (b *storedBlob) closeReader() {
+	if b.readers.Add(-1) > 0 || !b.released.Load() {
+		return
+	}
+	b.mu.Lock()
+	var counted []func()
+	var unused *os.File
+	if b.readers.Load() == 0 { // no other was opened meanwhile
+		counted, b.counted = b.counted, nil
+		unused = b.unusedFile()
+	}
+	b.mu.Unlock()
+	if unused != nil {
+		unused.Close()
+	}
+	for _, forget := range counted {
+		forget()
+	}
+}
+
+// unusedFile returns the file of a blob that no store has, for the caller to
+// close. It must be called with mu held, and after the number of readers was
+// found to be 0.
+func (b *storedBlob) unusedFile() *os.File {
+	if b.stores > 0 {
+		return nil
+	}
+	return b.file
+}
+
+// retain is called by a clone of a store that has the blob.
+func (b *storedBlob) retain() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stores++
 }
 
 // Segments start small, so that a small blob costs little, and double, so that a
@@ -45,10 +115,19 @@ func (b *memBlob) extend(n int) {
 	b.size += int64(n)
 }
 
+// discard drops the content, and returns its file, if any, for the caller to
+// close.
+func (b *memBlob) discard() *os.File {
+	f := b.file
+	*b = memBlob{size: b.size}
+	return f
+}
+
 // truncate removes the content after size, and returns the number of bytes
 // freed.
 func (b *memBlob) truncate(size int64) (freed int64) {
 	if b.onDisk() {
+		b.file.Truncate(size) // if it fails, the bytes are overwritten later
 		freed, b.size = b.size-size, size
 		return freed
 	}
@@ -67,12 +146,12 @@ func (b *memBlob) truncate(size int64) (freed int64) {
 	return freed
 }
 
-// trimmed returns b without the spare capacity of its last segment, unless that
-// is small.
-func (b memBlob) trimmed() *memBlob {
+// trimmed returns b without the spare capacity of its last segment, if that is
+// much.
+func (b memBlob) trimmed() memBlob {
 	n := len(b.segments)
 	if n == 0 {
-		return &b
+		return b
 	}
 	last := b.segments[n-1]
 	switch waste := cap(last) - len(last); {
@@ -81,12 +160,13 @@ func (b memBlob) trimmed() *memBlob {
 	case int64(waste) > b.size/16:
 		b.segments = append(b.segments[:n-1:n-1], slices.Clone(last)) // the session keeps its own until it ends
 	}
-	return &b
+	return b
 }
 
 // memReader reads a memBlob.
 type memReader struct {
-	*memBlob
+	memBlob
+	stored  *storedBlob // that it is a reader of, until it is closed; may be nil
 	offset  int64
 	segment int   // the index of the one that contains offset
 	start   int64 // of that segment
@@ -157,4 +237,11 @@ func (r *memReader) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
-func (r *memReader) Close() error { return nil }
+func (r *memReader) Close() error {
+	if r.stored != nil {
+		r.stored.closeReader()
+		r.stored = nil
+		r.memBlob = memBlob{} // a closed reader holds nothing
+	}
+	return nil
+}

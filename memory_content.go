@@ -6,7 +6,6 @@ package registry
 
 import (
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -17,8 +16,9 @@ import (
 // memContent is a store's content, uploads excluded.
 type memContent struct {
 	repos tree.Map[*memRepo]
-	blobs tree.Map[memOwners] // by digest
-	bytes memBytes            // roughly the cost of all this
+	blobs tree.Map[memOwners]   // by digest
+	files tree.Map[*storedBlob] // the blobs on disk
+	bytes memBytes              // roughly what all this costs
 }
 
 // memBytes counts bytes.
@@ -40,7 +40,7 @@ func (n memBytes) plus(more int64, onDisk bool) memBytes {
 
 // memOwners is a blob with the repositories that have it.
 type memOwners struct {
-	*memBlob
+	*storedBlob
 	repos tree.Map[struct{}]
 }
 
@@ -55,12 +55,12 @@ type memRepo struct {
 
 // memLink is a blob in a repository.
 type memLink struct {
-	*memBlob
-	time atomic.Int64 // of the latest push or mount, in nanoseconds since 1970
+	*storedBlob
+	time time.Time // of the latest push or mount
 }
 
 func (l *memLink) info(d digest.Digest) Info {
-	return Info{Digest: d, Size: l.size, Time: time.Unix(0, l.time.Load())}
+	return Info{Digest: d, Size: l.size, Time: l.time}
 }
 
 type memManifest struct {
@@ -74,11 +74,11 @@ type memManifest struct {
 const entryOverhead = 512
 
 func (m *memManifest) cost() int64 {
-	n := int64(len(m.Content)) + entryOverhead
-	if m.Subject != "" { // its descriptor is kept separately
-		n += entryOverhead + int64(len(m.Referrer.Descriptor))
+	n := len(m.Content) + len(m.MediaType) + entryOverhead
+	if m.Subject != "" { // its descriptor and type are kept separately
+		n += entryOverhead + len(m.Referrer.Descriptor) + len(m.Referrer.ArtifactType)
 	}
-	return n
+	return int64(n)
 }
 
 func (m *memManifest) info() Info {
@@ -124,34 +124,35 @@ func (c memContent) link(repo string, d digest.Digest) (*memLink, error) {
 	return l, nil
 }
 
-// addBlob makes b readable through repo. Bytes that the store has already are
-// not kept twice.
-func (c *memContent) addBlob(repo string, d digest.Digest, b *memBlob) {
-	now := time.Now().UnixNano()
+// addBlob makes b readable through repo, and reports whether the store has kept
+// it: bytes that it has already are not kept twice.
+func (c *memContent) addBlob(repo string, d digest.Digest, b *storedBlob) (isNew bool) {
 	r, _ := c.repo(repo)
-	if l, ok := r.blobs.Get(string(d)); ok {
-		l.time.Store(now)
-		return
-	}
-	owners, ok := c.blobs.Get(string(d))
-	if !ok {
-		owners.memBlob = b
+	owners, known := c.blobs.Get(string(d))
+	if !known {
+		owners.storedBlob = b
 		c.bytes = c.bytes.plus(b.size, b.onDisk())
+		if b.onDisk() {
+			c.files = c.files.With(string(d), b)
+		}
 	}
-	l := &memLink{memBlob: owners.memBlob}
-	l.time.Store(now)
-	r.blobs = r.blobs.With(string(d), l)
-	owners.repos = owners.repos.With(repo, struct{}{})
-	c.blobs = c.blobs.With(string(d), owners)
+	_, linked := r.blobs.Get(string(d))
+	r.blobs = r.blobs.With(string(d), &memLink{owners.storedBlob, time.Now()})
 	c.set(repo, r)
-	c.bytes.all += entryOverhead
+	if !linked {
+		owners.repos = owners.repos.With(repo, struct{}{})
+		c.blobs = c.blobs.With(string(d), owners)
+		c.bytes.all += entryOverhead
+	}
+	return !known
 }
 
-// deleteBlob makes a blob unreadable through repo.
+// deleteBlob makes a blob unreadable through repo. It returns the blob if no
+// repository has it any more.
 // Errors: ErrNameUnknown, ErrBlobUnknown.
-func (c *memContent) deleteBlob(repo string, d digest.Digest) error {
+func (c *memContent) deleteBlob(repo string, d digest.Digest) (unused *storedBlob, err error) {
 	if _, err := c.link(repo, d); err != nil {
-		return err
+		return nil, err
 	}
 	r, _ := c.repo(repo)
 	r.blobs = r.blobs.Without(string(d))
@@ -162,11 +163,12 @@ func (c *memContent) deleteBlob(repo string, d digest.Digest) error {
 	owners.repos = owners.repos.Without(repo)
 	if owners.repos.Len() > 0 {
 		c.blobs = c.blobs.With(string(d), owners)
-		return nil
+		return nil, nil
 	}
 	c.blobs = c.blobs.Without(string(d))
+	c.files = c.files.Without(string(d))
 	c.bytes = c.bytes.plus(-owners.size, owners.onDisk())
-	return nil
+	return owners.storedBlob, nil
 }
 
 // putManifest is MemStore.PutManifest.
@@ -182,7 +184,9 @@ func (c *memContent) putManifest(repo string, m Manifest, tags []string, allow A
 	}
 	entry := &memManifest{Manifest: m, time: time.Now()}
 	if old, ok := r.manifests.Get(string(m.Digest)); ok {
-		// The content of a digest never changes, nor does its type.
+		if err := m.CheckSame(old.Manifest); err != nil {
+			return err
+		}
 		entry.Manifest, entry.tags = old.Manifest, old.tags
 	} else {
 		c.bytes.all += entry.cost()

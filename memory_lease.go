@@ -12,7 +12,6 @@ import (
 	"io"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -37,7 +36,13 @@ func (l *memLease) Size() int64 {
 	if l.closed {
 		return l.size
 	}
-	return l.blob.size
+	return l.currentSize()
+}
+
+func (u *memUpload) currentSize() int64 {
+	u.data.Lock()
+	defer u.data.Unlock()
+	return u.blob.size
 }
 
 // done reports whether the lease or its session has ended.
@@ -45,48 +50,67 @@ func (l *memLease) done() bool { return l.closed || l.ended.Load() }
 
 func (l *memLease) ReadFrom(r io.Reader) (total int64, err error) {
 	defer l.hash.end()
-	for {
-		if l.done() {
-			return total, ErrBlobUploadUnknown
-		}
-		if !l.saved && l.startSize > 0 {
-			l.hash.submit(hashTask{save: &l.startHash}, false)
-		}
-		l.saved = true
-		if l.blob.onDisk() {
-			n, err := l.readToFile(r)
-			return total + n, err
-		}
-		read := l.newSegment
-		if last := l.blob.last(); len(last) < cap(last) {
-			read = l.fillSegment
-		} else if l.shouldSpill() {
-			if err := l.spill(); err != nil {
-				return total, err
-			}
-			continue
-		}
-		p, err := read(r)
-		if len(p) > 0 {
-			l.blob.extend(len(p))
-			l.hash.submit(hashTask{piece: p}, total >= asyncHashFrom)
-		}
-		total += int64(len(p))
-		switch {
-		case err == io.EOF:
-			return total, nil
-		case err != nil:
-			return total, err
-		}
+	for err == nil {
+		var n int
+		n, err = l.readPart(r, total)
+		total += int64(n)
 	}
+	switch {
+	case err != io.EOF:
+		return total, err
+	case l.ended.Load():
+		return total, ErrBlobUploadUnknown
+	}
+	return total, nil
+}
+
+// readPart reads the next bytes to the place where they stay: into the last
+// segment, into a new one, or to the file. total is what the caller has read.
+func (l *memLease) readPart(r io.Reader, total int64) (int, error) {
+	l.data.Lock()
+	if l.done() {
+		l.data.Unlock()
+		return 0, ErrBlobUploadUnknown
+	}
+	onDisk, last := l.blob.onDisk(), l.blob.last()
+	spare := last[len(last):cap(last)]
+	l.reading = len(spare) > 0
+	l.data.Unlock()
+
+	if !l.saved && l.startSize > 0 {
+		l.hash.submit(hashTask{save: &l.startHash}, false)
+	}
+	l.saved = true
+	var p []byte
+	var err error
+	switch {
+	case onDisk:
+		return l.readToFile(r)
+	case len(spare) > 0:
+		p, err = l.fillSegment(r, spare)
+	case l.shouldSpill():
+		err = l.spill()
+	default:
+		p, err = l.newSegment(r)
+	}
+	if len(p) > 0 {
+		l.use()
+		l.hash.submit(hashTask{piece: p}, total >= asyncHashFrom)
+	}
+	return len(p), err
 }
 
 // fillSegment reads into the spare capacity of the last segment.
-func (l *memLease) fillSegment(r io.Reader) ([]byte, error) {
-	last := l.blob.last()
-	p := last[len(last):cap(last)]
-	n, err := readSome(r, p)
-	return p[:n], err
+func (l *memLease) fillSegment(r io.Reader, spare []byte) ([]byte, error) {
+	n, err := readSome(r, spare)
+	l.data.Lock()
+	defer l.data.Unlock()
+	l.reading = false
+	if l.ended.Load() {
+		return nil, ErrBlobUploadUnknown
+	}
+	l.blob.extend(n)
+	return spare[:n], err
 }
 
 // newSegment reads into a new segment, which it allocates after the first bytes
@@ -104,18 +128,23 @@ func (l *memLease) newSegment(r io.Reader) ([]byte, error) {
 	if n == 0 {
 		return nil, err
 	}
-	b := &l.blob
-	size := int64(n)
-	if err != io.EOF || b.size > 0 { // more may follow
-		size = max(2*size, min(max(b.size, minSegment), maxSegment))
+	size, had := int64(n), l.currentSize()
+	if err != io.EOF || had > 0 { // more may follow
+		size = max(2*size, min(max(had, minSegment), maxSegment))
 	}
 	size, full := l.store.reserve(l.memUpload, int64(n), size, false)
 	if full != nil {
 		return nil, full
 	}
+	l.data.Lock()
+	defer l.data.Unlock()
+	if l.ended.Load() { // which has released the reservation
+		return nil, ErrBlobUploadUnknown
+	}
 	segment := make([]byte, size)
-	b.segments = append(b.segments, segment[:0])
+	l.blob.segments = append(l.blob.segments, segment[:0])
 	copy(segment, first[:n])
+	l.blob.extend(n)
 	return segment[:n], err
 }
 
@@ -135,24 +164,29 @@ func readSome(r io.Reader, p []byte) (n int, err error) {
 }
 
 func (l *memLease) Commit(_ context.Context, d digest.Digest) error {
-	if l.done() {
+	l.data.Lock()
+	content := l.blob.trimmed()
+	done := l.done()
+	l.data.Unlock()
+	if done {
 		return ErrBlobUploadUnknown
 	}
-	if err := l.verify(d); err != nil {
+	if err := l.verify(content, d); err != nil {
 		return err
 	}
-	b := l.blob.trimmed()
 	m := l.store
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.unlock()
 	if l.ended.Load() {
 		return ErrBlobUploadUnknown
 	}
 	// From here on the bytes belong to the blob: they are not counted twice.
+	b := &storedBlob{memBlob: content, stores: 1}
 	had := l.reserved
 	m.release(l.memUpload)
+	isNew := false
 	err := m.updateLocked(func(c *memContent) error {
-		c.addBlob(l.repo, d, b)
+		isNew = c.addBlob(l.repo, d, b)
 		return nil
 	})
 	if err != nil {
@@ -160,12 +194,17 @@ func (l *memLease) Commit(_ context.Context, d digest.Digest) error {
 		m.addReserved(l.memUpload, had.memory(), false)
 		return err
 	}
+	if isNew { // the file is the blob's now
+		l.data.Lock()
+		l.blob.discard()
+		l.data.Unlock()
+	}
 	m.end(l.memUpload)
 	return nil
 }
 
-// verify returns an error unless d is the digest of the session's bytes.
-func (l *memLease) verify(d digest.Digest) error {
+// verify returns an error unless d is the digest of the session's content.
+func (l *memLease) verify(content memBlob, d digest.Digest) error {
 	l.hash.wait()
 	h := l.hash.hash
 	if a := d.Algorithm(); a != l.algorithm {
@@ -174,7 +213,7 @@ func (l *memLease) verify(d digest.Digest) error {
 		}
 		// The client announced another algorithm, or none.
 		h = a.Hash()
-		if _, err := (&memReader{memBlob: &l.blob}).WriteTo(h); err != nil {
+		if _, err := (&memReader{memBlob: content}).WriteTo(h); err != nil {
 			return err
 		}
 	}
@@ -185,7 +224,7 @@ func (l *memLease) verify(d digest.Digest) error {
 }
 
 func (l *memLease) Rollback() error {
-	if l.done() || l.blob.size == l.startSize {
+	if l.done() || l.currentSize() == l.startSize {
 		return nil // published bytes must not change
 	}
 	l.hash.wait()
@@ -195,30 +234,38 @@ func (l *memLease) Rollback() error {
 			return err
 		}
 	}
-	freed := l.blob.truncate(l.startSize)
+	l.data.Lock()
+	if l.ended.Load() {
+		l.data.Unlock()
+		return nil
+	}
+	freed, onDisk := l.blob.truncate(l.startSize), l.blob.onDisk()
+	l.data.Unlock()
 
 	l.store.mu.Lock()
-	defer l.store.mu.Unlock()
-	l.lastSize = l.blob.size
-	l.store.addReserved(l.memUpload, -freed, l.blob.onDisk())
+	defer l.store.unlock()
+	if !l.ended.Load() {
+		l.lastSize = l.startSize
+		l.store.addReserved(l.memUpload, -freed, onDisk)
+	}
 	return nil
 }
 
 func (l *memLease) Close() error {
 	m := l.store
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.unlock()
 	if l.closed {
 		return nil
 	}
-	l.closed, l.leased, l.size = true, false, l.blob.size
+	l.size = l.currentSize()
+	l.closed, l.leased = true, false
 	if l.ended.Load() {
-		m.release(l.memUpload)
+		m.release(l.memUpload) // the segment that bytes were read into
 		return nil
 	}
-	l.lastSize = l.blob.size
-	l.since = time.Now()
-	l.element = m.idle.PushBack(l.memUpload)
+	l.lastSize = l.size
+	l.use()
 	return nil
 }
 
@@ -234,11 +281,11 @@ var errNoFile = fmt.Errorf("%w: the registry's memory and its temporary files ar
 func (l *memLease) shouldSpill() bool {
 	m := l.store
 	limit := m.Limits.MemoryBytes
-	if limit <= 0 || l.blob.size < minSpilled {
+	if limit <= 0 || l.currentSize() < minSpilled {
 		return false
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.unlock()
 	return m.load().bytes.memory()+m.reserved.memory()+maxSegment > limit/2
 }
 
@@ -248,54 +295,64 @@ func (l *memLease) spill() error {
 	if err != nil {
 		return errNoFile
 	}
-	os.Remove(f.Name()) // on systems that can remove an open file, it disappears with its last reader
+	os.Remove(f.Name()) // on systems that can remove an open file, it disappears when it is closed
 	l.hash.wait()       // it reads the segments
-	b := &l.blob
-	for _, s := range b.segments {
+	l.data.Lock()
+	segments := l.blob.segments
+	l.data.Unlock()
+	for _, s := range segments {
 		if _, err := f.Write(s); err != nil {
 			f.Close()
 			return errNoFile
 		}
 	}
-	b.segments, b.file = nil, f
 
 	m := l.store
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.unlock()
+	if l.ended.Load() {
+		m.close(f)
+		return ErrBlobUploadUnknown
+	}
+	l.data.Lock()
+	defer l.data.Unlock()
+	l.blob.segments, l.blob.file = nil, f
 	m.addReserved(l.memUpload, entryOverhead-l.reserved.memory(), false)
-	m.addReserved(l.memUpload, b.size, true)
+	m.addReserved(l.memUpload, l.blob.size, true)
 	return nil
 }
 
-// readToFile reads to the upload's file until the end of r.
-func (l *memLease) readToFile(r io.Reader) (total int64, err error) {
+// readToFile reads the next bytes to the upload's file.
+func (l *memLease) readToFile(r io.Reader) (int, error) {
 	l.hash.wait()
-	b := &l.blob
 	buffer := spillBufferPool.Get().(*[spillBuffer]byte)
 	defer spillBufferPool.Put(buffer)
-	for {
-		n, err := readSome(r, buffer[:])
-		if n > 0 {
-			if l.done() {
-				return total, ErrBlobUploadUnknown
-			}
-			if _, err := l.store.reserve(l.memUpload, int64(n), int64(n), true); err != nil {
-				return total, err
-			}
-			if _, err := b.file.WriteAt(buffer[:n], b.size); err != nil {
-				return total, errNoFile // the reservation is released with the upload
-			}
-			l.hash.submit(hashTask{piece: buffer[:n]}, false)
-			b.size += int64(n)
-			total += int64(n)
-		}
-		switch {
-		case err == io.EOF:
-			return total, nil
-		case err != nil:
-			return total, err
-		}
+	n, err := readSome(r, buffer[:])
+	if n == 0 {
+		return 0, err
 	}
+	if _, err := l.store.reserve(l.memUpload, int64(n), int64(n), true); err != nil {
+		return 0, err
+	}
+	if err := l.writeToFile(buffer[:n]); err != nil {
+		return 0, err
+	}
+	l.use()
+	l.hash.submit(hashTask{piece: buffer[:n]}, false)
+	return n, err
+}
+
+func (l *memLease) writeToFile(p []byte) error {
+	l.data.Lock()
+	defer l.data.Unlock()
+	if l.ended.Load() {
+		return ErrBlobUploadUnknown
+	}
+	if _, err := l.blob.file.WriteAt(p, l.blob.size); err != nil {
+		return errNoFile // the reservation is released with the upload
+	}
+	l.blob.size += int64(len(p))
+	return nil
 }
 
 // spillBuffer is the number of bytes that are written to a file at once.

@@ -63,6 +63,7 @@ func TestMemoryBytes(t *testing.T) {
 		qt.Assert(t, qt.IsNil(err))
 		qt.Assert(t, qt.IsTrue(bytes.Equal(end.Bytes(), data[size-10:])))
 		check()
+		qt.Assert(t, qt.IsNil(r.Close()))
 	}
 
 	// A session continues, is rolled back, and ends.

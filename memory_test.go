@@ -25,13 +25,13 @@ func checkEmpty(t *testing.T, m *MemStore) {
 	qt.Check(t, qt.Equals(c.blobs.Len(), 0))
 	qt.Check(t, qt.Equals(m.reserved, memBytes{}))
 	qt.Check(t, qt.Equals(len(m.uploads), 0))
-	qt.Check(t, qt.Equals(m.idle.Len(), 0))
+	qt.Check(t, qt.Equals(m.byUse.Len(), 0))
 }
 
 func TestMemStoreReleasesEverything(t *testing.T) {
 	ctx := context.Background()
 	m := new(MemStore)
-	index := []byte(`{"subject":{"digest":"` + digest.FromString("s").String() + `"},"annotations":{"a":"b"}}`)
+	index := []byte(`{"manifests":[],"subject":{"digest":"` + digest.FromString("s").String() + `"},"annotations":{"a":"b"}}`)
 	const indexType = "application/vnd.oci.image.index.v1+json"
 	for _, repo := range []string{"a", "b"} {
 		for i := range 3 {
@@ -172,6 +172,7 @@ func TestMemStoreFailedCommit(t *testing.T) {
 	r, err := m.OpenBlob(ctx, "a", digest.FromString(data+data))
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.IsNil(iotest.TestReader(r, []byte(data+data))))
+	qt.Assert(t, qt.IsNil(r.Close()))
 	qt.Assert(t, qt.IsNil(m.DeleteBlob(ctx, "a", digest.FromString(data+data))))
 	checkEmpty(t, m)
 }

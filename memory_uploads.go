@@ -10,30 +10,42 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 )
 
+// uploadKey names a session: an ID that a client chose names nothing in another
+// repository.
+type uploadKey struct{ repo, id string }
+
 // memUpload is an upload session.
 type memUpload struct {
-	repo, id  string
+	uploadKey
 	algorithm digest.Algorithm
 
-	ended atomic.Bool // cancelled, expired or published; set with the store's mu held
+	ended   atomic.Bool  // cancelled, expired or published; set with the store's mu held
+	lastUse atomic.Int64 // in nanoseconds since 1970
 
 	// Guarded by the store's mu.
 	leased   bool
-	element  *list.Element // in idle, unless leased
-	since    time.Time     // idle
+	element  *list.Element // in byUse
+	since    int64         // lastUse when the element got its place
 	lastSize int64         // when it was last updated
 	reserved memBytes      // the capacity of the segments, and the file
 
-	// Owned by the holder of the lease.
-	blob memBlob
-	hash asyncHash
+	// The holder of the lease alone changes these, but that the store takes the
+	// content of a session that it ends.
+	data    sync.Mutex // guards blob and reading; not held while bytes move
+	blob    memBlob
+	reading bool // bytes are being read into the last segment
+	hash    asyncHash
 }
+
+// use resets the idle timer.
+func (u *memUpload) use() { u.lastUse.Store(time.Now().UnixNano()) }
 
 func (m *MemStore) CreateUpload(_ context.Context, repo string, opts UploadOptions) (Upload, error) {
 	if opts.Algorithm == "" {
@@ -46,9 +58,10 @@ func (m *MemStore) CreateUpload(_ context.Context, repo string, opts UploadOptio
 		opts.ID = newUUID()
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.unlock()
 	m.expire()
-	if _, ok := m.uploads[opts.ID]; ok {
+	key := uploadKey{repo, opts.ID}
+	if _, ok := m.uploads[key]; ok {
 		return nil, fmt.Errorf("%w: session ID in use", ErrBlobUploadInvalid)
 	}
 	if limit := m.Limits.Uploads; limit > 0 && len(m.uploads) >= limit {
@@ -58,23 +71,25 @@ func (m *MemStore) CreateUpload(_ context.Context, repo string, opts UploadOptio
 		return nil, err
 	}
 	u := &memUpload{
-		repo:      repo,
-		id:        opts.ID,
+		uploadKey: key,
 		algorithm: opts.Algorithm,
 		leased:    true,
 		hash:      asyncHash{hash: opts.Algorithm.Hash()},
 	}
 	m.addReserved(u, entryOverhead, false)
 	if m.uploads == nil {
-		m.uploads = make(map[string]*memUpload)
+		m.uploads = make(map[uploadKey]*memUpload)
 	}
-	m.uploads[u.id] = u
+	m.uploads[key] = u
+	u.use()
+	u.since = u.lastUse.Load()
+	u.element = m.byUse.PushBack(u)
 	return &memLease{memUpload: u, store: m}, nil
 }
 
 func (m *MemStore) ResumeUpload(_ context.Context, repo, id string) (Upload, error) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.unlock()
 	u, err := m.upload(repo, id)
 	if err != nil {
 		return nil, err
@@ -83,27 +98,24 @@ func (m *MemStore) ResumeUpload(_ context.Context, repo, id string) (Upload, err
 		return nil, ErrUploadBusy
 	}
 	u.leased = true
-	m.idle.Remove(u.element)
+	u.use()
 	return &memLease{memUpload: u, store: m, startSize: u.blob.size}, nil
 }
 
 func (m *MemStore) UploadSize(_ context.Context, repo, id string) (int64, error) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.unlock()
 	u, err := m.upload(repo, id)
 	if err != nil {
 		return 0, err
 	}
-	if !u.leased { // the client is likely to continue
-		u.since = time.Now()
-		m.idle.MoveToBack(u.element)
-	}
+	u.use() // a client that asks will continue
 	return u.lastSize, nil
 }
 
 func (m *MemStore) CancelUpload(_ context.Context, repo, id string) error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.unlock()
 	u, err := m.upload(repo, id)
 	if err != nil {
 		return err
@@ -116,34 +128,52 @@ func (m *MemStore) CancelUpload(_ context.Context, repo, id string) error {
 // Errors: ErrBlobUploadUnknown.
 func (m *MemStore) upload(repo, id string) (*memUpload, error) {
 	m.expire()
-	u, ok := m.uploads[id]
-	if !ok || u.repo != repo {
+	u, ok := m.uploads[uploadKey{repo, id}]
+	if !ok {
 		return nil, ErrBlobUploadUnknown
 	}
 	return u, nil
 }
 
-// expire ends the sessions that were idle for too long. It must be called with
-// mu held.
+// expire ends the sessions that were idle for too long, leased or not: a stalled
+// client must not keep one for ever. It must be called with mu held.
 func (m *MemStore) expire() {
-	for e := m.idle.Front(); e != nil; e = m.idle.Front() {
+	limit := time.Now().Add(-m.Limits.uploadIdle()).UnixNano()
+	for e := m.byUse.Front(); e != nil; e = m.byUse.Front() {
 		u := e.Value.(*memUpload)
-		if time.Since(u.since) < m.Limits.uploadIdle() {
+		lastUse := u.lastUse.Load()
+		switch {
+		case u.since > limit:
 			return
+		case lastUse <= limit:
+			m.end(u)
+		default: // it was used since it got its place
+			u.since = lastUse
+			at := m.byUse.Back()
+			for at.Value.(*memUpload).since > lastUse {
+				at = at.Prev()
+			}
+			m.byUse.MoveAfter(e, at)
 		}
-		m.end(u)
 	}
 }
 
-// end removes a session from the store. Its bytes are released now, or when its
-// lease ends. It must be called with mu held.
+// end removes a session from the store, and releases its bytes. If bytes are
+// being read into its last segment, that one is released when the lease ends. It
+// must be called with mu held.
 func (m *MemStore) end(u *memUpload) {
 	u.ended.Store(true)
-	delete(m.uploads, u.id)
-	if !u.leased {
-		m.idle.Remove(u.element)
-		m.release(u)
+	delete(m.uploads, u.uploadKey)
+	m.byUse.Remove(u.element)
+	u.data.Lock()
+	inUse := int64(0)
+	if u.reading && u.leased {
+		inUse = int64(cap(u.blob.last()))
 	}
+	m.close(u.blob.discard())
+	u.data.Unlock()
+	m.release(u)
+	m.addReserved(u, inUse, false)
 }
 
 // release releases the bytes that an upload has reserved. It must be called
@@ -165,8 +195,11 @@ func (m *MemStore) addReserved(u *memUpload, n int64, onDisk bool) {
 // least least, for an upload whose lease the caller has. It returns how many.
 func (m *MemStore) reserve(u *memUpload, least, size int64, onDisk bool) (int64, error) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.unlock()
 	m.expire()
+	if u.ended.Load() {
+		return 0, ErrBlobUploadUnknown
+	}
 	content := m.load().bytes
 	if err := m.checkCapacity(content, least, onDisk); err != nil {
 		return 0, err

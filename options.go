@@ -5,8 +5,11 @@
 package registry
 
 import (
+	"fmt"
 	"log"
 	"log/slog"
+	"net/url"
+	"path"
 )
 
 // Option is an option of New.
@@ -15,6 +18,7 @@ type Option func(*config)
 // config holds the options. The default is its zero value with referrers set.
 type config struct {
 	store      Store
+	prefix     string
 	namespaces map[string]Store
 	limits     Limits
 	sparse     bool
@@ -29,13 +33,34 @@ type config struct {
 // WithStore sets the Store that holds the registry's content. The default is an
 // empty [MemStore] without limits.
 func WithStore(s Store) Option {
+	if s == nil {
+		panic("registry: WithStore requires a store")
+	}
 	return func(c *config) { c.store = s }
+}
+
+// WithPrefix adds a path prefix, such as "/registry", to the URLs in responses
+// (Location and Link). It is for a registry below [http.StripPrefix], or behind a
+// proxy that removes the prefix from requests.
+//
+// It panics unless the prefix begins with a slash and is a clean path that does not
+// end with one.
+func WithPrefix(prefix string) Option {
+	if (&url.URL{Path: prefix}).EscapedPath() != prefix || path.Clean("/"+prefix) != prefix || prefix == "/" {
+		panic(fmt.Sprintf("registry: the prefix %q is not a path such as /registry", prefix))
+	}
+	return func(c *config) { c.prefix = prefix }
 }
 
 // WithNamespaces serves GET and HEAD requests whose ns parameter is a key of
 // stores from that store, with OCI-Namespace (section "Registry Proxying"): one
 // registry can stand in for several. Any other ns is ignored.
 func WithNamespaces(stores map[string]Store) Option {
+	for ns, s := range stores {
+		if s == nil {
+			panic(fmt.Sprintf("registry: the store of the namespace %q is nil", ns))
+		}
+	}
 	return func(c *config) { c.namespaces = stores }
 }
 
@@ -45,11 +70,12 @@ func WithLimits(l Limits) Option {
 	return func(c *config) { c.limits = l }
 }
 
-// AllowSparse accepts manifests that refer to blobs and manifests missing from
-// the repository. Without it such a manifest is rejected with 404
-// MANIFEST_BLOB_UNKNOWN (section "Push"). A subject, a non-distributable layer,
-// and a descriptor in an index whose type is not a manifest's may be missing in
-// any case.
+// AllowSparse accepts incomplete manifests. Without it a manifest that names blobs
+// or manifests missing from the repository is rejected with 404
+// MANIFEST_BLOB_UNKNOWN (section "Push"), and one that lacks a member required by
+// its type (an image's config and layers, an index's manifests) with 400
+// MANIFEST_INVALID. A subject, a non-distributable layer, and a descriptor in an
+// index whose type is not a manifest's may be missing in any case.
 func AllowSparse() Option {
 	return func(c *config) { c.sparse = true }
 }
@@ -86,12 +112,18 @@ func WithWarning(prob float64, msg string) Option {
 
 // Logger logs each request to l, on one line.
 func Logger(l *log.Logger) Option {
+	if l == nil {
+		panic("registry: Logger requires a logger")
+	}
 	return func(c *config) { c.log = logTo(l) }
 }
 
 // WithSlog logs each request to l: at level Info, at Warn if it is rejected, at
 // Error if the registry has failed.
 func WithSlog(l *slog.Logger) Option {
+	if l == nil {
+		panic("registry: WithSlog requires a logger")
+	}
 	return func(c *config) { c.log = slogTo(l) }
 }
 

@@ -25,6 +25,7 @@ type references struct {
 	blobs, manifests []digest.Digest
 	payload          []byte
 	annotations      json.RawMessage
+	incomplete       error // it lacks a member that its type requires
 }
 
 // parseManifest parses a manifest: the facts that a store keeps in addition to its
@@ -109,12 +110,16 @@ type document struct {
 	mediaType    string
 	artifactType string
 	config       *descriptor
-	layers       []descriptor // nil if absent
+	layers       []descriptor // nil if absent or null
 	manifests    []descriptor
 	fsLayers     []descriptor
 	subject      *descriptor
 	annotations  json.RawMessage // an object of strings
 	signatures   []signature
+
+	// The member is present. It may be null: Go's encoder writes an empty list
+	// so.
+	hasLayers, hasManifests bool
 }
 
 type descriptor struct {
@@ -126,15 +131,18 @@ type signature struct {
 	protected string
 }
 
-// references returns the references of a document of the given type. It
-// rejects a document of two types at once, which some clients would read as an
-// image and others as an index: CVE-2021-41190 again.
+// references returns the references of a document of the given type. It rejects a
+// document of two types at once, which some clients would read as an image and
+// others as an index: CVE-2021-41190 again.
 func (doc document) references(mediaType string, content []byte) (references, error) {
 	refs := references{payload: content}
 	switch mediaType {
 	case ocispec.MediaTypeImageManifest, typeDockerManifest:
 		if doc.manifests != nil || doc.fsLayers != nil {
 			return refs, errors.New("an image manifest has no manifests and no fsLayers")
+		}
+		if doc.config == nil || !doc.hasLayers {
+			refs.incomplete = fmt.Errorf("%w: an image manifest requires a config and layers", ErrManifestInvalid)
 		}
 		if doc.config != nil {
 			refs.blobs = append(refs.blobs, doc.config.digest)
@@ -148,6 +156,9 @@ func (doc document) references(mediaType string, content []byte) (references, er
 		if doc.config != nil || doc.layers != nil || doc.fsLayers != nil {
 			return refs, errors.New("an index has no config and no layers")
 		}
+		if !doc.hasManifests {
+			refs.incomplete = fmt.Errorf("%w: an index requires manifests", ErrManifestInvalid)
+		}
 		for _, child := range doc.manifests {
 			if isManifest(child.mediaType) {
 				refs.manifests = append(refs.manifests, child.digest)
@@ -156,6 +167,9 @@ func (doc document) references(mediaType string, content []byte) (references, er
 	case typeDockerSchema1, typeDockerSigned:
 		if doc.config != nil || doc.layers != nil || doc.manifests != nil {
 			return refs, errors.New("a schema 1 manifest has no config, layers and manifests")
+		}
+		if doc.fsLayers == nil {
+			refs.incomplete = fmt.Errorf("%w: a schema 1 manifest requires fsLayers", ErrManifestInvalid)
 		}
 		for _, layer := range doc.fsLayers {
 			refs.blobs = append(refs.blobs, layer.digest)
@@ -198,8 +212,10 @@ func parseDocument(content []byte) (doc document, err error) {
 		case "subject":
 			doc.subject, err = parseDescriptor(v, "digest")
 		case "layers":
+			doc.hasLayers = true
 			doc.layers, err = parseDescriptors(v, "digest")
 		case "manifests":
+			doc.hasManifests = true
 			doc.manifests, err = parseDescriptors(v, "digest")
 		case "fsLayers":
 			doc.fsLayers, err = parseDescriptors(v, "blobSum")

@@ -5,11 +5,13 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -67,8 +69,7 @@ type ManifestPush struct {
 	// Allow, unless nil, decides whether each of the tags may be moved.
 	Allow AllowFunc
 
-	// Sparse accepts a manifest that refers to content missing from the
-	// repository: see [AllowSparse].
+	// Sparse accepts an incomplete manifest: see [AllowSparse].
 	Sparse bool
 }
 
@@ -92,6 +93,9 @@ func PushManifest(ctx context.Context, s Store, repo string, p ManifestPush) (Ma
 		return Manifest{}, err
 	}
 	if !p.Sparse {
+		if refs.incomplete != nil {
+			return Manifest{}, refs.incomplete
+		}
 		if err := refs.check(ctx, s, repo); err != nil {
 			return Manifest{}, err
 		}
@@ -135,25 +139,59 @@ func (p ManifestPush) parse() (Manifest, references, error) {
 	}
 	if m.Subject != "" {
 		m.Referrer.Digest = m.Digest
-		m.Referrer.Descriptor, err = json.Marshal(struct {
-			MediaType    string          `json:"mediaType"`
-			Digest       digest.Digest   `json:"digest"`
-			Size         int             `json:"size"`
-			ArtifactType string          `json:"artifactType,omitempty"`
-			Annotations  json.RawMessage `json:"annotations,omitempty"`
-		}{m.MediaType, m.Digest, len(m.Content), m.Referrer.ArtifactType, refs.annotations})
+		m.Referrer.Descriptor, err = referrerDescriptor(m, refs.annotations)
 	}
 	return m, refs, err
 }
 
-// check returns an error if repo lacks content that a manifest refers to.
+// referrerDescriptor returns the JSON of m's entry in a list of referrers. It is
+// no larger than the members of m, but for a constant: nothing in it is escaped
+// that was not escaped before.
+func referrerDescriptor(m Manifest, annotations json.RawMessage) (json.RawMessage, error) {
+	doc := bytes.NewBuffer(make([]byte, 0, len(annotations)+len(m.Referrer.ArtifactType)+1<<10))
+	fmt.Fprintf(doc, `{"mediaType":%q,"digest":%q,"size":%d`, m.MediaType, m.Digest, len(m.Content))
+	if m.Referrer.ArtifactType != "" {
+		doc.WriteString(`,"artifactType":`)
+		e := json.NewEncoder(doc)
+		e.SetEscapeHTML(false)
+		if err := e.Encode(m.Referrer.ArtifactType); err != nil {
+			return nil, err
+		}
+		doc.Truncate(doc.Len() - len("\n"))
+	}
+	if annotations != nil {
+		doc.WriteString(`,"annotations":`)
+		if err := json.Compact(doc, annotations); err != nil {
+			return nil, err
+		}
+	}
+	doc.WriteByte('}')
+	return slices.Clip(doc.Bytes()), nil
+}
+
+// statBlob returns the size of a blob, also of a store that does not implement
+// StatBlob.
+func statBlob(ctx context.Context, s BlobStore, repo string, d digest.Digest) (int64, error) {
+	info, err := s.StatBlob(ctx, repo, d)
+	if !errors.Is(err, ErrUnsupported) {
+		return info.Size, err
+	}
+	content, err := s.OpenBlob(ctx, repo, d)
+	if err != nil {
+		return 0, err
+	}
+	defer content.Close()
+	return content.Seek(0, io.SeekEnd)
+}
+
+// check returns an error if repo lacks content that a manifest names.
 func (refs references) check(ctx context.Context, s Store, repo string) error {
 	var missing []error
 	for _, d := range refs.blobs {
 		if len(missing) == maxErrors {
 			break
 		}
-		switch _, err := s.StatBlob(ctx, repo, d); {
+		switch _, err := statBlob(ctx, s, repo, d); {
 		case err == nil:
 		case errors.Is(err, ErrBlobUnknown) || errors.Is(err, ErrNameUnknown):
 			missing = append(missing, fmt.Errorf("%w: blob %s", ErrManifestBlobUnknown, d))

@@ -19,7 +19,8 @@ import (
 type referrerHandlers struct {
 	store    ManifestStore
 	budget   *budget
-	maxBytes int // of a response
+	prefix   string // of URLs
+	maxBytes int    // of a response
 }
 
 // list handles GET /v2/<name>/referrers/<digest>: end-12a and end-12b. It is
@@ -41,7 +42,7 @@ func (h referrerHandlers) list(w http.ResponseWriter, r *http.Request, req Reque
 		full := len(entries) > 0 && size+len(",")+len(entry) > h.maxBytes
 		if full || len(entries) == req.N {
 			if req.N != 0 {
-				linkNext(w, req)
+				linkNext(w, h.prefix, req)
 			}
 			break
 		}

@@ -25,14 +25,14 @@ func TestReferrers(t *testing.T) {
 	referrers := []struct {
 		mediaType, body, artifactType string
 	}{
-		{typeImage, `{"artifactType":"application/vnd.example.sbom",` + config + `,` + subject + `,"annotations":{"k":"v","html":"<&>"}}`, "application/vnd.example.sbom"},
-		{typeImage, `{` + config + `,` + subject + `}`, "application/vnd.example.config"},
-		{typeImage, `{"artifactType":"",` + config + `,` + subject + `,"annotations":{}}`, "application/vnd.example.config"},
-		{typeIndex, `{"artifactType":"application/vnd.example.set",` + subject + `,"annotations":{"k":"v"}}`, "application/vnd.example.set"},
+		{typeImage, `{"artifactType":"application/vnd.example.sbom",` + config + `,"layers":[],` + subject + `,"annotations":{"k":"v","html":"<&>"}}`, "application/vnd.example.sbom"},
+		{typeImage, `{` + config + `,"layers":[],` + subject + `}`, "application/vnd.example.config"},
+		{typeImage, `{"artifactType":"",` + config + `,"layers":null,` + subject + `,"annotations":{}}`, "application/vnd.example.config"},
+		{typeIndex, `{"artifactType":"application/vnd.example.set","manifests":[],` + subject + `,"annotations":{"k":"v"}}`, "application/vnd.example.set"},
 		{typeIndex, `{"manifests":[],` + subject + `}`, ""},
 		// Tools set a subject in Docker's types too, with mutate.Subject of
 		// go-containerregistry for example.
-		{typeDocker, `{` + config + `,"layers":[],` + subject + `}`, "application/vnd.example.config"},
+		{typeDocker, `{"mediaType":"` + typeDocker + `",` + config + `,"layers":[],` + subject + `}`, "application/vnd.example.config"},
 		{typeDockerList, `{"manifests":[],` + subject + `,"annotations":{"k":"v"}}`, ""},
 	}
 	run(t, h, []call{
@@ -90,9 +90,9 @@ func TestReferrers(t *testing.T) {
 
 func TestReferrersOff(t *testing.T) {
 	h := registry.New(registry.WithReferrersSupport(false))
-	body := `{"subject":` + descriptor(typeImage, "x") + `}`
+	body := `{"manifests":[],"subject":` + descriptor(typeImage, "x") + `}`
 	run(t, h, []call{
-		{method: "PUT", url: "/v2/a/manifests/tag", header: map[string]string{"Content-Type": typeImage}, body: body, status: 201, wantHeader: map[string]string{"OCI-Subject": ""}},
+		{method: "PUT", url: "/v2/a/manifests/tag", header: map[string]string{"Content-Type": typeIndex}, body: body, status: 201, wantHeader: map[string]string{"OCI-Subject": ""}},
 		{url: "/v2/a/referrers/" + sha("x"), status: 404, wantCode: "UNSUPPORTED"},
 	})
 }
@@ -115,12 +115,12 @@ func TestReferrersPages(t *testing.T) {
 	var want, even []string
 	for i := range 25 {
 		artifactType := fmt.Sprintf("application/vnd.example.%d", i%2)
-		body := fmt.Sprintf(`{"artifactType":%q,"subject":%s,"annotations":{"i":"%d"}}`, artifactType, descriptor(typeImage, "x"), i)
+		body := fmt.Sprintf(`{"manifests":[],"artifactType":%q,"subject":%s,"annotations":{"i":"%d"}}`, artifactType, descriptor(typeImage, "x"), i)
 		want = append(want, sha(body))
 		if i%2 == 0 {
 			even = append(even, sha(body))
 		}
-		pushManifest("a", sha(body), typeImage, body).do(t, h)
+		pushManifest("a", sha(body), typeIndex, body).do(t, h)
 	}
 	slices.Sort(want)
 	slices.Sort(even)
@@ -143,7 +143,7 @@ func TestReferrersPages(t *testing.T) {
 	}
 
 	// A single entry that exceeds the limit is still sent.
-	big := fmt.Sprintf(`{"subject":%s,"annotations":{"k":%q}}`, descriptor(typeImage, "y"), strings.Repeat("v", 2*limit))
-	pushManifest("a", "big", typeImage, big).do(t, h)
+	big := fmt.Sprintf(`{"manifests":[],"subject":%s,"annotations":{"k":%q}}`, descriptor(typeImage, "y"), strings.Repeat("v", 2*limit))
+	pushManifest("a", "big", typeIndex, big).do(t, h)
 	qt.Check(t, qt.DeepEquals(follow(t, h, "/v2/a/referrers/"+sha("y"), nil), []string{sha(big)}))
 }

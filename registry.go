@@ -5,6 +5,9 @@
 package registry
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -14,10 +17,16 @@ import (
 // New returns a registry: a handler for every endpoint of the OCI
 // distribution-spec, below /v2/. Without options it keeps its content in memory,
 // accepts pushes and deletes from anyone, and logs nothing. It starts no
-// goroutine and need not be closed.
+// goroutine and need not be closed. The handler has a method Store() [Store],
+// which returns the store that it serves.
+//
+// New panics if an option is nil, or was made of a nil store, logger or function.
 func New(opts ...Option) http.Handler {
 	c := config{referrers: true}
-	for _, opt := range opts {
+	for i, opt := range opts {
+		if opt == nil {
+			panic(fmt.Sprintf("registry: option %d of New is nil", i))
+		}
 		opt(&c)
 	}
 	if c.store == nil {
@@ -56,12 +65,15 @@ type endpoints struct {
 func newEndpoints(c *config, s Store, b *budget) endpoints {
 	return endpoints{
 		blobs:     blobHandlers{s},
-		uploads:   uploadHandlers{s, c.limits.BlobBytes, c.clientIDs},
-		manifests: manifestHandlers{s, b, c.limits.manifestBytes(), c.sparse, c.referrers},
-		tags:      tagHandlers{s, b, c.limits.PageNames},
-		referrers: referrerHandlers{s, b, c.limits.referrersBytes()},
+		uploads:   uploadHandlers{s, c.prefix, c.limits.BlobBytes, c.clientIDs},
+		manifests: manifestHandlers{s, b, c.prefix, b.maxManifest(c.limits), c.sparse, c.referrers},
+		tags:      tagHandlers{s, b, c.prefix, c.limits.PageNames},
+		referrers: referrerHandlers{s, b, c.prefix, c.limits.referrersBytes()},
 	}
 }
+
+// Store returns the store that the registry serves.
+func (s *server) Store() Store { return s.store }
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.log == nil {
@@ -88,6 +100,9 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) (Request, error) 
 		err = s.dispatch(w, r, req)
 	}
 	if err != nil {
+		if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+			err = errGone // for the log: the registry has not failed
+		}
 		WriteError(w, r, err)
 	}
 	return req, err

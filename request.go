@@ -98,6 +98,7 @@ type Request struct {
 //     in a push;
 //   - ErrManifestUnknown for a malformed tag in another operation;
 //   - ErrDigestInvalid for a malformed digest or an unsupported algorithm;
+//   - 414 UNSUPPORTED for more than 100 values of tag or artifactType;
 //   - ErrUnsupported for a malformed query.
 func ParseRequest(r *http.Request) (Request, error) {
 	return parseRequest(r, func(Op) bool { return false })
@@ -132,11 +133,10 @@ func (p *requestParser) parse(u *url.URL) error {
 		return errNotFound
 	}
 	if u.RawQuery != "" {
-		values, err := url.ParseQuery(u.RawQuery)
-		if err != nil {
-			return fmt.Errorf("%w: malformed query", ErrUnsupported)
+		var err error
+		if p.query, err = parseQuery(u.RawQuery); err != nil {
+			return err
 		}
-		p.query = query{values}
 	}
 	p.Namespace = p.query.get("ns")
 
@@ -204,7 +204,10 @@ func (p *requestParser) manifest(name, reference string) error {
 		return err
 	}
 	if p.Op == OpManifestPut {
-		p.Tags = p.query.all("tag")
+		var err error
+		if p.Tags, err = p.query.all("tag"); err != nil {
+			return err
+		}
 		slices.Sort(p.Tags)
 		p.Tags = slices.Compact(p.Tags)
 	}
@@ -221,7 +224,10 @@ func (p *requestParser) referrers(name, subject string) error {
 	if err := p.endpoint(name, referrersMethods); err != nil {
 		return err
 	}
-	p.ArtifactTypes = p.query.all("artifactType")
+	var err error
+	if p.ArtifactTypes, err = p.query.all("artifactType"); err != nil {
+		return err
+	}
 	if err := p.digest(subject); err != nil {
 		return err
 	}
@@ -358,22 +364,6 @@ func (p *requestParser) page() error {
 	}
 	p.N = n
 	return nil
-}
-
-// query is a parsed query. The strings that its methods return are copies: a
-// store keeps some, and must not keep the entire query with them.
-type query struct{ values url.Values }
-
-func (q query) has(key string) bool { return q.values.Has(key) }
-
-func (q query) get(key string) string { return strings.Clone(q.values.Get(key)) }
-
-func (q query) all(key string) []string {
-	values := slices.Clone(q.values[key])
-	for i, v := range values {
-		values[i] = strings.Clone(v)
-	}
-	return values
 }
 
 // cutLast cuts path around its last slash. Without one, last is the path.

@@ -17,7 +17,6 @@ import (
 // Values of headers that are always the same, shared by all responses.
 var (
 	apiVersion  = []string{"registry/2.0"}
-	noSniff     = []string{"nosniff"}
 	acceptBytes = []string{"bytes"}
 )
 
@@ -48,14 +47,15 @@ func writeJSON(w http.ResponseWriter, doc []byte) {
 func setJSONHeaders(w http.ResponseWriter) {
 	h := w.Header()
 	if h.Get("Content-Type") == "" {
-		h.Set("Content-Type", "application/json")
+		h["Content-Type"] = typeJSON
 	}
 	h["X-Content-Type-Options"] = noSniff
 }
 
-// linkNext links to the next page of a list, which next requests (RFC 8288).
-func linkNext(w http.ResponseWriter, next Request) {
-	w.Header().Set("Link", "<"+next.RequestURI()+`>; rel="next"`)
+// linkNext links to the next page of a list, which next requests below the path
+// prefix (RFC 8288).
+func linkNext(w http.ResponseWriter, prefix string, next Request) {
+	w.Header().Set("Link", "<"+prefix+next.RequestURI()+`>; rel="next"`)
 }
 
 // warning is a Warning header (section "Warnings").

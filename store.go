@@ -5,8 +5,10 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"iter"
 	"time"
@@ -36,8 +38,10 @@ import (
 //
 // The interfaces may gain methods. Each new one will have an implementation in
 // [UnimplementedStore] that returns ErrUnsupported, and the registry will do
-// without the method for a store that returns it. Embed UnimplementedStore, or
-// another Store, in a store of your own so that it compiles with later versions.
+// without it, as it does without StatBlob, FindBlob and MountBlob. Embed
+// UnimplementedStore in a store of your own so that it compiles with later versions.
+// A store that embeds another Store, to hide content for example, must override each
+// method that would reveal it, those of later versions too.
 type Store interface {
 	BlobStore
 	ManifestStore
@@ -73,7 +77,7 @@ type BlobStore interface {
 	DeleteBlob(ctx context.Context, repo string, d digest.Digest) error
 
 	// CreateUpload opens an upload session in repo, and leases it to the
-	// caller.
+	// caller. An ID belongs to its repository.
 	// Errors: ErrTooManyUploads, ErrBlobUploadInvalid if opts.ID is in use,
 	// ErrDigestInvalid if opts.Algorithm is unknown.
 	CreateUpload(ctx context.Context, repo string, opts UploadOptions) (Upload, error)
@@ -89,8 +93,9 @@ type BlobStore interface {
 	// Errors: ErrBlobUploadUnknown.
 	UploadSize(ctx context.Context, repo, id string) (int64, error)
 
-	// CancelUpload ends an upload session, leased or not, and discards its
-	// bytes. From then on the holder of the lease gets ErrBlobUploadUnknown.
+	// CancelUpload ends an upload session, leased or not, and discards its bytes
+	// at once, even while the holder of the lease waits for more in ReadFrom. From
+	// then on the ID can be used again, and the holder gets ErrBlobUploadUnknown.
 	// Errors: ErrBlobUploadUnknown.
 	CancelUpload(ctx context.Context, repo, id string) error
 }
@@ -118,8 +123,9 @@ type UploadOptions struct {
 }
 
 // Upload is the lease of an upload session. One caller at a time has it, until
-// Close; then its methods fail with ErrBlobUploadUnknown or do nothing. It is not
-// safe for concurrent use.
+// Close; then its methods fail with ErrBlobUploadUnknown or do nothing. A session
+// that is idle for too long ends like a cancelled one, even if it is leased. An
+// Upload is not safe for concurrent use.
 type Upload interface {
 	// ReadFrom appends the bytes of r until its end. On an error, of r or of
 	// the store, the bytes before it stay appended.
@@ -168,9 +174,12 @@ type ManifestStore interface {
 	// Errors: ErrNameUnknown, ErrManifestUnknown.
 	GetTag(ctx context.Context, repo, tag string) (Manifest, error)
 
-	// PutManifest stores m and points tags at it, all or nothing. A manifest
-	// that the repository has already stays unchanged. Unless allow is nil, it
-	// is called for each tag.
+	// PutManifest stores m and points tags at it, all or nothing. Unless allow
+	// is nil, it is called for each tag.
+	// Errors: ErrManifestInvalid if the repository has a manifest with the same
+	// digest and another media type or other content: a push must neither change
+	// the meaning of a digest nor be acknowledged without effect. See
+	// [Manifest.CheckSame].
 	//
 	// If a tag is rejected because another process has moved it meanwhile, the
 	// manifest may stay, without tags: others may have pushed it too.
@@ -222,6 +231,20 @@ type Manifest struct {
 	// leave them out of the results of GetManifest and GetTag.
 	Subject  digest.Digest
 	Referrer Referrer
+}
+
+// CheckSame returns ErrManifestInvalid if m can't be pushed to a repository that
+// has old under the same digest: with another media type clients would read
+// another document, and the payload of a signed Docker schema 1 manifest has the
+// same digest with other signatures.
+func (m Manifest) CheckSame(old Manifest) error {
+	switch {
+	case m.MediaType != old.MediaType:
+		return fmt.Errorf("%w: the repository has it with the media type %s", ErrManifestInvalid, old.MediaType)
+	case !bytes.Equal(m.Content, old.Content):
+		return fmt.Errorf("%w: the repository has it with other signatures", ErrManifestInvalid)
+	}
+	return nil
 }
 
 // Referrer is an entry in a list of referrers (section "Listing Referrers").

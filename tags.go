@@ -15,7 +15,8 @@ import (
 type tagHandlers struct {
 	store   ManifestStore
 	budget  *budget
-	maxPage int // names; 0: unlimited
+	prefix  string // of URLs
+	maxPage int    // names; 0: unlimited
 }
 
 // list handles GET /v2/<name>/tags/list: end-8a and end-8b.
@@ -73,7 +74,7 @@ func (h tagHandlers) page(w http.ResponseWriter, req Request, doc []byte, names 
 		}
 		if left == 0 || !all && len(doc) > maxPage {
 			if req.N != 0 { // "When n is zero [...] MUST NOT include a Link header"
-				linkNext(w, req)
+				linkNext(w, h.prefix, req)
 			}
 			break
 		}

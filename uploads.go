@@ -14,7 +14,8 @@ import (
 
 type uploadHandlers struct {
 	store     BlobStore
-	maxBlob   int64 // bytes; 0: unlimited
+	prefix    string // of URLs
+	maxBlob   int64  // bytes; 0: unlimited
 	clientIDs bool
 }
 
@@ -28,7 +29,7 @@ func (h uploadHandlers) push(w http.ResponseWriter, r *http.Request, req Request
 	if err := pushBlob(r.Context(), h.store, req.Repo, req.Digest, body, body.end); err != nil {
 		return err
 	}
-	writeCreated(w, blobURL(req.Repo, req.Digest), req.Digest)
+	writeCreated(w, h.prefix+blobURL(req.Repo, req.Digest), req.Digest)
 	return nil
 }
 
@@ -37,9 +38,9 @@ func (h uploadHandlers) push(w http.ResponseWriter, r *http.Request, req Request
 func (h uploadHandlers) mount(w http.ResponseWriter, r *http.Request, req Request) error {
 	switch err := h.mountFrom(r.Context(), req); {
 	case err == nil:
-		writeCreated(w, blobURL(req.Repo, req.Digest), req.Digest)
+		writeCreated(w, h.prefix+blobURL(req.Repo, req.Digest), req.Digest)
 		return nil
-	case errors.Is(err, ErrBlobUnknown) || errors.Is(err, ErrNameUnknown):
+	case errors.Is(err, ErrBlobUnknown) || errors.Is(err, ErrNameUnknown) || errors.Is(err, ErrUnsupported):
 		// A registry "unable to mount the requested blob [...] SHOULD return a
 		// 202", with an upload session for the same blob.
 		if req.Algorithm == "" {
@@ -65,6 +66,9 @@ func (h uploadHandlers) mountFrom(ctx context.Context, req Request) error {
 		if err != nil {
 			return err
 		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if !mayPull(ctx, from) {
 			continue
 		}
@@ -86,7 +90,7 @@ func (h uploadHandlers) start(w http.ResponseWriter, r *http.Request, req Reques
 	if err := u.Close(); err != nil { // before the client can use the session
 		return err
 	}
-	setProgress(w, req.Repo, u.ID(), 0)
+	h.setProgress(w, req.Repo, u.ID(), 0)
 	w.WriteHeader(http.StatusAccepted)
 	return nil
 }
@@ -98,7 +102,7 @@ func (h uploadHandlers) patch(w http.ResponseWriter, r *http.Request, req Reques
 	if err != nil {
 		return h.outOfOrder(w, r, req, err)
 	}
-	setProgress(w, req.Repo, req.UploadID, size)
+	h.setProgress(w, req.Repo, req.UploadID, size)
 	w.WriteHeader(http.StatusAccepted)
 	return nil
 }
@@ -109,7 +113,7 @@ func (h uploadHandlers) put(w http.ResponseWriter, r *http.Request, req Request)
 	if _, err := h.receive(r, req); err != nil {
 		return h.outOfOrder(w, r, req, err)
 	}
-	writeCreated(w, blobURL(req.Repo, req.Digest), req.Digest)
+	writeCreated(w, h.prefix+blobURL(req.Repo, req.Digest), req.Digest)
 	return nil
 }
 
@@ -119,7 +123,7 @@ func (h uploadHandlers) status(w http.ResponseWriter, r *http.Request, req Reque
 	if err != nil {
 		return err
 	}
-	setProgress(w, req.Repo, req.UploadID, size)
+	h.setProgress(w, req.Repo, req.UploadID, size)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -202,15 +206,15 @@ func checkSessionConditions(r *http.Request) error {
 func (h uploadHandlers) outOfOrder(w http.ResponseWriter, r *http.Request, req Request, err error) error {
 	if e := (*Error)(nil); errors.As(err, &e) && e.Status == http.StatusRequestedRangeNotSatisfiable {
 		if size, err := h.store.UploadSize(r.Context(), req.Repo, req.UploadID); err == nil {
-			setProgress(w, req.Repo, req.UploadID, size)
+			h.setProgress(w, req.Repo, req.UploadID, size)
 		}
 	}
 	return err
 }
 
 // setProgress sets the headers that report an upload's location and size.
-func setProgress(w http.ResponseWriter, repo, id string, size int64) {
+func (h uploadHandlers) setProgress(w http.ResponseWriter, repo, id string, size int64) {
 	// Range ends with the last byte's position. The spec has no form for an
 	// empty range.
-	setHeaders(w, "Location", uploadURL(repo, id), "Range", "0-"+strconv.FormatInt(max(size-1, 0), 10), "Docker-Upload-Uuid", id)
+	setHeaders(w, "Location", h.prefix+uploadURL(repo, id), "Range", "0-"+strconv.FormatInt(max(size-1, 0), 10), "Docker-Upload-Uuid", id)
 }

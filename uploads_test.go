@@ -184,7 +184,7 @@ func TestClientUploadIDs(t *testing.T) {
 		{method: "PATCH", url: mine, header: map[string]string{"Content-Range": "3-4"}, body: "lo", status: 416},
 		{url: mine, status: 404, wantCode: "BLOB_UPLOAD_UNKNOWN"},
 		{method: "PATCH", url: mine, body: hello, status: 202},
-		{name: "ID in use in another repository", method: "PATCH", url: "/v2/b/blobs/uploads/mine", body: hello, status: 400, wantCode: "BLOB_UPLOAD_INVALID"},
+		{name: "an ID belongs to a repository", method: "PATCH", url: "/v2/b/blobs/uploads/mine", body: "another", status: 202, wantHeader: map[string]string{"Range": "0-6"}},
 		{url: mine, status: 204, wantHeader: map[string]string{"Range": "0-11"}},
 		{method: "PUT", url: mine + "?digest=" + sha(hello), status: 201},
 		{name: "the maximum length", method: "PATCH", url: "/v2/a/blobs/uploads/" + strings.Repeat("x", 128), body: hello, status: 202},

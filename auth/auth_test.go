@@ -114,7 +114,7 @@ func newStore(t testing.TB) *registry.MemStore {
 }
 
 func newTokenServer() *auth.TokenServer {
-	return &auth.TokenServer{Service: "registry.test", Check: users.Check, Policy: rules.Allow}
+	return &auth.TokenServer{Service: "registry.test", Check: users.Check, Known: users.Known, Policy: rules.Allow}
 }
 
 // accessTests are requests, with and without a user, and the responses behind Basic

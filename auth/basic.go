@@ -22,7 +22,7 @@ var ErrCredentials = errors.New("wrong user name or password")
 // ErrCredentials (or an error that wraps it) if it is wrong or there is no such
 // user, and any other error if the check fails: see the package documentation.
 // It should take the same time whether or not the user exists. The user is never
-// empty. A nil Check rejects all users.
+// empty.
 type Check func(ctx context.Context, user, password string) error
 
 // verify calls c. It returns registry.ErrUnauthorized for wrong credentials.
@@ -53,6 +53,14 @@ func (u Users) Check(_ context.Context, user, password string) error {
 	return nil
 }
 
+// Known is the function of the same name in a [TokenServer].
+func (u Users) Known(_ context.Context, user string) error {
+	if _, known := u[user]; !known {
+		return ErrCredentials
+	}
+	return nil
+}
+
 // Basic is middleware that accepts a user's name and password with each request
 // (RFC 7617). The realm is a text for people. It responds with
 //
@@ -65,7 +73,12 @@ func (u Users) Check(_ context.Context, user, password string) error {
 //
 // Without credentials, the response to /v2/ is always a 401: a client that gets
 // a 200 there never sends its password.
+//
+// It panics if check is nil. If policy is nil, see [Policy].
 func Basic(realm string, check Check, policy Policy) func(http.Handler) http.Handler {
+	if check == nil {
+		panic("auth: Basic requires a Check")
+	}
 	unauthorized := *registry.ErrUnauthorized
 	unauthorized.Header = http.Header{"Www-Authenticate": {`Basic realm=` + quote(realm) + `, charset="UTF-8"`}}
 	return func(h http.Handler) http.Handler {
@@ -86,17 +99,19 @@ func Basic(realm string, check Check, policy Policy) func(http.Handler) http.Han
 // authenticate returns the context in which the registry serves r. It returns
 // registry.ErrUnauthorized if the client should send credentials, or different
 // ones.
-func authenticate(r *http.Request, check Check, policy Policy) (context.Context, error) {
+func authenticate(r *http.Request, check Check, policy Policy) (ctx context.Context, err error) {
 	user, err := basicUser(r, check)
+	defer func() { report(r.Context(), user, err) }()
 	if err != nil {
 		return nil, err
 	}
 	req, _ := registry.ParseRequest(r)
 	action := neededAction(req)
 	if user == "" && action == "" {
-		return nil, registry.ErrUnauthorized
+		err = registry.ErrUnauthorized
+		return nil, err
 	}
-	ctx, err := admit(r.Context(), action, req, func(action Action, req registry.Request) error {
+	ctx, err = admit(r.Context(), action, req, func(action Action, req registry.Request) error {
 		return policy.check(r.Context(), user, action, req)
 	})
 	if user == "" && isDenied(err) {

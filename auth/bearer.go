@@ -66,9 +66,10 @@ var ErrTokenInvalid = errors.New("invalid token")
 // Bearer is middleware that accepts tokens (RFC 6750) for service, the
 // registry's name, issued by the token server at the URL realm. A challenge tells
 // clients both. The function verify returns a token's content, as
-// [TokenServer.Verify] and [JWT.Verify] do; ErrTokenInvalid, or an error that
-// wraps it, if the token is not valid; and any other error if the verification
-// fails.
+// [TokenServer.Verify] does, or the Verifier of module
+// github.com/berth-oci/registry/tokens for the tokens of other servers;
+// ErrTokenInvalid, or an error that wraps it, if the token is not valid; and any
+// other error if the verification fails.
 //
 // It responds with 401 UNAUTHORIZED, and the scope to request from the token
 // server, to a request without a token, with an invalid one
@@ -78,13 +79,19 @@ var ErrTokenInvalid = errors.New("invalid token")
 //
 // If verify fails, it responds with 503 UNAVAILABLE, or with the error that
 // verify returns: see the package documentation.
+//
+// It panics if verify is nil.
 func Bearer(realm, service string, verify func(ctx context.Context, token string) (Token, error)) func(http.Handler) http.Handler {
+	if verify == nil {
+		panic("auth: Bearer requires a function that verifies tokens")
+	}
 	challenge := "Bearer realm=" + quote(realm) + ",service=" + quote(service)
 	return func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			req, _ := registry.ParseRequest(r)
 			action := neededAction(req)
-			reject := func(fault string) {
+			reject := func(fault string, token Token, reason error) {
+				report(r.Context(), token.User, reason)
 				err := *registry.ErrUnauthorized
 				c := challenge
 				if scope := neededScope(action, req.Repo); scope != "" {
@@ -100,28 +107,30 @@ func Bearer(realm, service string, verify func(ctx context.Context, token string
 
 			headers := r.Header.Values("Authorization")
 			if len(headers) == 0 {
-				reject("")
+				reject("", Token{}, registry.ErrUnauthorized)
 				return
 			}
 			scheme, encoded, ok := strings.Cut(headers[0], " ")
 			if !ok || !strings.EqualFold(scheme, "Bearer") || len(headers) > 1 {
-				reject("invalid_token")
+				reject("invalid_token", Token{}, ErrTokenInvalid)
 				return
 			}
 			token, err := verify(r.Context(), strings.TrimLeft(encoded, " "))
 			switch {
 			case errors.Is(err, ErrTokenInvalid) || errors.Is(err, registry.ErrUnauthorized):
-				reject("invalid_token")
+				reject("invalid_token", token, err)
 				return
 			case err != nil:
+				report(r.Context(), token.User, err)
 				writeError(w, r, err)
 				return
 			}
 			ctx, err := admit(r.Context(), action, req, token.check)
 			if err != nil {
-				reject("insufficient_scope")
+				reject("insufficient_scope", token, err)
 				return
 			}
+			report(r.Context(), token.User, nil)
 			h.ServeHTTP(w, r.WithContext(withUser(ctx, token.User)))
 		})
 	}

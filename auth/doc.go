@@ -15,9 +15,13 @@
 //
 // [Basic] accepts passwords with each request. [Bearer] accepts tokens issued by
 // a token server, in the token protocol of the Docker registry, which all
-// clients speak: [TokenServer] is one, and [JWT] verifies the tokens of others.
-// A [Check] verifies passwords, and [Users] provides one. A [Policy] decides what
-// each user may do, and [Rules] provide one.
+// clients speak: [TokenServer] is one. Module
+// github.com/berth-oci/registry/tokens verifies the tokens of others, such as
+// GitLab, Keycloak and docker_auth.
+//
+// A [Check] verifies passwords, and [Users] provides one; [Throttle] protects one
+// that is slow. A [Policy] decides what each user may do, and [Rules] provide one.
+// [WithReport] tells a log who sent a request, also one that was rejected.
 //
 // A client without credentials has only the rights that the policy grants to
 // everyone. It always gets a 401 for /v2/, since that response tells clients how
@@ -39,8 +43,8 @@
 //
 // # Caveats
 //
-// Credentials are as safe as the connection: serve HTTPS. Tokens are valid until
-// they expire and can't be revoked. Tokens and Rules identify repositories by
+// Credentials are as safe as the connection: serve HTTPS. Access tokens are valid
+// until they expire and can't be revoked. Tokens and Rules identify repositories by
 // name alone, and so do not distinguish the ns parameter (section "Registry
 // Proxying") or tags: only a Policy passed to Basic sees those.
 package auth

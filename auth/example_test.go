@@ -4,8 +4,6 @@ package auth_test
 
 import (
 	"context"
-	"crypto"
-	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/auth"
@@ -134,39 +133,7 @@ func ExampleTokenServer_Verify() {
 	tokens := &auth.TokenServer{Service: "registry.example"}
 	_, err := tokens.Verify(context.Background(), "made up")
 	fmt.Println(err)
-	// Output: invalid token
-}
-
-func ExampleJWT() {
-	// The token server has the private key, the registry only the public one.
-	_, key, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	tokenServer := httptest.NewServer(&auth.TokenServer{Service: "registry.example", Key: key})
-	defer tokenServer.Close()
-	keys := []crypto.PublicKey{key.Public()}
-	server := httptest.NewServer(auth.Bearer(tokenServer.URL, "registry.example", auth.JWT{Service: "registry.example", Keys: keys}.Verify)(registry.New()))
-	defer server.Close()
-
-	_, _, body := get(tokenServer.URL, "", "", "")
-	var response struct {
-		Token string
-	}
-	if err := json.Unmarshal([]byte(body), &response); err != nil {
-		fmt.Println(err)
-		return
-	}
-	status, _, _ := get(server.URL+"/v2/", "", "", response.Token)
-	fmt.Println(status)
-	// Output: 200 OK
-}
-
-func ExampleJWT_Verify() {
-	_, err := auth.JWT{Service: "registry.example"}.Verify(context.Background(), "eyJhbGciOiJub25lIn0.e30.")
-	fmt.Println(err)
-	// Output: invalid token
+	// Output: invalid token: malformed
 }
 
 func ExampleRules_Allow() {
@@ -234,4 +201,38 @@ func ExampleUser() {
 	defer server.Close()
 	get(server.URL+"/v2/", "alice", "wonderland", "")
 	// Output: alice: GET /v2/
+}
+
+// A log in front of the authentication has each request, also those that are
+// rejected.
+func ExampleWithReport() {
+	users := auth.Users{"alice": "wonderland"}
+	registry := auth.Basic("registry", users.Check, nil)(registry.New())
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, report := auth.WithReport(r.Context())
+		registry.ServeHTTP(w, r.WithContext(ctx))
+		fmt.Printf("%s %s: user %q, error %v\n", r.Method, r.URL, report.User, report.Err)
+	}))
+	defer server.Close()
+	get(server.URL+"/v2/", "", "", "")
+	get(server.URL+"/v2/", "alice", "wonderland", "")
+	// Output:
+	// GET /v2/: user "", error authentication required
+	// GET /v2/: user "alice", error <nil>
+}
+
+// A password that takes long to verify is verified once a minute.
+func ExampleThrottle() {
+	calls := 0
+	check := auth.Throttle(func(_ context.Context, user, password string) error {
+		calls++ // and hash the password
+		return nil
+	}, 0, time.Minute)
+	for range 3 {
+		if err := check(context.Background(), "alice", "wonderland"); err != nil {
+			fmt.Println(err)
+		}
+	}
+	fmt.Println(calls)
+	// Output: 1
 }

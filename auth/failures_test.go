@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -48,8 +49,18 @@ func TestFailures(t *testing.T) {
 	tokenPolicy := func(err error) http.Handler {
 		return &auth.TokenServer{Service: "s", Check: users.Check, Policy: failingPolicy(err)}
 	}
+	refreshKnown := func(err error) http.Handler {
+		known := users.Known // until the token has been issued
+		s := &auth.TokenServer{Service: "s", Check: users.Check, Known: func(ctx context.Context, user string) error { return known(ctx, user) }}
+		token := refreshToken(t, s)
+		known = func(context.Context, string) error { return err }
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.Body = io.NopCloser(strings.NewReader("grant_type=refresh_token&refresh_token=" + token))
+			s.ServeHTTP(w, r)
+		})
+	}
 	refresh := func(err error) http.Handler {
-		s := &auth.TokenServer{Service: "s", Check: users.Check, Policy: failingPolicy(err)}
+		s := &auth.TokenServer{Service: "s", Check: users.Check, Known: users.Known, Policy: failingPolicy(err)}
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			a := call(t, s, "GET", "/token?offline_token=true", "", as("alice"))
 			var token tokenResponse
@@ -93,6 +104,7 @@ func TestFailures(t *testing.T) {
 		{"token_POST_check", tokenCheck, "POST", "/token", password, []string{form}, wrong},
 		{"token_POST_policy", tokenPolicy, "POST", "/token", password, []string{form}, ungranted},
 		{"token_POST_refresh_policy", refresh, "POST", "/token", "", nil, ungranted},
+		{"token_POST_refresh_known", refreshKnown, "POST", "/token", "", []string{form}, wrong},
 		{"bearer_verify", bearerVerify, "GET", tags, "", []string{bearer("x")}, invalid},
 		{"bearer_verify_of_a_ping", bearerVerify, "GET", "/v2/", "", []string{bearer("x")}, invalid},
 	} {
@@ -135,11 +147,12 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// TestNilCheck checks that without a Check there are no users.
-func TestNilCheck(t *testing.T) {
-	h := auth.Basic("r", nil, rules.Allow)(registry.New(registry.WithStore(newStore(t))))
-	qt.Check(t, qt.Equals(call(t, h, "GET", "/v2/", "", as("alice")).StatusCode, 401))
-	qt.Check(t, qt.Equals(call(t, h, "GET", "/v2/public/image/tags/list", "").StatusCode, 200))
+// TestNilIsAnErrorAtConstruction checks that a nil function is not found out by the
+// first request, except that a token server without a Check knows no users.
+func TestNilIsAnErrorAtConstruction(t *testing.T) {
+	qt.Check(t, qt.PanicMatches(func() { auth.Basic("r", nil, rules.Allow) }, "auth: Basic requires a Check"))
+	qt.Check(t, qt.PanicMatches(func() { auth.Bearer("r", "s", nil) }, "auth: Bearer requires a function that verifies tokens"))
+	qt.Check(t, qt.PanicMatches(func() { auth.Throttle(nil, 0, 0) }, "auth: Throttle requires a Check"))
 	tokens := &auth.TokenServer{Service: "s"}
 	qt.Check(t, qt.Equals(call(t, tokens, "GET", "/token", "", as("alice")).StatusCode, 401))
 	qt.Check(t, qt.Equals(call(t, tokens, "POST", "/token", "grant_type=password&username=alice", form).StatusCode, 401))

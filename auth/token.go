@@ -36,12 +36,12 @@ import (
 // A token grants those of the requested rights that the Policy allows, possibly
 // none. Without credentials, the token has no user. The response contains the
 // token twice, as token and as access_token, and its lifetime in seconds as
-// expires_in. With offline_token=true, or access_type=offline, it also contains a
-// refresh_token, which a user can send instead of a password.
+// expires_in. With offline_token=true, or access_type=offline, it also contains
+// a refresh_token, which a user can send instead of a password if Known is set.
 //
 // It responds with 400 to a request that is malformed or for another service,
 // with 401 to wrong credentials, and with 503 UNAVAILABLE, or the error that
-// they return, if Check or Policy fails: see the package documentation.
+// they return, if Check, Known or Policy fails: see the package documentation.
 type TokenServer struct {
 	// Service is the registry's name, the audience of the tokens.
 	Service string
@@ -49,21 +49,30 @@ type TokenServer struct {
 	// Check verifies passwords. If it is nil, there are no users.
 	Check Check
 
+	// Known verifies that a user still exists, each time that a refresh token
+	// is used: the password is not asked again. It returns the errors of a
+	// [Check]. If it is nil, the server issues no refresh tokens and accepts
+	// none.
+	Known func(ctx context.Context, user string) error
+
 	// Policy decides which rights are granted. In the request that it gets,
 	// only Repo is set, since a token is valid for every request to a
 	// repository.
 	Policy Policy
 
-	// Key signs the tokens: an ed25519.PrivateKey, or an *ecdsa.PrivateKey on
-	// P-256. If it is nil, the server generates an Ed25519 key, and tokens
-	// become invalid when the process ends.
+	// Key signs the tokens: an Ed25519 key (alg EdDSA), an ECDSA key on P-256
+	// (ES256), P-384 (ES384) or P-521 (ES512), or an RSA key of at least 2048
+	// bits (RS256). If it is nil, the server generates an Ed25519 key, and
+	// tokens become invalid when the process ends.
 	Key crypto.Signer
 
 	// Issuer is the iss claim of the tokens; it may be empty.
 	Issuer string
 
 	// Lifetime is how long a token is valid: five minutes by default.
-	// RefreshLifetime is the same for refresh tokens: 30 days by default.
+	// RefreshLifetime is the same for refresh tokens: 30 days by default. A
+	// refresh token obtained with another one expires with it, so that a user
+	// must send the password again after this time.
 	Lifetime, RefreshLifetime time.Duration
 
 	// Opaque encrypts the tokens, except refresh tokens, so that only this
@@ -71,31 +80,38 @@ type TokenServer struct {
 	Opaque bool
 
 	once sync.Once
-	key  crypto.Signer // Key, or the generated one
-	seal cipher.AEAD   // for Opaque
+	key  tokenKey    // of Key, or of the generated one
+	err  error       // the reason why Key can't be used
+	seal cipher.AEAD // for Opaque
 }
 
-func (s *TokenServer) init() {
+// init prepares s. It returns errKey if s can't work.
+func (s *TokenServer) init() error {
 	s.once.Do(func() {
-		if s.key = s.Key; s.key == nil {
-			_, s.key, _ = ed25519.GenerateKey(nil) // crypto/rand never fails
+		signer := s.Key
+		if signer == nil {
+			_, signer, _ = ed25519.GenerateKey(nil) // crypto/rand never fails
 		}
+		s.key, s.err = newTokenKey(signer)
 		secret := make([]byte, 32)
 		rand.Read(secret)
 		block, _ := aes.NewCipher(secret)
 		s.seal, _ = cipher.NewGCMWithRandomNonce(block)
 	})
+	return s.err
 }
 
-func (s *TokenServer) jwt() JWT {
-	s.init()
-	return JWT{Service: s.Service, Issuer: s.Issuer, Keys: []crypto.PublicKey{s.key.Public()}}
-}
+// Validate reports why s can't issue tokens: its Key is of a kind that it does not
+// support. A program should call it when it starts; otherwise each request fails.
+// No field may be changed afterwards.
+func (s *TokenServer) Validate() error { return s.init() }
 
 // Verify returns the content of a token that s has issued. Errors:
 // ErrTokenInvalid.
-func (s *TokenServer) Verify(ctx context.Context, token string) (Token, error) {
-	j := s.jwt()
+func (s *TokenServer) Verify(_ context.Context, token string) (Token, error) {
+	if err := s.init(); err != nil {
+		return Token{}, err
+	}
 	if s.Opaque {
 		if len(token) > maxToken {
 			return Token{}, ErrTokenInvalid
@@ -110,11 +126,15 @@ func (s *TokenServer) Verify(ctx context.Context, token string) (Token, error) {
 		}
 		token = string(opened)
 	}
-	return j.Verify(ctx, token)
+	c, err := s.open(typeAccess, token)
+	if err != nil {
+		return Token{}, err
+	}
+	return c.token(), nil
 }
 
-// maxForm is the maximum size of a token request's body in bytes. A refresh token
-// is the largest part of it.
+// maxForm is the maximum size in bytes of a token request's parameters, in the URL
+// or in the body. The longest of them is a refresh token.
 const maxForm = maxToken + 16<<10
 
 // tokenRequest is a token request by GET or POST, with verified credentials.
@@ -123,6 +143,8 @@ type tokenRequest struct {
 	service string
 	scopes  []string
 	offline bool
+	// refresh has the claims of the refresh token, if the request has one.
+	refresh *claims
 }
 
 // ServeHTTP responds to a token request.
@@ -149,6 +171,7 @@ func (s *TokenServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		grants, err = s.grants(r.Context(), req)
 	}
+	report(r.Context(), req.user, err)
 	if err != nil {
 		if errors.Is(err, registry.ErrUnauthorized) {
 			err = errWrongCredentials
@@ -175,6 +198,9 @@ var errWrongCredentials = &registry.Error{
 }
 
 func (s *TokenServer) parseGet(r *http.Request) (tokenRequest, error) {
+	if len(r.URL.RawQuery) > maxForm {
+		return tokenRequest{}, badRequest("query too long")
+	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return tokenRequest{}, badRequest("malformed query")
@@ -204,20 +230,29 @@ func (s *TokenServer) parsePost(w http.ResponseWriter, r *http.Request) (tokenRe
 		req.user = form.Get("username")
 		return req, s.Check.verify(r.Context(), req.user, form.Get("password"))
 	case "refresh_token":
-		c, err := s.jwt().open(typeRefresh, form.Get("refresh_token"))
-		if err != nil {
+		if s.Known == nil {
 			return req, registry.ErrUnauthorized
 		}
-		req.user = c.Subject
-		return req, nil
+		c, err := s.open(typeRefresh, form.Get("refresh_token"))
+		switch {
+		case errors.Is(err, ErrTokenInvalid):
+			return req, registry.ErrUnauthorized
+		case err != nil:
+			return req, err
+		}
+		req.user, req.refresh = c.Subject, &c
+		known := Check(func(ctx context.Context, user, _ string) error { return s.Known(ctx, user) })
+		return req, known.verify(r.Context(), req.user, "")
 	}
 	return req, badRequest("grant_type is neither password nor refresh_token")
 }
 
-// maxScopes is the maximum number of scopes in a request, and maxName the maximum
-// length of a name in bytes: a token must fit in a header.
+// maxScopes is the maximum number of scopes in a request, maxScope the length of
+// the longest in bytes, and maxName that of the longest name in one: a token must
+// fit in a header.
 const (
 	maxScopes = 100
+	maxScope  = 1 << 10
 	maxName   = 255
 )
 
@@ -232,6 +267,9 @@ func (s *TokenServer) grants(ctx context.Context, req tokenRequest) ([]Grant, er
 	}
 	all := []Grant{} // not null in JSON
 	for _, scope := range scopes {
+		if len(scope) > maxScope {
+			return nil, badRequest("scope too long")
+		}
 		kind, rest, ok1 := strings.Cut(scope, ":")
 		name, list, ok2 := cutLast(rest, ':')
 		if !ok1 || !ok2 || kind == "" || name == "" || len(name) > maxName {
@@ -295,7 +333,6 @@ func (s *TokenServer) refreshLifetime() time.Duration {
 
 // issue responds with a token.
 func (s *TokenServer) issue(w http.ResponseWriter, r *http.Request, req tokenRequest, grants []Grant) {
-	s.init()
 	now := time.Now().Truncate(time.Second) // the precision of claims
 	c := claims{
 		Issuer:    s.Issuer,
@@ -314,12 +351,20 @@ func (s *TokenServer) issue(w http.ResponseWriter, r *http.Request, req tokenReq
 		IssuedAt     time.Time `json:"issued_at"`
 		RefreshToken string    `json:"refresh_token,omitempty"`
 	}
-	token, err := sign(s.key, typeAccess, c)
-	if err == nil && req.offline && req.user != "" {
+	err := s.init()
+	var token string
+	if err == nil {
+		token, err = s.key.sign(typeAccess, c)
+	}
+	if err == nil && req.offline && req.user != "" && s.Known != nil {
 		c.Access, c.Expires = nil, date(now.Add(s.refreshLifetime()))
-		resp.RefreshToken, err = sign(s.key, typeRefresh, c)
+		if req.refresh != nil {
+			c.Expires = req.refresh.Expires
+		}
+		resp.RefreshToken, err = s.key.sign(typeRefresh, c)
 	}
 	if err != nil {
+		report(r.Context(), req.user, err)
 		registry.WriteError(w, r, err)
 		return
 	}

@@ -21,10 +21,13 @@ import (
 // ended the session publishes it. So a session that was cancelled, in this process
 // or in another, is never published. If publishing fails, the session is revived.
 func (l *lease) Commit(ctx context.Context, d digest.Digest) error {
-	if l.isOver() {
+	if !l.useIfActive() {
 		return registry.ErrBlobUploadUnknown
 	}
 	if err := l.verify(d); err != nil {
+		if l.isOver() {
+			err = registry.ErrBlobUploadUnknown
+		}
 		return err
 	}
 	undo, err := l.endSession()
@@ -38,7 +41,7 @@ func (l *lease) Commit(ctx context.Context, d digest.Digest) error {
 		return errors.Join(err, undo())
 	}
 	if l.state.Revision != "" {
-		l.store.removeUpload(l.ctx, l.id, l.allParts())
+		l.store.removeUpload(l.ctx, l.key, l.allParts())
 		l.parts = nil
 	}
 	return nil // Close discards the rest
@@ -72,10 +75,12 @@ func (l *lease) endSession() (undo func() error, err error) {
 		return nil, registry.ErrBlobUploadUnknown
 	}
 	l.ended = true
+	l.store.stopTimer(l.leasedSession)
 	l.store.mu.Unlock()
 	revive := func() {
 		l.store.mu.Lock()
 		l.ended = false
+		l.store.use(l.leasedSession)
 		l.store.mu.Unlock()
 	}
 	if l.state.Revision == "" {
@@ -83,7 +88,7 @@ func (l *lease) endSession() (undo func() error, err error) {
 	}
 	// The state does not include the bytes of this lease, so the session is
 	// revived as the lease found it.
-	ended, err := l.store.endUpload(l.ctx, l.id, l.state)
+	ended, err := l.store.endUpload(l.ctx, l.key, l.state)
 	if err != nil {
 		if !errors.Is(err, registry.ErrBlobUploadUnknown) {
 			revive()
@@ -91,7 +96,7 @@ func (l *lease) endSession() (undo func() error, err error) {
 		return nil, err
 	}
 	return func() error {
-		st, err := l.store.reviveUpload(l.ctx, l.id, ended)
+		st, err := l.store.reviveUpload(l.ctx, l.key, ended)
 		if err != nil {
 			return err // the session is lost: the client must start over
 		}
@@ -112,7 +117,7 @@ func (l *lease) writeData(key string) error {
 		return err
 	}
 	if all := l.allParts(); len(all) == 1 && all[0].Size <= maxCopy {
-		return s.copy(l.ctx, key, partKey(l.id, all[0].Name), all[0].Size)
+		return s.copy(l.ctx, key, partKey(l.key, all[0].Name), all[0].Size)
 	}
 	w, err := s.newWriter(l.ctx, key)
 	if err != nil {
@@ -133,7 +138,7 @@ func (l *lease) copyTo(w io.Writer) error {
 		}
 	}
 	for _, p := range l.allParts() {
-		r := l.store.newReader(l.ctx, partKey(l.id, p.Name), p.Size)
+		r := l.store.newReader(l.ctx, partKey(l.key, p.Name), p.Size)
 		_, err := r.WriteTo(w)
 		r.Close()
 		if err != nil {

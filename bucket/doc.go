@@ -26,14 +26,14 @@
 //	  data/<data>                                 content
 //	  links/<data>/<link>/<repository>            inverse link: the repository has a link to this data
 //	check/<uuid>                                  exists while Store.Check runs
-//	uploads/<id>/
+//	uploads/<name>/_<id>/                         upload session of the repository whose flat name this is
 //	  part-<uuid>                                 bytes appended through one lease
 //	  state                                       JSON: the session's size, hash and parts
 //
 // A component of a repository's name never begins with "_". No key is a directory
 // of another, since MinIO and file systems can't have both. That is why a
-// repository's name below names/ is flat, and spelled with other characters: see
-// flattenName.
+// repository's name below names/ and uploads/ is flat, and spelled with other
+// characters: see flattenName.
 //
 // The time that StatBlob, Blobs and Manifests return is the object's modification
 // time, by the bucket's clock. A push of content that the repository already has
@@ -66,10 +66,11 @@
 //     request_checksum_calculation=when_required to the URL.
 //   - The clocks of the processes that use a bucket must agree to within a few
 //     minutes.
-//   - Two guarantees are weaker than in memory if processes race. A push that is
+//   - Three guarantees are weaker than in memory if processes race. A push that is
 //     rejected because another process has moved the tag leaves its manifest,
-//     without the tag. And a push that overlaps a delete of the same manifest may
-//     take effect after the delete although others have seen it before.
+//     without the tag. A push that overlaps a delete of the same manifest may
+//     take effect after the delete although others have seen it before. And that
+//     delete may leave the manifest's tags.
 //   - A deleted tag leaves an empty object behind, since object stores have no
 //     conditional delete. Lists of tags skip it.
 //   - Azure can't start a list at a name: a page deep in a long list costs as much

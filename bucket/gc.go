@@ -47,6 +47,9 @@ func (s *Store) GC(ctx context.Context, opts GCOptions) (GCStats, error) {
 	if opts.Grace < s.minGrace {
 		return GCStats{}, fmt.Errorf("bucket: a grace period of %v is too short: pushes in progress would lose data; the minimum is %v", opts.Grace, s.minGrace)
 	}
+	s.mu.Lock()
+	s.expire()
+	s.unlock()
 	g := &collection{store: s, cutoff: time.Now().Add(-opts.Grace)}
 	err := g.sweepUploads(ctx, time.Now().Add(-max(opts.Grace, s.opts.UploadIdle)))
 	if err == nil {
@@ -182,26 +185,30 @@ func (g *collection) condemnOrDelete(ctx context.Context, d digest.Digest, data 
 // parts that were left behind.
 func (g *collection) sweepUploads(ctx context.Context, idleSince time.Time) error {
 	var (
-		id       string // of the current session
+		key      string // of the current session
 		parts    []part
 		lastUsed time.Time
 	)
 	sweep := func() error {
-		if id == "" || !lastUsed.Before(idleSince) {
+		if key == "" || !lastUsed.Before(idleSince) {
 			return nil
 		}
-		return g.sweepUpload(ctx, id, parts)
+		return g.sweepUpload(ctx, key, parts)
 	}
 	for o, err := range g.store.list(ctx, uploadsPrefix, "", nextPageSize) {
 		if err != nil {
 			return err
 		}
-		session, name, _ := strings.Cut(o.name, "/")
-		if session != id {
+		end := strings.LastIndexByte(o.name, '/')
+		if end < 0 {
+			continue
+		}
+		session, name := o.name[:end], o.name[end+1:]
+		if session != key {
 			if err := sweep(); err != nil {
 				return err
 			}
-			id, parts, lastUsed = session, nil, time.Time{}
+			key, parts, lastUsed = session, nil, time.Time{}
 		}
 		if o.time.After(lastUsed) {
 			lastUsed = o.time
@@ -215,13 +222,13 @@ func (g *collection) sweepUploads(ctx context.Context, idleSince time.Time) erro
 
 // sweepUpload ends a session, unless a request has used it meanwhile, and deletes
 // its objects.
-func (g *collection) sweepUpload(ctx context.Context, id string, parts []part) error {
-	st, err := g.store.readState(ctx, id)
+func (g *collection) sweepUpload(ctx context.Context, key string, parts []part) error {
+	st, err := g.store.readState(ctx, key)
 	if err != nil && err != errNotFound {
 		return err
 	}
 	if err == nil && !st.Ended {
-		switch _, err := g.store.endUpload(ctx, id, st); {
+		switch _, err := g.store.endUpload(ctx, key, st); {
 		case errors.Is(err, registry.ErrUploadBusy) || errors.Is(err, registry.ErrBlobUploadUnknown):
 			return nil
 		case err != nil:
@@ -229,7 +236,7 @@ func (g *collection) sweepUpload(ctx context.Context, id string, parts []part) e
 		}
 		g.stats.Uploads++
 	}
-	g.store.removeUpload(ctx, id, parts)
+	g.store.removeUpload(ctx, key, parts)
 	return nil
 }
 

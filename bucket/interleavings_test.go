@@ -56,6 +56,28 @@ func TestInterleavings(t *testing.T) {
 	d := digest.FromString("data")
 	ctx := t.Context()
 
+	other := m // the same bytes with another media type
+	other.MediaType = "application/vnd.other+json"
+	other.Referrer.Descriptor = []byte(`{"other":true}`)
+	putOther := func(t *testing.T, s *bucket.Store) {
+		t.Helper()
+		qt.Check(t, qt.IsNil(s.DeleteManifest(ctx, "a", m.Digest)))
+		qt.Check(t, qt.IsNil(s.PutManifest(ctx, "a", other, nil, nil)))
+	}
+	wantOther := func(t *testing.T, s *bucket.Store, wantTags ...string) { // by default without the tags of m
+		t.Helper()
+		got, err := s.GetManifest(ctx, "a", m.Digest)
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(got.MediaType, other.MediaType))
+		tags, err := collect(s.Tags(ctx, "a", ""))
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.DeepEquals(tags, wantTags))
+		referrers, err := collect(s.Referrers(ctx, "a", m.Subject, ""))
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.HasLen(referrers, 1))
+		qt.Check(t, qt.Equals(string(referrers[0].Descriptor), string(other.Referrer.Descriptor)))
+	}
+
 	for _, test := range []struct {
 		name string
 		// run pauses an operation of slow in the proxy p, and meanwhile uses s,
@@ -68,7 +90,7 @@ func TestInterleavings(t *testing.T) {
 			wantComplete(t, s)
 		}},
 		{"delete_while_put_after_the_tag", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
-			p.before("HEAD", "/_manifests/", func() { qt.Check(t, qt.IsNil(s.DeleteManifest(ctx, "a", m.Digest))) })
+			p.before("GET", "/_manifests/", func() { qt.Check(t, qt.IsNil(s.DeleteManifest(ctx, "a", m.Digest))) })
 			put(t, slow)
 			wantComplete(t, s)
 		}},
@@ -88,19 +110,38 @@ func TestInterleavings(t *testing.T) {
 		}},
 		{"put_with_another_type_while_put_again", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
 			put(t, s)
-			other := m
-			other.MediaType = "application/vnd.other+json"
 			p.before("GET", "/_manifests/", func() {
-				p.before("PUT", "/_manifests/", func() {
-					qt.Check(t, qt.IsNil(s.DeleteManifest(ctx, "a", m.Digest)))
-					qt.Check(t, qt.IsNil(s.PutManifest(ctx, "a", other, nil, nil)))
-				})
+				p.before("PUT", "/_manifests/", func() { putOther(t, s) })
+			})
+			err := slow.PutManifest(ctx, "a", m, []string{"tag"}, nil)
+			qt.Check(t, qt.ErrorIs(err, error(registry.ErrManifestInvalid)))
+			wantOther(t, s)
+		}},
+		{"put_with_another_type_while_first_put", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+			p.before("PUT", "/_manifests/", func() { qt.Check(t, qt.IsNil(s.PutManifest(ctx, "a", other, nil, nil))) })
+			err := slow.PutManifest(ctx, "a", m, []string{"tag"}, nil)
+			qt.Check(t, qt.ErrorIs(err, error(registry.ErrManifestInvalid)))
+			wantOther(t, s)
+		}},
+		// These two are as if the push had ended before the delete.
+		{"put_with_another_type_while_put_before_the_tag", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+			p.before("PUT", "/_tags/", func() { putOther(t, s) })
+			put(t, slow)
+			wantOther(t, s)
+		}},
+		{"put_with_another_type_while_put_after_a_delete", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+			p.before("GET", "/_manifests/", func() {
+				qt.Check(t, qt.IsNil(s.DeleteManifest(ctx, "a", m.Digest)))
+				p.before("PUT", "/_manifests/", func() { qt.Check(t, qt.IsNil(s.PutManifest(ctx, "a", other, nil, nil))) })
 			})
 			put(t, slow)
-			wantComplete(t, s)
-			got, err := s.GetManifest(ctx, "a", m.Digest)
-			qt.Assert(t, qt.IsNil(err))
-			qt.Assert(t, qt.Equals(got.MediaType, other.MediaType))
+			wantOther(t, s)
+		}},
+		{"put_with_another_type_while_deleted_before_the_referrer", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+			put(t, s)
+			p.before("DELETE", "/_referrers/", func() { qt.Check(t, qt.IsNil(s.PutManifest(ctx, "a", other, nil, nil))) })
+			qt.Assert(t, qt.IsNil(slow.DeleteManifest(ctx, "a", m.Digest)))
+			wantOther(t, s, "tag") // see the caveats in the package's comment
 		}},
 		{"put_while_deleted_before_the_referrer", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
 			put(t, s)

@@ -106,9 +106,15 @@ func validID(id string) bool {
 	return id != "" && id != "." && id != ".." && len(id) <= 128 && strings.Trim(id, nameChars) == ""
 }
 
-func stateKey(id string) string { return uploadsPrefix + id + "/state" }
+// sessionKey returns the part of a key that names an upload session: an ID that a
+// client chose names nothing in another repository. No repository's name begins
+// with "_", which keeps these keys apart from uploads/<id>/, where earlier versions
+// kept sessions: GC deletes those.
+func sessionKey(repo, id string) string { return flattenName.Replace(repo) + "/_" + id }
 
-func partKey(id, part string) string { return uploadsPrefix + id + "/part-" + part }
+func stateKey(session string) string { return uploadsPrefix + session + "/state" }
+
+func partKey(session, part string) string { return uploadsPrefix + session + "/part-" + part }
 
 // digestPath returns a digest as two components of a key.
 func digestPath(d digest.Digest) string { return strings.Replace(string(d), ":", "/", 1) }

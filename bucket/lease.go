@@ -10,6 +10,7 @@ import (
 	"errors"
 	"hash"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/berth-oci/registry"
@@ -28,30 +29,43 @@ type lease struct {
 	*leasedSession
 	store *Store
 	ctx   context.Context // of the request, but not cancelled with it, since received bytes are kept
+	repo  string
 	id    string
+	key   string // sessionKey
 
 	state uploadState // at the start of the lease; without a revision for a new session
 	hash  hash.Hash   // of all bytes of the session
 	size  int64       // of the session
-	parts []part      // that this lease has written
-	buf   []byte      // bytes that are in no part
-	part  part        // the one that out writes
-	out   *writer     // nil if no part is being written
 
-	touched time.Time // when the session's idle timer was last reset
+	// The holder of the lease alone changes these, but that abandon discards
+	// them while the holder waits for bytes.
+	data      sync.Mutex         // guards the fields below; not held while bytes arrive
+	parts     []part             // that this lease has written
+	buf       []byte             // bytes that are in no part
+	part      part               // the one that out writes
+	out       *writer            // nil if no part is being written
+	abandoned bool               // no more parts may be written
+	writeCtx  context.Context    // ctx for writing parts
+	stop      context.CancelFunc // of writeCtx
+
+	touched time.Time // when the session's idle timer in the bucket was last reset
 	closed  bool
 }
 
-func (s *Store) newLease(ctx context.Context, id string, session *leasedSession, st uploadState) *lease {
-	return &lease{
+func (s *Store) newLease(ctx context.Context, repo, id string, session *leasedSession, st uploadState) *lease {
+	l := &lease{
 		leasedSession: session,
 		store:         s,
 		ctx:           context.WithoutCancel(ctx),
+		repo:          repo,
 		id:            id,
+		key:           sessionKey(repo, id),
 		state:         st,
 		hash:          st.Algorithm.Hash(),
 		size:          st.Size,
 	}
+	l.writeCtx, l.stop = context.WithCancel(l.ctx)
+	return l
 }
 
 func (l *lease) ID() string  { return l.id }
@@ -64,20 +78,50 @@ func (l *lease) isOver() bool {
 	return l.closed || l.ended
 }
 
+// useIfActive resets the idle timer, unless the lease or its session has ended.
+func (l *lease) useIfActive() bool {
+	l.store.mu.Lock()
+	defer l.store.mu.Unlock()
+	if l.closed || l.ended {
+		return false
+	}
+	l.store.use(l.leasedSession)
+	return true
+}
+
 // ReadFrom appends the bytes of r. If the bucket fails, all bytes of this lease
 // are discarded, since half an object is useless.
 func (l *lease) ReadFrom(r io.Reader) (total int64, err error) {
 	emptyReads := 0 // in a row
+	active := l.useIfActive()
 	for {
-		if l.isOver() {
+		var space []byte
+		if active {
+			space = l.freeSpace()
+		}
+		if space == nil {
 			return total, registry.ErrBlobUploadUnknown
 		}
-		space := l.freeSpace()
 		n, err := r.Read(space)
+		if n > 0 {
+			active = l.useIfActive()
+		} else {
+			active = !l.isOver()
+		}
+		if !active {
+			return total, registry.ErrBlobUploadUnknown
+		}
 		total += int64(n)
 		if n > 0 {
 			emptyReads = 0
-			if err := l.append(space[:n]); err != nil {
+			err := l.append(space[:n])
+			if err == nil {
+				err = l.keepAlive()
+			}
+			if l.isOver() {
+				return total, registry.ErrBlobUploadUnknown
+			}
+			if err != nil {
 				return 0, errors.Join(err, l.Rollback())
 			}
 		} else if emptyReads++; emptyReads == 100 && err == nil {
@@ -93,8 +137,14 @@ func (l *lease) ReadFrom(r io.Reader) (total int64, err error) {
 }
 
 // freeSpace returns the part of the buffer that the next bytes can be read into:
-// after the collected bytes or, once bytes are streamed to an object, all of it.
+// after the collected bytes or, once bytes are streamed to an object, all of it. It
+// returns nil if the session has ended.
 func (l *lease) freeSpace() []byte {
+	l.data.Lock()
+	defer l.data.Unlock()
+	if l.abandoned {
+		return nil
+	}
 	if len(l.buf) == cap(l.buf) {
 		grown := make([]byte, len(l.buf), min(max(2*cap(l.buf), minBuffer), maxBuffer))
 		copy(grown, l.buf)
@@ -107,24 +157,28 @@ func (l *lease) freeSpace() []byte {
 func (l *lease) append(p []byte) error {
 	l.hash.Write(p)
 	l.size += int64(len(p))
+	l.data.Lock()
+	defer l.data.Unlock()
+	if l.abandoned {
+		return registry.ErrBlobUploadUnknown
+	}
 	if l.out != nil {
 		l.part.Size += int64(len(p))
-		if _, err := l.out.Write(p); err != nil {
-			return err
-		}
-	} else if l.buf = l.buf[:len(l.buf)+len(p)]; len(l.buf) == maxBuffer {
-		if err := l.beginPart(); err != nil {
-			return err
-		}
+		_, err := l.out.Write(p)
+		return err
 	}
-	return l.keepAlive()
+	if l.buf = l.buf[:len(l.buf)+len(p)]; len(l.buf) == maxBuffer {
+		return l.beginPart()
+	}
+	return nil
 }
 
-// beginPart begins to stream to an object, with the bytes in the buffer.
+// beginPart begins to stream to an object, with the bytes in the buffer. It must be
+// called with data held.
 func (l *lease) beginPart() error {
 	l.part = part{Name: newUUID(), Size: int64(len(l.buf))}
 	var err error
-	if l.out, err = l.store.newWriter(l.ctx, partKey(l.id, l.part.Name)); err != nil {
+	if l.out, err = l.store.newWriter(l.writeCtx, partKey(l.key, l.part.Name)); err != nil {
 		return err
 	}
 	_, err = l.out.Write(l.buf)
@@ -132,23 +186,28 @@ func (l *lease) beginPart() error {
 	return err
 }
 
-// keepAlive resets the session's idle timer now and then while bytes arrive.
+// keepAlive resets the session's idle timer in the bucket now and then while bytes
+// arrive.
 func (l *lease) keepAlive() error {
 	if l.state.Revision == "" || time.Since(l.touched) < l.store.opts.UploadIdle/4 {
 		return nil
 	}
-	st, err := l.store.activeState(l.ctx, l.repo, l.id)
+	st, err := l.store.activeState(l.ctx, l.key)
 	if err != nil {
 		return err
 	}
 	l.touched = time.Now()
-	return l.store.touch(l.ctx, l.id, st)
+	return l.store.touch(l.ctx, l.key, st)
 }
 
 // flush writes the remaining bytes of this lease to a part. When it returns, all
 // parts exist in the bucket.
 func (l *lease) flush() error {
+	l.data.Lock()
+	defer l.data.Unlock()
 	switch {
+	case l.abandoned:
+		return registry.ErrBlobUploadUnknown
 	case l.out != nil:
 		out := l.out
 		l.out = nil
@@ -157,7 +216,7 @@ func (l *lease) flush() error {
 		}
 	case len(l.buf) > 0:
 		l.part = part{Name: newUUID(), Size: int64(len(l.buf))}
-		if err := l.store.put(l.ctx, partKey(l.id, l.part.Name), l.buf); err != nil {
+		if err := l.store.put(l.writeCtx, partKey(l.key, l.part.Name), l.buf); err != nil {
 			return err
 		}
 		l.buf = l.buf[:0]
@@ -182,16 +241,31 @@ func (l *lease) Rollback() error {
 	return l.reset()
 }
 
+// abandon discards the bytes appended through the lease of a session that has
+// ended. Its holder may still wait for more, and gets ErrBlobUploadUnknown then.
+func (l *lease) abandon() {
+	l.stop() // what holds data returns soon
+	l.data.Lock()
+	l.abandoned = true
+	l.data.Unlock()
+	l.discard()
+}
+
 // discard discards the bytes appended through this lease.
 func (l *lease) discard() {
+	l.data.Lock()
+	defer l.data.Unlock()
 	if l.out != nil {
 		l.out.abort()
 		l.out = nil
 	}
 	for _, p := range l.parts {
-		l.store.tryRemove(l.ctx, partKey(l.id, p.Name))
+		l.store.tryRemove(l.ctx, partKey(l.key, p.Name))
 	}
 	l.parts, l.buf = nil, l.buf[:0]
+	if l.abandoned {
+		l.buf = nil
+	}
 }
 
 // reset sets the size and the hash to those at the start of the lease.
@@ -212,18 +286,15 @@ func (l *lease) Close() error {
 	if l.closed {
 		return nil
 	}
-	over := l.isOver()
-	defer func() {
-		l.closed = true
-		l.buf = nil
-		l.store.removeLease(l.id)
-	}()
-	if over {
+	l.closed = true
+	defer l.store.removeLease(l.key, l.leasedSession)
+	defer l.stop()
+	defer l.release()
+	if !l.beginSaving() {
 		l.discard()
 		return nil
 	}
-	err := l.save()
-	if err != nil {
+	if err := l.save(); err != nil {
 		l.discard()
 		return err
 	}
@@ -232,24 +303,44 @@ func (l *lease) Close() error {
 	l.saved = true
 	l.store.mu.Unlock()
 	if cancelled { // while we were saving it
-		if _, err := l.store.endUpload(l.ctx, l.id, l.state); err != nil {
+		if _, err := l.store.endUpload(l.ctx, l.key, l.state); err != nil {
 			return err
 		}
-		l.store.removeUpload(l.ctx, l.id, l.state.Parts)
+		l.store.removeUpload(l.ctx, l.key, l.state.Parts)
 	}
 	return nil
+}
+
+// beginSaving begins the part of Close in which the session does not expire and
+// keeps its key even if it is cancelled. It returns false if the session has ended.
+func (l *lease) beginSaving() bool {
+	l.store.mu.Lock()
+	defer l.store.mu.Unlock()
+	if l.ended {
+		return false
+	}
+	l.saving = true
+	l.store.stopTimer(l.leasedSession)
+	return true
+}
+
+// release frees the buffer.
+func (l *lease) release() {
+	l.data.Lock()
+	defer l.data.Unlock()
+	l.buf = nil
 }
 
 // save writes the session's state.
 func (l *lease) save() error {
 	if l.state.Revision != "" && l.size == l.state.Size {
-		return l.store.touch(l.ctx, l.id, l.state)
+		return l.store.touch(l.ctx, l.key, l.state)
 	}
 	next, err := l.nextState()
 	if err != nil {
 		return err
 	}
-	l.state, err = l.store.replaceState(l.ctx, l.id, l.state, next)
+	l.state, err = l.store.replaceState(l.ctx, l.key, l.state, next)
 	return err
 }
 

@@ -34,7 +34,12 @@ func (s *Store) readManifest(ctx context.Context, repo string, d digest.Digest) 
 	if err != nil {
 		return registry.Manifest{}, err
 	}
-	line, content, ok := bytes.Cut(c.data, []byte("\n"))
+	return parseManifest(d, c.data)
+}
+
+// parseManifest parses a manifest's object.
+func parseManifest(d digest.Digest, object []byte) (registry.Manifest, error) {
+	line, content, ok := bytes.Cut(object, []byte("\n"))
 	if !ok {
 		return registry.Manifest{}, errNoHeader
 	}
@@ -104,8 +109,11 @@ func (s *Store) PutManifest(ctx context.Context, repo string, m registry.Manifes
 		}
 	}
 	ctx = context.WithoutCancel(ctx) // all or nothing
-	for range maxAttempts {
+	for attempt := range maxAttempts {
 		if err := s.putContent(ctx, repo, m, tags); err != nil {
+			if attempt > 0 && errors.Is(err, registry.ErrManifestInvalid) {
+				return s.withdraw(ctx, repo, m, moves)
+			}
 			return err
 		}
 		for i := range moves {
@@ -123,11 +131,34 @@ func (s *Store) PutManifest(ctx context.Context, repo string, m registry.Manifes
 		// at it. We have written the objects that point at it, and now check
 		// that it still exists. If not, we start again, and write tags that
 		// DeleteManifest has not seen.
-		if ok, err := s.exists(ctx, manifestKey(repo, m.Digest)); ok || err != nil {
+		current, err := s.readManifest(ctx, repo, m.Digest)
+		if err == nil && m.CheckSame(current) != nil {
+			return s.withdraw(ctx, repo, m, moves)
+		}
+		if err != errNotFound {
 			return err
 		}
 	}
 	return registry.ErrUnavailable
+}
+
+// withdraw removes the objects that point at a manifest that was deleted after we
+// had pushed it, and then pushed with another media type. They would give the other
+// manifest our tags. Our push has succeeded, before that delete.
+func (s *Store) withdraw(ctx context.Context, repo string, m registry.Manifest, moves []move) error {
+	for _, move := range moves {
+		current, err := s.readTag(ctx, repo, move.name)
+		if err != nil {
+			return err
+		}
+		if current.id != move.id {
+			continue // another writer has moved it since
+		}
+		if _, err := s.swap(ctx, tagsPrefix(repo)+move.name, nil, current.version); err != nil {
+			return err
+		}
+	}
+	return s.removeReferrer(ctx, repo, m)
 }
 
 // putContent writes everything that belongs to a manifest, except for its tags.
@@ -148,17 +179,18 @@ func (s *Store) putContent(ctx context.Context, repo string, m registry.Manifest
 	return s.addRepo(ctx, repo)
 }
 
-// putObject writes a manifest's object. If the object exists, putObject rewrites
-// it with the same bytes, which renews its time: a manifest that the repository
-// already has keeps its media type. The write is conditional on the version that
-// was read, because the manifest may have been deleted meanwhile, and pushed again
-// with another media type.
+// putObject writes a manifest's object. If it exists, putObject rewrites it, which
+// renews its time. The write is conditional on the version that was read, because
+// the manifest may have been deleted meanwhile, and pushed again with another media
+// type.
+// Errors: ErrManifestInvalid if the repository has the manifest with another media
+// type or other content.
 func (s *Store) putObject(ctx context.Context, repo string, m registry.Manifest) error {
 	h := manifestHeader{MediaType: []byte(m.MediaType), Subject: m.Subject}
 	if m.Subject != "" {
 		h.ArtifactType, h.Descriptor = m.Referrer.ArtifactType, m.Referrer.Descriptor
 	}
-	line, err := json.Marshal(h)
+	line, err := marshal(h)
 	if err != nil {
 		return err
 	}
@@ -170,17 +202,21 @@ func (s *Store) putObject(ctx context.Context, repo string, m registry.Manifest)
 		if created || err != nil {
 			return err
 		}
-		if changed {
-			return nil // another push has rewritten it just now
-		}
-		old, err := s.get(ctx, key)
+		c, err := s.get(ctx, key)
 		if err == errNotFound {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		rewritten, err := s.swap(ctx, key, old.data, old.version)
+		old, err := parseManifest(m.Digest, c.data)
+		if err == nil {
+			err = m.CheckSame(old)
+		}
+		if err != nil || changed { // another push has rewritten it just now
+			return err
+		}
+		rewritten, err := s.swap(ctx, key, object, c.version)
 		if rewritten || err != nil {
 			return err
 		}

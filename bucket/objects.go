@@ -8,6 +8,7 @@ package bucket
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -18,6 +19,16 @@ import (
 
 	"github.com/berth-oci/registry"
 )
+
+// marshal is json.Marshal without escaping for HTML, which can make strings six
+// times as large.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
 
 // errNotFound means that an object does not exist.
 var errNotFound = errors.New("bucket: no such object")

@@ -30,7 +30,7 @@ func (s *Store) addReferrer(ctx context.Context, repo string, m registry.Manifes
 	if m.Subject == "" {
 		return nil
 	}
-	b, err := json.Marshal(referrerEntry{m.Referrer.ArtifactType, m.Referrer.Descriptor})
+	b, err := marshal(referrerEntry{m.Referrer.ArtifactType, m.Referrer.Descriptor})
 	if err != nil {
 		return err
 	}
@@ -38,8 +38,8 @@ func (s *Store) addReferrer(ctx context.Context, repo string, m registry.Manifes
 }
 
 // removeReferrer removes m, which was deleted, from the referrers of its subject.
-// Then it checks whether m was pushed again meanwhile: that push may have added m
-// before removeReferrer removed it.
+// Then it checks whether m was pushed again meanwhile, perhaps with another media
+// type: that push may have added m before removeReferrer removed it.
 func (s *Store) removeReferrer(ctx context.Context, repo string, m registry.Manifest) error {
 	if m.Subject == "" {
 		return nil
@@ -47,11 +47,14 @@ func (s *Store) removeReferrer(ctx context.Context, repo string, m registry.Mani
 	if err := s.removeIfExists(ctx, referrerKey(repo, m)); err != nil {
 		return err
 	}
-	again, err := s.exists(ctx, manifestKey(repo, m.Digest))
-	if again && err == nil {
-		err = s.addReferrer(ctx, repo, m)
+	again, err := s.readManifest(ctx, repo, m.Digest)
+	if err == errNotFound {
+		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return s.addReferrer(ctx, repo, again)
 }
 
 // Referrers yields the manifests in repo whose subject is the given digest.

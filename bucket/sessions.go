@@ -18,7 +18,6 @@ import (
 // uploadState is the state of a session. It is changed by conditional writes, so
 // if two processes have leases, the bytes of one are kept, in full.
 type uploadState struct {
-	Repo      string           `json:"repo"`
 	Algorithm digest.Algorithm `json:"algorithm"`
 	Size      int64            `json:"size"`
 	Hash      []byte           `json:"hash,omitempty"` // state of the hash of all bytes
@@ -41,8 +40,8 @@ type part struct {
 
 // readState returns the state of a session.
 // Errors: errNotFound.
-func (s *Store) readState(ctx context.Context, id string) (st uploadState, err error) {
-	c, err := s.get(ctx, stateKey(id))
+func (s *Store) readState(ctx context.Context, key string) (st uploadState, err error) {
+	c, err := s.get(ctx, stateKey(key))
 	if err != nil {
 		return uploadState{}, err
 	}
@@ -56,21 +55,18 @@ func (s *Store) readState(ctx context.Context, id string) (st uploadState, err e
 // activeState returns the state of a session that is in progress. It ends a
 // session that has been idle for too long.
 // Errors: ErrBlobUploadUnknown.
-func (s *Store) activeState(ctx context.Context, repo, id string) (uploadState, error) {
-	if !validID(id) {
-		return uploadState{}, registry.ErrBlobUploadUnknown
-	}
-	st, err := s.readState(ctx, id)
+func (s *Store) activeState(ctx context.Context, key string) (uploadState, error) {
+	st, err := s.readState(ctx, key)
 	switch {
-	case err == errNotFound, err == nil && (st.Ended || st.Repo != repo):
+	case err == errNotFound, err == nil && st.Ended:
 		return uploadState{}, registry.ErrBlobUploadUnknown
 	case err != nil:
 		return uploadState{}, err
 	case time.Since(st.Used) > s.opts.UploadIdle:
-		if _, err := s.endUpload(ctx, id, st); err != nil {
+		if _, err := s.endUpload(ctx, key, st); err != nil {
 			return uploadState{}, err
 		}
-		s.removeUpload(ctx, id, st.Parts)
+		s.removeUpload(ctx, key, st.Parts)
 		return uploadState{}, registry.ErrBlobUploadUnknown
 	}
 	return st, nil
@@ -81,7 +77,7 @@ func (s *Store) activeState(ctx context.Context, repo, id string) (uploadState, 
 //
 // Errors: ErrBlobUploadUnknown if the session has ended, ErrUploadBusy if another
 // process has changed it, ErrBlobUploadInvalid if a new session exists already.
-func (s *Store) replaceState(ctx context.Context, id string, old, next uploadState) (uploadState, error) {
+func (s *Store) replaceState(ctx context.Context, key string, old, next uploadState) (uploadState, error) {
 	next.Revision, next.version = newUUID(), ""
 	b, err := json.Marshal(next)
 	if err != nil {
@@ -90,12 +86,12 @@ func (s *Store) replaceState(ctx context.Context, id string, old, next uploadSta
 	for attempt := range maxAttempts {
 		backOff(attempt)
 		if old.version != "" || old.Revision == "" {
-			ok, err := s.swap(ctx, stateKey(id), b, old.version)
+			ok, err := s.swap(ctx, stateKey(key), b, old.version)
 			if ok || err != nil {
 				return next, err
 			}
 		}
-		current, err := s.readState(ctx, id)
+		current, err := s.readState(ctx, key)
 		switch {
 		case err == errNotFound && old.Revision == "":
 			continue
@@ -119,7 +115,7 @@ func (s *Store) replaceState(ctx context.Context, id string, old, next uploadSta
 }
 
 // touch resets a session's idle timer, unless it was reset recently.
-func (s *Store) touch(ctx context.Context, id string, st uploadState) error {
+func (s *Store) touch(ctx context.Context, key string, st uploadState) error {
 	if time.Since(st.Used) < s.opts.UploadIdle/4 {
 		return nil
 	}
@@ -128,31 +124,31 @@ func (s *Store) touch(ctx context.Context, id string, st uploadState) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.swap(ctx, stateKey(id), b, st.version) // if the version has changed, another process has used the session too
+	_, err = s.swap(ctx, stateKey(key), b, st.version) // if the version has changed, another process has used the session too
 	return err
 }
 
 // endUpload marks a session as ended. Only the caller for which it succeeds may
 // publish the session's bytes or discard them.
-func (s *Store) endUpload(ctx context.Context, id string, st uploadState) (uploadState, error) {
+func (s *Store) endUpload(ctx context.Context, key string, st uploadState) (uploadState, error) {
 	next := st
 	next.Ended = true
-	return s.replaceState(ctx, id, st, next)
+	return s.replaceState(ctx, key, st, next)
 }
 
 // reviveUpload undoes endUpload.
-func (s *Store) reviveUpload(ctx context.Context, id string, ended uploadState) (uploadState, error) {
+func (s *Store) reviveUpload(ctx context.Context, key string, ended uploadState) (uploadState, error) {
 	next := ended
 	next.Ended = false
 	next.Used = time.Now()
-	return s.replaceState(ctx, id, ended, next)
+	return s.replaceState(ctx, key, ended, next)
 }
 
 // removeUpload deletes the objects of a session that has ended. The state goes
 // last, because it tells GC that the session has ended.
-func (s *Store) removeUpload(ctx context.Context, id string, parts []part) {
+func (s *Store) removeUpload(ctx context.Context, key string, parts []part) {
 	for _, p := range parts {
-		s.tryRemove(ctx, partKey(id, p.Name))
+		s.tryRemove(ctx, partKey(key, p.Name))
 	}
-	s.tryRemove(ctx, stateKey(id))
+	s.tryRemove(ctx, stateKey(key))
 }

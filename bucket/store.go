@@ -5,6 +5,7 @@
 package bucket
 
 import (
+	"container/list"
 	"context"
 	"fmt"
 	"net/url"
@@ -32,8 +33,10 @@ type Store struct {
 	trustedFor time.Duration // see defaultTrustedFor
 	minGrace   time.Duration // see defaultMinGrace
 
-	mu     sync.Mutex                // guards leases, and the sessions in it
-	leases map[string]*leasedSession // of this process, by ID
+	mu     sync.Mutex                // guards the fields below, and the sessions in them; see unlock
+	leases map[string]*leasedSession // of this process, by sessionKey
+	byUse  list.List                 // of those that can expire, the longest idle first
+	ended  []*lease                  // to be abandoned by unlock
 }
 
 var _ registry.Store = (*Store)(nil)
@@ -53,8 +56,9 @@ type Options struct {
 	// that exceeds it fails with registry.ErrUnavailable.
 	Timeout time.Duration
 
-	// UploadIdle is how long an upload is kept while no request uses it: one
-	// hour by default.
+	// UploadIdle is how long an upload is kept while it receives no bytes and
+	// no requests: one hour by default. A request that has stalled does not
+	// keep it.
 	UploadIdle time.Duration
 
 	// Uploads is the maximum number of uploads that this process may have in

@@ -72,7 +72,8 @@ func (s *Store) checkAllowed(ctx context.Context, repo string, m *move, allow re
 // the tag without a condition, which saves reading it.
 func (s *Store) moveTag(ctx context.Context, repo string, m *move, d digest.Digest, allow registry.AllowFunc) error {
 	if allow == nil {
-		return s.put(ctx, tagsPrefix(repo)+m.name, tag{digest: d, id: newUUID()}.bytes())
+		m.id = newUUID()
+		return s.put(ctx, tagsPrefix(repo)+m.name, tag{digest: d, id: m.id}.bytes())
 	}
 	for attempt := range maxAttempts {
 		backOff(attempt)

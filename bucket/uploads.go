@@ -5,8 +5,10 @@
 package bucket
 
 import (
+	"container/list"
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -16,11 +18,13 @@ import (
 // leasedSession is what this process knows about a session that it has leased.
 // The store's mu guards it.
 type leasedSession struct {
-	repo      string
-	known     bool  // the session exists: it is new, or ResumeUpload has found it
-	saved     bool  // the session is in the bucket
-	ended     bool  // the session was cancelled or published
-	startSize int64 // at the start of the lease
+	lease  *lease // nil until CreateUpload or ResumeUpload has found that it can have one
+	saved  bool   // the session is in the bucket
+	saving bool   // Close writes it to the bucket
+	ended  bool   // the session was cancelled or published, or was idle for too long
+
+	element *list.Element // in byUse; nil while the session can't expire
+	lastUse time.Time
 }
 
 var (
@@ -44,146 +48,218 @@ func (s *Store) CreateUpload(ctx context.Context, repo string, opts registry.Upl
 	case !validID(id):
 		return nil, fmt.Errorf("%w: badly formed session ID", registry.ErrBlobUploadInvalid)
 	}
-	session := &leasedSession{repo: repo, known: true}
-	if err := s.addLease(id, session); err != nil {
+	key, session := sessionKey(repo, id), new(leasedSession)
+	if err := s.addLease(key, session); err != nil {
 		if err == registry.ErrUploadBusy {
 			err = errIDInUse
 		}
 		return nil, err
 	}
 	if opts.ID != "" {
-		inUse, err := s.exists(ctx, stateKey(id))
+		inUse, err := s.exists(ctx, stateKey(key))
 		if inUse && err == nil {
 			err = errIDInUse
 		}
 		if err != nil {
-			s.removeLease(id)
+			s.removeLease(key, session)
 			return nil, err
 		}
 	}
-	st := uploadState{Repo: repo, Algorithm: opts.Algorithm}
-	return s.newLease(ctx, id, session, st), nil
+	l := s.newLease(ctx, repo, id, session, uploadState{Algorithm: opts.Algorithm})
+	s.beginLease(l)
+	return l, nil
 }
 
 // ResumeUpload leases an upload session. It does not notice a lease of another
 // process: the lease that is closed first is the one that counts.
 func (s *Store) ResumeUpload(ctx context.Context, repo, id string) (registry.Upload, error) {
-	session := &leasedSession{repo: repo, saved: true}
-	if err := s.addLease(id, session); err != nil {
+	if !validID(id) {
+		return nil, registry.ErrBlobUploadUnknown
+	}
+	key, session := sessionKey(repo, id), &leasedSession{saved: true}
+	if err := s.addLease(key, session); err != nil {
 		return nil, err
 	}
-	st, err := s.activeState(ctx, repo, id)
+	st, err := s.activeState(ctx, key)
 	if err == nil && !st.Algorithm.Available() {
 		err = errBadAlgorithm
 	}
 	if err != nil {
-		s.removeLease(id)
+		s.removeLease(key, session)
 		return nil, err
 	}
-	s.mu.Lock()
-	session.known, session.startSize = true, st.Size
-	s.mu.Unlock()
-	l := s.newLease(ctx, id, session, st)
+	l := s.newLease(ctx, repo, id, session, st)
 	l.touched = st.Used
 	if err := l.reset(); err != nil {
-		s.removeLease(id)
+		s.removeLease(key, session)
 		return nil, err
 	}
+	s.beginLease(l)
 	return l, nil
 }
 
 // UploadSize returns the number of bytes in an upload session.
 func (s *Store) UploadSize(ctx context.Context, repo, id string) (int64, error) {
-	if size, ok := s.leasedSize(repo, id); ok {
-		return size, nil
+	if !validID(id) {
+		return 0, registry.ErrBlobUploadUnknown
 	}
-	st, err := s.activeState(ctx, repo, id)
+	key := sessionKey(repo, id)
+	if s.useUnsaved(key) {
+		return 0, nil // none at the start of the lease
+	}
+	st, err := s.activeState(ctx, key)
 	if err != nil {
 		return 0, err
 	}
-	return st.Size, s.touch(ctx, id, st)
+	return st.Size, s.touch(ctx, key, st)
 }
 
 // CancelUpload ends an upload session and discards its bytes.
 func (s *Store) CancelUpload(ctx context.Context, repo, id string) error {
-	if s.cancelUnsaved(repo, id) {
+	if !validID(id) {
+		return registry.ErrBlobUploadUnknown
+	}
+	key := sessionKey(repo, id)
+	if s.cancelLease(key, false) {
 		return nil
 	}
 	ctx = context.WithoutCancel(ctx)
 	for range maxAttempts {
-		st, err := s.activeState(ctx, repo, id)
+		st, err := s.activeState(ctx, key)
 		if err != nil {
 			return err
 		}
-		_, err = s.endUpload(ctx, id, st)
+		_, err = s.endUpload(ctx, key, st)
 		if err == registry.ErrUploadBusy {
 			continue // bytes were appended meanwhile: cancel the session anyway
 		}
 		if err != nil {
 			return err
 		}
-		s.cancelLease(id)
-		s.removeUpload(ctx, id, st.Parts)
+		s.cancelLease(key, true)
+		s.removeUpload(ctx, key, st.Parts)
 		return nil
 	}
 	return registry.ErrUnavailable
 }
 
-// addLease records that this process has a lease.
-// Errors: ErrUploadBusy, ErrBlobUploadUnknown if the session belongs to another
-// repository, ErrTooManyUploads.
-func (s *Store) addLease(id string, session *leasedSession) error {
+// addLease records that this process has a lease, or is about to have it.
+// Errors: ErrUploadBusy, ErrTooManyUploads.
+func (s *Store) addLease(key string, session *leasedSession) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if other, ok := s.leases[id]; ok {
-		if other.repo != session.repo && session.saved {
-			return registry.ErrBlobUploadUnknown
-		}
+	defer s.unlock()
+	s.expire()
+	if _, ok := s.leases[key]; ok {
 		return registry.ErrUploadBusy
 	}
 	if s.opts.Uploads > 0 && len(s.leases) >= s.opts.Uploads {
 		return registry.ErrTooManyUploads
 	}
-	s.leases[id] = session
+	s.leases[key] = session
 	return nil
 }
 
-func (s *Store) removeLease(id string) {
+// beginLease begins a lease that addLease has recorded. From then on, the session
+// is cancelled if it is idle for too long.
+func (s *Store) beginLease(l *lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.leases, id)
-}
-
-// leasedSize returns the size of a session that this process has leased, as of
-// the start of the lease.
-func (s *Store) leasedSize(repo, id string) (int64, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	session, ok := s.leases[id]
-	if !ok || session.repo != repo || session.ended || !session.known {
-		return 0, false
+	l.leasedSession.lease = l
+	if !l.ended { // while ResumeUpload has read its state
+		s.use(l.leasedSession)
 	}
-	return session.startSize, true
 }
 
-// cancelUnsaved cancels a session that exists only in this process.
-func (s *Store) cancelUnsaved(repo, id string) bool {
+// removeLease undoes addLease, unless the session has ended and another has its key.
+func (s *Store) removeLease(key string, session *leasedSession) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	session, ok := s.leases[id]
-	if !ok || session.repo != repo || session.saved || session.ended {
+	s.stopTimer(session)
+	if s.leases[key] == session {
+		delete(s.leases, key)
+	}
+}
+
+// use resets the idle timer of a leased session. It must be called with mu held.
+func (s *Store) use(session *leasedSession) {
+	session.lastUse = time.Now()
+	if session.element == nil {
+		session.element = s.byUse.PushBack(session)
+		return
+	}
+	s.byUse.MoveToBack(session.element)
+}
+
+// stopTimer makes sure that a session does not expire. It must be called with mu
+// held.
+func (s *Store) stopTimer(session *leasedSession) {
+	if session.element != nil {
+		s.byUse.Remove(session.element)
+		session.element = nil
+	}
+}
+
+// expire ends the leased sessions that were idle for too long: a stalled client
+// must not keep one for ever. In the bucket, activeState and GC end them. It must be
+// called with mu held.
+func (s *Store) expire() {
+	for e := s.byUse.Front(); e != nil; e = s.byUse.Front() {
+		session := e.Value.(*leasedSession)
+		if time.Since(session.lastUse) < s.opts.UploadIdle {
+			return
+		}
+		s.end(session)
+	}
+}
+
+// end ends a leased session in this process. It must be called with mu held.
+func (s *Store) end(session *leasedSession) {
+	session.ended = true
+	s.stopTimer(session)
+	if session.saving || session.lease == nil {
+		return // its holder will notice soon
+	}
+	delete(s.leases, session.lease.key)
+	s.ended = append(s.ended, session.lease)
+}
+
+// unlock unlocks mu, and then discards the bytes of the leases whose sessions have
+// ended.
+func (s *Store) unlock() {
+	ended := s.ended
+	s.ended = nil
+	s.mu.Unlock()
+	for _, l := range ended {
+		l.abandon()
+	}
+}
+
+// useUnsaved reports whether a session exists only in this process, and resets the
+// idle timer of a session that is leased.
+func (s *Store) useUnsaved(key string) bool {
+	s.mu.Lock()
+	defer s.unlock()
+	s.expire()
+	session, ok := s.leases[key]
+	if !ok || session.ended || session.lease == nil {
 		return false
 	}
-	session.ended = true
-	return true
+	if session.element != nil {
+		s.use(session)
+	}
+	return !session.saved
 }
 
-// cancelLease tells the holder of the lease, if it is in this process, that the
-// session was cancelled.
-func (s *Store) cancelLease(id string) {
+// cancelLease ends a session that this process has leased, and reports whether it
+// has one that is saved or not.
+func (s *Store) cancelLease(key string, saved bool) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if session, ok := s.leases[id]; ok {
-		session.ended = true
+	defer s.unlock()
+	s.expire()
+	session, ok := s.leases[key]
+	if !ok || session.saved != saved || session.ended || session.lease == nil && !saved {
+		return false
 	}
+	s.end(session)
+	return true
 }

@@ -26,7 +26,8 @@
 // [Hash] is an unnamed type to which a v1.Hash can be assigned. [WithBlobHandler]
 // accepts a handler whose methods take a v1.Hash. Such a handler need only be
 // changed, to take a Hash, if it is assigned to the type [BlobHandler] or to one of
-// its extensions.
+// its extensions, or returned as one. Since WithBlobHandler is generic, it can't be
+// called with a bare nil, nor be used as a value without its type argument.
 //
 // Because of TLS, a program that imports this package also gets net/http/httptest
 // and its flag, as with go-containerregistry. New programs should use the parent
@@ -50,11 +51,17 @@
 //	a mount of a known blob gets 201, one of a        202, and the client uploads the blob    the upload would be unnecessary
 //	  malformed digest 400
 //	without Put, PATCH gets 405 too                   only POST and PUT do                    the upload could not be completed
+//	a Content-Range of a PUT must be that of the      it is ignored                           truncated content
+//	  next chunk, else 416
+//	POST with an empty digest gets 400                202                                     it is malformed
+//	a session belongs to one registry                 to the in-memory handler, which         sessions are not blobs
+//	                                                    several may share
 //
 //	Blobs
 //	open-ended, suffix and multiple ranges work       416; of several, only the first         clients resume with "bytes=5-"
 //	DELETE of an unknown blob gets 404                500                                     the mistake is the client's
 //	SHA-512 digests work                              SHA-256 only                            the spec lists both
+//	a malformed Range gets all of the blob            416                                     RFC 9110 section 14.2
 //
 //	Manifests
 //	a malformed OCI or Docker manifest, or one with   any content is accepted, except an      clients would read different documents
@@ -71,12 +78,18 @@
 //	  manifest
 //	parameters of a Content-Type are dropped;         it is served unchanged                  a media type is stored, not a header
 //	  without a Content-Type, mediaType is used
+//	a push of the same bytes with another type gets   the last type counts                    clients that pulled the first would
+//	  400                                                                                       read another document
 //
 //	Lists
 //	n=-1 gets 400; a last past the end, no tags       a panic; all tags                       the spec
 //	the catalog is sorted and paged                   neither                                 the spec
 //	an empty list of tags is []                       null                                    the spec
-//	referrers have annotations, filters and pages     none of these                           the spec
+//	an n that is not a number gets 400                the catalog ignores it, and both        the spec
+//	                                                    ignore an empty one
+//	HEAD of a list works                              400                                     RFC 9110
+//	referrers have filters and pages, and their own   neither; the media type of the config   the spec
+//	  artifactType
 //
 //	Blob handlers
 //	Put is called with verified content, which is     a PUT is streamed, a PATCH is held in   no handler can store truncated content
@@ -89,12 +102,14 @@
 //	Get of an unknown blob on disk: ErrNotFound       fs.ErrNotExist                          as for Stat
 //	a RedirectError whose Code is no redirect gets    a panic, or that status                 a handler must not stop a request
 //	  307
+//	the text of RedirectError                         another text                            it names the status
 //	the text of an internal error is only logged      clients see it too                      it may be confidential
 //
 //	Everything else
 //	a method that /v2/ does not support gets 400      any method gets 200                     as for the other endpoints
 //	only paths below /v2/ are served, without a       the first component may be any, and a   a proxy could interpret the path
 //	  slash after a digest                              slash is ignored                        differently
+//	a failed HEAD is logged without its code          with it                                 a HEAD response has no body
 //	responses have more headers: Content-Type,        few headers                             the spec, and RFC 9110
 //	  ETag, Location, Accept-Ranges; conditional
 //	  requests work

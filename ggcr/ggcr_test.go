@@ -262,7 +262,7 @@ func TestDifferences(t *testing.T) {
 	for name, requests := range map[string][]request{
 		"a session belongs to its repository": {
 			{do: "PATCH " + session, body: content, status: 202},
-			{do: "PUT /v2/b/blobs/uploads/x?digest=" + contentDigest, status: 400, code: "BLOB_UPLOAD_INVALID"},
+			{do: "PUT /v2/b/blobs/uploads/x?digest=" + contentDigest, status: 400, code: "DIGEST_INVALID"},
 			{do: "GET /v2/b/blobs/uploads/x", status: 404, code: "BLOB_UPLOAD_UNKNOWN"},
 		},
 		"GET and DELETE of a session": {

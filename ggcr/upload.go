@@ -74,7 +74,7 @@ func (u *upload) ReadFrom(r io.Reader) (int64, error) {
 		return u.Upload.ReadFrom(r)
 	}
 	if chunk.start != u.Size() {
-		return 0, fmt.Errorf("%w: it starts at byte %d, the upload has %d", errChunk, chunk.start, u.Size())
+		return 0, fmt.Errorf("%w: it starts at byte %d, but the upload has %d", errChunk, chunk.start, u.Size())
 	}
 	n, err := u.Upload.ReadFrom(io.LimitReader(r, chunk.length+1))
 	if err == nil && n != chunk.length && n != chunk.length-1 {

@@ -69,7 +69,7 @@ func TestContainerdResolver(t *testing.T) {
 	// which rejects requests with the given method with 405. The journal
 	// records the requests to the token server.
 	withTokens := func(t *testing.T, rejected string) (s *httptest.Server, j *registrytest.Journal) {
-		ts := &auth.TokenServer{Service: "registry.test", Check: users.Check, Policy: policy}
+		ts := &auth.TokenServer{Service: "registry.test", Check: users.Check, Known: users.Known, Policy: policy}
 		j, tokenHost := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == rejected {
 				w.WriteHeader(http.StatusMethodNotAllowed)

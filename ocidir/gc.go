@@ -21,7 +21,7 @@ func (s *Store) GC(ctx context.Context) (blobs int, size int64, err error) {
 	}
 	s.sessions.mu.Lock()
 	s.expireUploads()
-	s.sessions.mu.Unlock()
+	s.sessions.unlock()
 	err = filepath.WalkDir(s.path(poolDir), func(name string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil

@@ -19,18 +19,20 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-func (r *reader) StatBlob(_ context.Context, repo string, d digest.Digest) (registry.Info, error) {
-	l, err := r.load(repo)
-	if err != nil {
-		return registry.Info{}, err
-	}
-	if !l.isBlob(d) {
-		return registry.Info{}, registry.ErrBlobUnknown
-	}
-	info, err := r.stat(repo, d)
-	if isMissing(err) {
-		err = registry.ErrBlobUnknown
-	}
+func (r *reader) StatBlob(_ context.Context, repo string, d digest.Digest) (info registry.Info, err error) {
+	err = r.whileSame(repo, func(l *layout) (bool, error) {
+		if info, err = r.stat(repo, d); err != nil {
+			if isMissing(err) {
+				err = registry.ErrBlobUnknown
+			}
+			return true, err
+		}
+		is, same := r.isBlob(l, d)
+		if !is {
+			return true, registry.ErrBlobUnknown
+		}
+		return same, nil
+	})
 	return info, err
 }
 
@@ -50,7 +52,7 @@ func (r *reader) stat(repo string, d digest.Digest) (registry.Info, error) {
 
 // Blobs reads the names of all files in the repository's blobs folder, but the
 // sizes and times only of those that it yields.
-func (r *reader) Blobs(_ context.Context, repo string, after digest.Digest) iter.Seq2[registry.Info, error] {
+func (r *reader) Blobs(ctx context.Context, repo string, after digest.Digest) iter.Seq2[registry.Info, error] {
 	return func(yield func(registry.Info, error) bool) {
 		l, err := r.load(repo)
 		if err != nil {
@@ -63,7 +65,14 @@ func (r *reader) Blobs(_ context.Context, repo string, after digest.Digest) iter
 			return
 		}
 		for _, d := range digests {
-			if l.isBlob(d) && !r.yieldInfo(repo, d, yield) {
+			if !l.isBlob(d) {
+				continue
+			}
+			info, err := r.StatBlob(ctx, repo, d)
+			if errors.Is(err, registry.ErrBlobUnknown) || errors.Is(err, registry.ErrNameUnknown) {
+				continue // deleted meanwhile, or not a blob
+			}
+			if !yield(info, err) || err != nil {
 				return
 			}
 		}

@@ -25,8 +25,9 @@ import (
 // layout is the parsed index.json of a repository. It is immutable: a
 // transaction makes a new one.
 type layout struct {
-	name string
-	info fs.FileInfo // of the file that it was read from or written to
+	name    string
+	noLists bool        // lists of referrers are ordinary tags
+	info    fs.FileInfo // of the file that it was read from or written to
 
 	// manifests holds the manifests, tags and referrers, without the
 	// manifests' content, which is in files.
@@ -123,13 +124,14 @@ func (l *layout) removeUse(d digest.Digest, u use) {
 }
 
 // readLayout reads the index.json in dir.
-func readLayout(fsys fs.FS, dir, name string) (*layout, error) {
+func readLayout(fsys fs.FS, dir, name string, noLists bool) (*layout, error) {
 	f, err := fsys.Open(path.Join(dir, ocispec.ImageIndexFile))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	l := emptyLayout(name)
+	l.noLists = noLists
 	if l.info, err = f.Stat(); err != nil {
 		return nil, err
 	}
@@ -163,7 +165,9 @@ func (l *layout) addEntry(fsys fs.FS, dir string, raw json.RawMessage) error {
 	}
 	tag := tagOf(d.Annotations[ocispec.AnnotationRefName])
 	subject := digest.Digest(d.Annotations[annotationList])
-	if subject == "" && d.Annotations[annotationTag] == "" {
+	if l.noLists {
+		subject = ""
+	} else if subject == "" && d.Annotations[annotationTag] == "" {
 		var err error
 		if subject, err = l.subjectOfList(fsys, dir, d, tag); err != nil {
 			return err
@@ -195,7 +199,7 @@ func (l *layout) keepEntry(d ocispec.Descriptor, tag string, raw json.RawMessage
 	}
 	if mark := annotations[annotationTag]; mark != "" {
 		d = annotated(d, annotationTag, mark)
-		raw, _ = json.Marshal(d) // d was parsed from JSON: cannot fail
+		raw, _ = marshal(d) // d was parsed from JSON: cannot fail
 	}
 	if l.entries == nil {
 		l.entries = make(map[entryKey]json.RawMessage)
@@ -212,8 +216,12 @@ func (l *layout) addManifest(fsys fs.FS, dir string, d ocispec.Descriptor, tag s
 	if tag != "" {
 		tags = []string{tag}
 	}
-	if l.content[d.Digest].has(asManifest) {
-		return l.manifests.PutManifest(ctx, l.name, registry.Manifest{Digest: d.Digest}, tags, nil)
+	if l.content[d.Digest].has(asManifest) { // with the media type of its first entry
+		m, err := l.manifests.GetManifest(ctx, l.name, d.Digest)
+		if err != nil {
+			return err
+		}
+		return l.manifests.PutManifest(ctx, l.name, m, tags, nil)
 	}
 	data, err := readContent(fsys, dir, d.Digest)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, registry.ErrTooLarge) {
@@ -310,7 +318,7 @@ func (l *layout) encode() ([]byte, error) {
 		}
 	}
 	for _, subject := range slices.Sorted(maps.Keys(l.lists)) {
-		raw, err := json.Marshal(l.listEntry(subject))
+		raw, err := marshal(l.listEntry(subject))
 		if err != nil {
 			return nil, err
 		}
@@ -323,18 +331,28 @@ func (l *layout) encode() ([]byte, error) {
 			"mediaType":     json.RawMessage(`"` + ocispec.MediaTypeImageIndex + `"`),
 		}
 	}
-	raw, err := json.Marshal(entries)
+	raw, err := marshal(entries)
 	if err != nil {
 		return nil, err
 	}
 	index["manifests"] = raw
-	return json.Marshal(index)
+	return marshal(index)
 }
 
 // entry returns an entry of an index.json.
 func entry(mediaType string, d digest.Digest, size int64, annotations map[string]string) json.RawMessage {
-	raw, _ := json.Marshal(ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: size, Annotations: annotations}) // strings and a number: cannot fail
+	raw, _ := marshal(ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: size, Annotations: annotations}) // strings and a number: cannot fail
 	return raw
+}
+
+// marshal is json.Marshal without escaping for HTML, which can make annotations
+// six times as large.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 // tagAnnotations returns the annotations of a manifest's entry with a tag, or

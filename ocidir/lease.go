@@ -12,7 +12,6 @@ import (
 	"io"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -23,7 +22,6 @@ import (
 type lease struct {
 	*upload
 	s      *Store
-	file   *os.File // the data file, nil until it is needed
 	closed bool
 	size   int64 // when it was closed
 
@@ -32,11 +30,13 @@ type lease struct {
 	startHash []byte
 }
 
+// newLease leases a session. It must be called with the mu of sessions held.
 func (s *Store) newLease(u *upload) (*lease, error) {
 	state, err := u.hash.(encoding.BinaryMarshaler).MarshalBinary()
 	if err != nil {
 		return nil, err
 	}
+	u.leased = true
 	return &lease{upload: u, s: s, startSize: u.uploadState.Size, startHash: state}, nil
 }
 
@@ -50,48 +50,54 @@ func (l *lease) Size() int64 {
 }
 
 // isOver reports whether the lease is closed or the session has ended.
-func (l *lease) isOver() bool {
-	if l.closed {
-		return true
-	}
-	l.s.sessions.mu.Lock()
-	defer l.s.sessions.mu.Unlock()
-	return l.ended
-}
+func (l *lease) isOver() bool { return l.closed || l.ended.Load() }
 
-// openFile opens the data file.
-func (l *lease) openFile() error {
-	if l.file != nil {
-		return nil
+// openFile returns the data file. A session that ends meanwhile closes it.
+// Errors: ErrBlobUploadUnknown.
+func (l *lease) openFile() (*os.File, error) {
+	l.data.Lock()
+	defer l.data.Unlock()
+	switch {
+	case l.isOver(): // its file must not be created again
+		return nil, registry.ErrBlobUploadUnknown
+	case l.file != nil:
+		return l.file, nil
 	}
 	f, err := os.OpenFile(l.dataFile, os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	l.file = f
-	return nil
+	return f, nil
+}
+
+// fileError returns the error for a failure of the data file, which may have been
+// closed because the session has ended.
+func (l *lease) fileError(err error) error {
+	if err != nil && l.isOver() {
+		return registry.ErrBlobUploadUnknown
+	}
+	return storeError(err)
 }
 
 var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
 
 func (l *lease) ReadFrom(r io.Reader) (total int64, err error) {
-	if l.isOver() {
-		return 0, registry.ErrBlobUploadUnknown
-	}
-	if err := l.openFile(); err != nil {
-		return 0, storeError(err)
+	f, err := l.openFile()
+	if err != nil {
+		return 0, l.fileError(err)
 	}
 	buffer := buffers.Get().(*[256 << 10]byte)
 	defer buffers.Put(buffer)
 	for {
-		n, err := readHalf(r, buffer[:])
-		if n > 0 && l.isOver() {
+		n, err := l.readHalf(r, buffer[:])
+		if l.isOver() {
 			return total, registry.ErrBlobUploadUnknown
 		}
 		// After an error the bytes are not counted, and the next ones
 		// overwrite them.
-		if _, err := l.file.WriteAt(buffer[:n], l.uploadState.Size); err != nil {
-			return total, storeError(err)
+		if _, err := f.WriteAt(buffer[:n], l.uploadState.Size); err != nil {
+			return total, l.fileError(err)
 		}
 		l.hash.Write(buffer[:n])
 		l.uploadState.Size += int64(n)
@@ -114,12 +120,13 @@ func (l *lease) updateLastSize() {
 }
 
 // readHalf reads until p is at least half full, so that small reads do not cause
-// small writes.
-func readHalf(r io.Reader, p []byte) (n int, err error) {
+// small writes. Each byte that arrives resets the session's idle timer.
+func (l *lease) readHalf(r io.Reader, p []byte) (n int, err error) {
 	for empty := 0; n < len(p)/2 && err == nil; {
 		var more int
 		more, err = r.Read(p[n:])
 		if n += more; more > 0 {
+			l.use()
 			empty = 0
 		} else if empty++; empty == 100 && err == nil {
 			err = io.ErrNoProgress
@@ -132,21 +139,22 @@ func (l *lease) Commit(_ context.Context, d digest.Digest) error {
 	if l.isOver() {
 		return registry.ErrBlobUploadUnknown
 	}
+	l.use()
 	if err := l.checkDigest(d); err != nil {
 		return err
 	}
 	if err := l.syncFile(); err != nil {
-		return storeError(err)
+		return l.fileError(err)
 	}
 	// From here on the session can't be cancelled.
 	all := &l.s.sessions
 	all.mu.Lock()
-	if l.ended {
+	if l.ended.Load() {
 		all.mu.Unlock()
 		return registry.ErrBlobUploadUnknown
 	}
-	delete(all.byID, l.upload.ID)
-	l.ended = true
+	all.remove(l.upload)
+	l.ended.Store(true)
 	all.mu.Unlock()
 
 	// From here on the file may be a blob's, so the next process must not find
@@ -156,8 +164,9 @@ func (l *lease) Commit(_ context.Context, d digest.Digest) error {
 	if err != nil {
 		all.mu.Lock()
 		defer all.mu.Unlock()
-		if _, used := all.byID[l.upload.ID]; !used {
-			l.ended = false
+		if _, used := all.byKey[l.key()]; !used && linkCount(l.dataFile) <= 1 { // a blob's file must not change
+			l.ended.Store(false)
+			l.use()
 			all.add(l.upload)
 		}
 	}
@@ -172,12 +181,13 @@ func (l *lease) checkDigest(d digest.Digest) error {
 			return fmt.Errorf("%w: unsupported digest algorithm", registry.ErrDigestInvalid)
 		}
 		// The client announced another algorithm, or none.
-		if err := l.openFile(); err != nil {
-			return storeError(err)
+		f, err := l.openFile()
+		if err != nil {
+			return l.fileError(err)
 		}
 		h = a.Hash()
-		if _, err := io.Copy(h, io.NewSectionReader(l.file, 0, l.uploadState.Size)); err != nil {
-			return err
+		if _, err := io.Copy(h, io.NewSectionReader(f, 0, l.uploadState.Size)); err != nil {
+			return l.fileError(err)
 		}
 	}
 	if digest.NewDigest(d.Algorithm(), h) != d {
@@ -188,25 +198,33 @@ func (l *lease) checkDigest(d digest.Digest) error {
 
 // syncFile truncates the data file to the session's bytes, and syncs it.
 func (l *lease) syncFile() error {
-	if err := l.openFile(); err != nil {
+	f, err := l.openFile()
+	if err != nil {
 		return err
 	}
-	if err := l.file.Truncate(l.uploadState.Size); err != nil {
+	if err := f.Truncate(l.uploadState.Size); err != nil {
 		return err
 	}
-	return l.file.Sync()
+	return f.Sync()
 }
 
 func (l *lease) Rollback() error {
 	if l.isOver() || l.uploadState.Size == l.startSize {
 		return nil // a published file must not change
 	}
+	f, err := l.openFile()
+	if err == nil {
+		err = f.Truncate(l.startSize)
+	}
+	if l.ended.Load() {
+		return nil
+	}
 	if err := l.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(l.startHash); err != nil {
 		return err
 	}
 	l.uploadState.Size = l.startSize
 	l.updateLastSize()
-	return l.file.Truncate(l.startSize)
+	return err
 }
 
 func (l *lease) Close() error {
@@ -214,24 +232,18 @@ func (l *lease) Close() error {
 		return nil
 	}
 	l.closed, l.size = true, l.uploadState.Size
-	var err error
-	if l.file != nil {
-		err = l.file.Close()
+	err := l.closeFile()
+	if !l.ended.Load() {
+		err = errors.Join(err, l.writeState())
 	}
 	all := &l.s.sessions
 	all.mu.Lock()
-	ended := l.ended
-	all.mu.Unlock()
-	if !ended {
-		err = errors.Join(err, l.writeState())
-	}
-	all.mu.Lock()
 	defer all.mu.Unlock()
-	if l.ended {
-		l.leased = false
+	if l.ended.Load() { // published, or ended while the state was written
 		l.removeFiles()
 		return nil
 	}
-	all.addIdle(l.upload, time.Now())
+	l.leased, l.lastSize = false, l.uploadState.Size
+	l.use()
 	return storeError(err)
 }

@@ -55,9 +55,15 @@ func (t *txn) putManifest(ctx context.Context, m registry.Manifest, file string,
 	if err := (withoutContent{manifests}).PutManifest(ctx, t.name, m, tags, allow); err != nil {
 		return err
 	}
+	if err := t.checkContent(m); err != nil {
+		return err
+	}
 	c, known := t.content[m.Digest]
-	if !known && t.hasFile(m.Digest) {
+	switch {
+	case !known && t.hasFile(m.Digest):
 		c.use |= asBlob
+	case !known:
+		t.hide(m.Digest)
 	}
 	if err := t.addFile(m.Digest, file); err != nil {
 		return err
@@ -75,6 +81,19 @@ func (t *txn) putManifest(ctx context.Context, m registry.Manifest, file string,
 	t.manifests = manifests
 	t.indexChanged = t.indexChanged || len(tags) > 0
 	return nil
+}
+
+// checkContent returns an error if the repository has m with other content. The
+// transaction's MemStore has compared the media types.
+func (t *txn) checkContent(m registry.Manifest) error {
+	if !t.hasManifest(m.Digest) {
+		return nil
+	}
+	content, err := os.ReadFile(t.filePath(m.Digest))
+	if err != nil {
+		return err
+	}
+	return m.CheckSame(registry.Manifest{MediaType: m.MediaType, Content: content})
 }
 
 func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest) error {
@@ -103,6 +122,7 @@ func (t *txn) endUse(d digest.Digest, u use) {
 	last := t.content[d].use == u
 	t.removeUse(d, u)
 	if last {
+		t.hide(d)
 		t.cleanup = append(t.cleanup, func() error { return t.removeFile(d) })
 	}
 }

@@ -97,9 +97,15 @@ type Options struct {
 	// default. A further one is rejected with ErrTooManyUploads.
 	Uploads int
 
-	// UploadIdle is how long an upload is kept while no request uses it: one
-	// hour by default.
+	// UploadIdle is how long an upload is kept while it receives no bytes and
+	// no requests: one hour by default. A request that has stalled does not
+	// keep it.
 	UploadIdle time.Duration
+
+	// NoReferrers is for a registry with registry.WithReferrersSupport(false),
+	// whose clients read and write lists of referrers as tags: the store leaves
+	// the lists to them.
+	NoReferrers bool
 }
 
 // ErrInUse is returned by Open if another process, or another Store of this
@@ -125,6 +131,7 @@ func Open(dir string, opts *Options) (*Store, error) {
 	if opts != nil {
 		s.opts = *opts
 	}
+	s.noLists = s.opts.NoReferrers
 	if s.opts.UploadIdle <= 0 {
 		s.opts.UploadIdle = time.Hour
 	}

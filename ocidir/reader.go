@@ -26,8 +26,66 @@ type reader struct {
 	fsys fs.FS
 	root string // the repository in the root folder, if any
 
-	cacheMu sync.Mutex
-	cache   map[string]*layout // by repository
+	noLists bool // see Options.NoReferrers
+
+	cacheMu  sync.Mutex         // guards the fields below
+	cache    map[string]*layout // by repository
+	notBlobs map[notBlob]int    // files that are not blobs, though no index.json names them: changes in progress
+}
+
+// notBlob is a file of a manifest or of a list that is being added or deleted.
+type notBlob struct {
+	repo   string
+	digest digest.Digest
+}
+
+// countNotBlobs adds n for each of the digests to notBlobs.
+func (r *reader) countNotBlobs(repo string, digests []digest.Digest, n int) {
+	if len(digests) == 0 {
+		return
+	}
+	r.cacheMu.Lock()
+	defer r.cacheMu.Unlock()
+	if r.notBlobs == nil {
+		r.notBlobs = make(map[notBlob]int)
+	}
+	for _, d := range digests {
+		key := notBlob{repo, d}
+		if r.notBlobs[key] += n; r.notBlobs[key] == 0 {
+			delete(r.notBlobs, key)
+		}
+	}
+}
+
+// isBlob reports whether a file that was found while l was the repository's layout
+// is a blob. A change that was in progress then is still counted, or it has made
+// another layout: unless it is the same, the caller must look again.
+func (r *reader) isBlob(l *layout, d digest.Digest) (is, same bool) {
+	if !l.isBlob(d) || l.content[d].has(asBlob) {
+		return l.isBlob(d), true
+	}
+	r.cacheMu.Lock()
+	changing := r.notBlobs[notBlob{l.name, d}] > 0
+	r.cacheMu.Unlock()
+	if changing {
+		return false, true
+	}
+	now, err := r.load(l.name)
+	return true, err != nil || now == l
+}
+
+// whileSame calls f with the repository's layout until the layout is the same
+// after the call, as f reports.
+func (r *reader) whileSame(repo string, f func(*layout) (same bool, err error)) error {
+	for {
+		l, err := r.load(repo)
+		if err != nil {
+			return err
+		}
+		if same, err := f(l); same || err != nil {
+			return err
+		}
+	}
 }
 
 // maxCached is the maximum number of layouts in the cache.
@@ -58,7 +116,7 @@ func (r *reader) load(repo string) (*layout, error) {
 	if cached != nil && isUnchanged(cached.info, info) {
 		return cached, nil
 	}
-	l, err := readLayout(r.fsys, dir, repo)
+	l, err := readLayout(r.fsys, dir, repo, r.noLists)
 	if isMissing(err) {
 		return nil, registry.ErrNameUnknown // deleted meanwhile
 	}
@@ -101,19 +159,29 @@ func isUnchanged(a, b fs.FileInfo) bool {
 	return os.SameFile(a, b) || !os.SameFile(a, a) // SameFile knows only files of the operating system
 }
 
-func (r *reader) OpenBlob(_ context.Context, repo string, d digest.Digest) (io.ReadSeekCloser, error) {
-	l, err := r.load(repo)
+func (r *reader) OpenBlob(_ context.Context, repo string, d digest.Digest) (content io.ReadSeekCloser, err error) {
+	err = r.whileSame(repo, func(l *layout) (bool, error) {
+		content, err = openSeeker(r.fsys, contentPath(r.folder(repo), d))
+		if isMissing(err) {
+			return true, registry.ErrBlobUnknown
+		}
+		if err != nil {
+			return true, err
+		}
+		is, same := r.isBlob(l, d)
+		if is && same {
+			return true, nil
+		}
+		content.Close()
+		if !is {
+			return true, registry.ErrBlobUnknown
+		}
+		return false, nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	if !l.isBlob(d) {
-		return nil, registry.ErrBlobUnknown
-	}
-	content, err := openSeeker(r.fsys, contentPath(r.folder(repo), d))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = registry.ErrBlobUnknown
-	}
-	return content, err
+	return content, nil
 }
 
 // FindBlob searches all repositories, at the cost of a stat for each.
@@ -121,10 +189,7 @@ func (r *reader) FindBlob(ctx context.Context, d digest.Digest) iter.Seq2[string
 	return func(yield func(string, error) bool) {
 		for repo, err := range r.Repositories(ctx, "") {
 			if err == nil {
-				if _, err := fs.Stat(r.fsys, contentPath(r.folder(repo), d)); err != nil {
-					continue
-				}
-				if l, err := r.load(repo); err != nil || !l.isBlob(d) {
+				if _, err := r.StatBlob(ctx, repo, d); err != nil {
 					continue
 				}
 			}

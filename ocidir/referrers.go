@@ -118,7 +118,7 @@ func (l *layout) encodeList(subject digest.Digest) ([]byte, error) {
 	if index.Manifests == nil {
 		return nil, nil
 	}
-	return json.Marshal(index)
+	return marshal(index)
 }
 
 // writeList writes the list of a subject's referrers, for tools that read the
@@ -157,5 +157,6 @@ func (t *txn) writeListFile(d digest.Digest, data []byte) error {
 		return err
 	}
 	defer os.Remove(file)
+	t.hide(d)
 	return t.addFile(d, file)
 }

@@ -566,3 +566,41 @@ func TestForeignAnnotations(t *testing.T) {
 		s = open(t, dir)
 	}
 }
+
+// TestNoReferrers opens a directory for a registry without the referrers API: its
+// clients find lists of referrers by their tags, and write them.
+func TestNoReferrers(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	image, _, signature := pushImage(t, s, "a", "tag", 1)
+	qt.Assert(t, qt.IsNil(s.Close()))
+
+	s, err := ocidir.Open(dir, &ocidir.Options{NoReferrers: true})
+	qt.Assert(t, qt.IsNil(err))
+	tag := strings.Replace(image.Digest.String(), ":", "-", 1)
+	list, err := s.GetTag(ctx, "a", tag)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.StringContains(string(list.Content), signature.Digest.String()))
+	// A client replaces the list when it has pushed another referrer.
+	another := referrer("another", image.Digest)
+	_, err = registry.PushManifest(ctx, s, "a", registry.ManifestPush{Content: []byte(another), Sparse: true})
+	qt.Assert(t, qt.IsNil(err))
+	replaced := `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[]}`
+	_, err = registry.PushManifest(ctx, s, "a", registry.ManifestPush{Content: []byte(replaced), Tags: []string{tag}})
+	qt.Assert(t, qt.IsNil(err))
+	list, err = s.GetTag(ctx, "a", tag)
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(string(list.Content), replaced))
+	qt.Assert(t, qt.IsNil(s.Close()))
+
+	// With the API again, the clients' tag stays a tag, and the referrers are there.
+	s = open(t, dir)
+	_, err = s.GetTag(ctx, "a", tag)
+	qt.Check(t, qt.IsNil(err))
+	n := 0
+	for _, err := range s.Referrers(ctx, "a", image.Digest, "") {
+		qt.Assert(t, qt.IsNil(err))
+		n++
+	}
+	qt.Check(t, qt.Equals(n, 2))
+}

@@ -51,6 +51,7 @@ type txn struct {
 	unsynced     map[string]bool        // folders with new names
 	subjects     map[digest.Digest]bool // those whose referrers have changed
 	newFiles     []digest.Digest        // to remove if the transaction fails
+	hidden       []digest.Digest        // of files that are not blobs, until the transaction ends
 	cleanup      []func() error         // to run once index.json is written
 	deletes      bool                   // the repository may be empty afterwards
 }
@@ -127,6 +128,7 @@ func (r *repo) commit(batch []*change) {
 	current, err := r.s.load(r.name)
 	if errors.Is(err, registry.ErrNameUnknown) {
 		current, err = emptyLayout(r.name), nil
+		current.noLists = r.s.noLists
 		t.isNew = true
 	}
 	if err == nil {
@@ -135,6 +137,7 @@ func (r *repo) commit(batch []*change) {
 			c.err = c.apply(t)
 		}
 		err = t.commit()
+		r.s.countNotBlobs(r.name, t.hidden, -1)
 	}
 	for _, c := range batch {
 		if c.err == nil {
@@ -170,6 +173,9 @@ func (t *txn) commit() error {
 // index.json, which makes them visible.
 func (t *txn) publish() error {
 	for subject := range t.subjects {
+		if t.noLists {
+			break // clients write them
+		}
 		if err := t.writeList(subject); err != nil {
 			return err
 		}
@@ -213,6 +219,13 @@ func (t *txn) publish() error {
 		}
 	}
 	return nil
+}
+
+// hide keeps a file that is added or removed from being taken for a blob while
+// index.json does not name it.
+func (t *txn) hide(d digest.Digest) {
+	t.hidden = append(t.hidden, d)
+	t.repo.s.countNotBlobs(t.name, []digest.Digest{d}, 1)
 }
 
 // filePath returns the path of the file with the digest d.

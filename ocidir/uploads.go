@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -25,25 +26,40 @@ import (
 
 // sessions are the upload sessions of a store.
 type sessions struct {
-	mu   sync.Mutex         // guards the fields below, and those of upload that say so
-	byID map[string]*upload // without those that are being published
-	idle list.List          // of the *upload without a lease, the longest idle first
+	mu    sync.Mutex            // guards the fields below, and those of upload that say so; see unlock
+	byKey map[uploadKey]*upload // without those that are being published
+	byUse list.List             // of the *upload in byKey, the longest idle first
+	ended []*upload             // to be discarded by unlock
 }
+
+// uploadKey names a session: an ID that a client chose names nothing in another
+// repository.
+type uploadKey struct{ repo, id string }
 
 // upload is an upload session.
 type upload struct {
 	uploadState
 	dataFile, stateFile string // their paths
 
+	ended   atomic.Bool  // cancelled, expired or published; set with sessions.mu held
+	lastUse atomic.Int64 // in nanoseconds since 1970
+
 	// Guarded by sessions.mu.
-	ended     bool // cancelled, expired or published
-	leased    bool
-	element   *list.Element // in idle, unless leased
-	idleSince time.Time
-	lastSize  int64 // the size that others see
+	leased   bool
+	element  *list.Element // in byUse
+	since    int64         // lastUse when the element got its place
+	lastSize int64         // the size that others see
 
 	hash hash.Hash // belongs to the holder of the lease
+
+	data sync.Mutex // guards file; not held while bytes arrive
+	file *os.File   // the data file, nil until it is needed, and when no lease uses it
 }
+
+func (u *upload) key() uploadKey { return uploadKey{u.Repo, u.uploadState.ID} }
+
+// use resets the idle timer.
+func (u *upload) use() { u.lastUse.Store(time.Now().UnixNano()) }
 
 // uploadState is the content of a state file, from which the next process
 // recovers the session.
@@ -67,23 +83,27 @@ func (s *Store) CreateUpload(_ context.Context, repo string, opts registry.Uploa
 	}
 	all := &s.sessions
 	all.mu.Lock()
-	defer all.mu.Unlock()
+	defer all.unlock()
 	s.expireUploads()
-	if _, ok := all.byID[opts.ID]; ok {
+	if _, ok := all.byKey[uploadKey{repo, opts.ID}]; ok {
 		return nil, fmt.Errorf("%w: session ID in use", registry.ErrBlobUploadInvalid)
 	}
-	if limit := s.opts.Uploads; limit > 0 && len(all.byID) >= limit {
+	if limit := s.opts.Uploads; limit > 0 && len(all.byKey) >= limit {
 		return nil, registry.ErrTooManyUploads
 	}
 	u := s.newUpload(uploadState{ID: opts.ID, Repo: repo, Algorithm: opts.Algorithm}, rand.Text())
-	u.leased = true
+	l, err := s.newLease(u)
+	if err != nil {
+		return nil, err
+	}
+	u.use()
 	all.add(u)
-	return s.newLease(u)
+	return l, nil
 }
 
-// newUpload returns an upload whose files are named base, not by its ID: an ID
-// may be too long for the name of a file, differ from another ID only in case, or
-// be reused while the session is being published.
+// newUpload returns an upload whose files are named base, not by its ID: an ID may
+// be too long for the name of a file, differ from another ID only in case, be used in
+// another repository too, or be reused while the session is being published.
 func (s *Store) newUpload(state uploadState, base string) *upload {
 	base = filepath.Join(s.path(uploadsDir), base)
 	return &upload{uploadState: state, dataFile: base + ".data", stateFile: base + ".json", lastSize: state.Size, hash: state.Algorithm.Hash()}
@@ -92,7 +112,7 @@ func (s *Store) newUpload(state uploadState, base string) *upload {
 func (s *Store) ResumeUpload(_ context.Context, repo, id string) (registry.Upload, error) {
 	all := &s.sessions
 	all.mu.Lock()
-	defer all.mu.Unlock()
+	defer all.unlock()
 	u, err := s.upload(repo, id)
 	if err != nil {
 		return nil, err
@@ -100,30 +120,26 @@ func (s *Store) ResumeUpload(_ context.Context, repo, id string) (registry.Uploa
 	if u.leased {
 		return nil, registry.ErrUploadBusy
 	}
-	u.leased = true
-	all.idle.Remove(u.element)
+	u.use()
 	return s.newLease(u)
 }
 
 func (s *Store) UploadSize(_ context.Context, repo, id string) (int64, error) {
 	all := &s.sessions
 	all.mu.Lock()
-	defer all.mu.Unlock()
+	defer all.unlock()
 	u, err := s.upload(repo, id)
 	if err != nil {
 		return 0, err
 	}
-	if !u.leased { // the client is about to continue
-		u.idleSince = time.Now()
-		all.idle.MoveToBack(u.element)
-	}
+	u.use() // a client that asks will continue
 	return u.lastSize, nil
 }
 
 func (s *Store) CancelUpload(_ context.Context, repo, id string) error {
 	all := &s.sessions
 	all.mu.Lock()
-	defer all.mu.Unlock()
+	defer all.unlock()
 	u, err := s.upload(repo, id)
 	if err != nil {
 		return err
@@ -135,50 +151,88 @@ func (s *Store) CancelUpload(_ context.Context, repo, id string) error {
 // upload returns a session. It must be called with sessions.mu held.
 func (s *Store) upload(repo, id string) (*upload, error) {
 	s.expireUploads()
-	u, ok := s.sessions.byID[id]
-	if !ok || u.Repo != repo {
+	u, ok := s.sessions.byKey[uploadKey{repo, id}]
+	if !ok {
 		return nil, registry.ErrBlobUploadUnknown
 	}
 	return u, nil
 }
 
-// expireUploads ends the sessions that have been idle for too long. It must be
-// called with sessions.mu held.
+// expireUploads ends the sessions that were idle for too long, leased or not: a
+// stalled client must not keep one for ever. It must be called with
+// sessions.mu held.
 func (s *Store) expireUploads() {
 	all := &s.sessions
-	for e := all.idle.Front(); e != nil; e = all.idle.Front() {
+	limit := time.Now().Add(-s.opts.UploadIdle).UnixNano()
+	for e := all.byUse.Front(); e != nil; e = all.byUse.Front() {
 		u := e.Value.(*upload)
-		if time.Since(u.idleSince) < s.opts.UploadIdle {
+		lastUse := u.lastUse.Load()
+		switch {
+		case u.since > limit:
 			return
+		case lastUse <= limit:
+			all.end(u)
+		default: // it was used since it got its place
+			all.remove(u)
+			all.add(u)
 		}
-		all.end(u)
 	}
 }
 
-// add adds a session. It must be called with mu held.
+// add adds a session, at its place in byUse. It must be called with mu held.
 func (all *sessions) add(u *upload) {
-	if all.byID == nil {
-		all.byID = make(map[string]*upload)
+	if all.byKey == nil {
+		all.byKey = make(map[uploadKey]*upload)
 	}
-	all.byID[u.ID] = u
+	all.byKey[u.key()] = u
+	u.since = u.lastUse.Load()
+	at := all.byUse.Back()
+	for at != nil && at.Value.(*upload).since > u.since {
+		at = at.Prev()
+	}
+	if at == nil {
+		u.element = all.byUse.PushFront(u)
+		return
+	}
+	u.element = all.byUse.InsertAfter(u, at)
 }
 
-// addIdle adds a session without a lease to the idle ones. It must be called
-// with mu held.
-func (all *sessions) addIdle(u *upload, since time.Time) {
-	u.leased, u.lastSize, u.idleSince = false, u.uploadState.Size, since
-	u.element = all.idle.PushBack(u)
+// remove removes a session. It must be called with mu held.
+func (all *sessions) remove(u *upload) {
+	delete(all.byKey, u.key())
+	all.byUse.Remove(u.element)
 }
 
-// end removes a session. Its files are removed now, or when its lease ends. It
-// must be called with mu held.
+// end ends a session, whose files unlock removes. It must be called with mu held.
 func (all *sessions) end(u *upload) {
-	u.ended = true
-	delete(all.byID, u.ID)
-	if !u.leased {
-		all.idle.Remove(u.element)
+	u.ended.Store(true)
+	all.remove(u)
+	all.ended = append(all.ended, u)
+}
+
+// unlock unlocks mu, and then removes the files of the sessions that have ended:
+// that takes time if they are large.
+func (all *sessions) unlock() {
+	ended := all.ended
+	all.ended = nil
+	all.mu.Unlock()
+	for _, u := range ended {
+		u.closeFile()
 		u.removeFiles()
 	}
+}
+
+// closeFile closes the data file, if it is open. Once its names are removed too,
+// it takes no space.
+func (u *upload) closeFile() error {
+	u.data.Lock()
+	defer u.data.Unlock()
+	if u.file == nil {
+		return nil
+	}
+	f := u.file
+	u.file = nil
+	return f.Close()
 }
 
 func (u *upload) removeFiles() {
@@ -225,9 +279,9 @@ func (s *Store) recoverUploads() error {
 		if err != nil {
 			return err
 		}
-		if u := s.recoverUpload(base, data); u != nil {
+		if u := s.recoverUpload(base, data); u != nil && s.sessions.byKey[u.key()] == nil {
+			u.lastUse.Store(info.ModTime().UnixNano())
 			s.sessions.add(u)
-			s.sessions.addIdle(u, info.ModTime())
 			kept[u.stateFile], kept[u.dataFile] = true, true
 		}
 	}

@@ -3,6 +3,7 @@
 package registrytest
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -61,7 +62,7 @@ type Faults struct {
 
 	mu      sync.Mutex
 	matched map[matchKey]int // guarded by mu: how often each rule has matched, Nth aside
-	fired   []bool           // guarded by mu: whether each rule has selected a request
+	fired   []bool           // guarded by mu: whether a request has reached each rule's fault
 }
 
 // matchKey is the key of a counter: a rule, and the method and path if it counts
@@ -71,29 +72,54 @@ type matchKey struct {
 	path string
 }
 
-// NewFaults returns Faults with the given rules.
+// NewFaults returns Faults with the given rules. It panics if a rule has no Fault.
 func NewFaults(rules ...Rule) *Faults {
+	for i, rule := range rules {
+		if rule.Fault == nil {
+			panic(fmt.Sprintf("registrytest: rule %d has no Fault", i))
+		}
+	}
 	return &Faults{rules: rules, matched: make(map[matchKey]int), fired: make([]bool, len(rules))}
 }
 
 // Handler returns a handler that serves requests with h, and with the faults of
 // the rules that select them.
 func (f *Faults) Handler(h http.Handler) http.Handler {
+	requireHandler(h, "Faults.Handler")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		req, _ := registry.ParseRequest(r)
 		h := h
 		for i := len(f.rules) - 1; i >= 0; i-- {
-			if f.fires(i, r, req) {
-				h = f.rules[i].Fault(h)
+			if f.selects(i, r, req) {
+				h = f.fault(i, h)
 			}
 		}
 		h.ServeHTTP(w, r)
 	})
 }
 
-// fires reports whether rule i selects a request, and counts the request if it
+// requireHandler panics if h, an argument of the named function, is nil.
+func requireHandler(h http.Handler, function string) {
+	if h == nil {
+		panic("registrytest: " + function + " requires a handler")
+	}
+}
+
+// fault returns the fault of rule i, which has fired when a request reaches it: the
+// faults of the rules before it may not call it.
+func (f *Faults) fault(i int, h http.Handler) http.Handler {
+	fault := f.rules[i].Fault(h)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		f.fired[i] = true
+		f.mu.Unlock()
+		fault.ServeHTTP(w, r)
+	})
+}
+
+// selects reports whether rule i selects a request, and counts the request if it
 // matches.
-func (f *Faults) fires(i int, r *http.Request, req registry.Request) bool {
+func (f *Faults) selects(i int, r *http.Request, req registry.Request) bool {
 	rule := f.rules[i]
 	if rule.Op != "" && rule.Op != req.Op ||
 		rule.Repo != "" && rule.Repo != req.Repo ||
@@ -108,12 +134,11 @@ func (f *Faults) fires(i int, r *http.Request, req registry.Request) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.matched[key]++
-	fires := rule.Nth == 0 || rule.Nth == f.matched[key]
-	f.fired[i] = f.fired[i] || fires
-	return fires
+	return rule.Nth == 0 || rule.Nth == f.matched[key]
 }
 
-// Unfired returns the rules that have selected no request. A test of how a client
+// Unfired returns the rules whose faults no request has reached: they have selected
+// none, or only requests that the fault of an earlier rule did not pass on. A test of how a client
 // copes with a fault should check that the fault occurred.
 func (f *Faults) Unfired() (rules []Rule) {
 	f.mu.Lock()

@@ -3,8 +3,6 @@
 package registrytest_test
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -12,7 +10,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -311,97 +308,6 @@ func ExampleJournal_Lint() {
 	// 201 Created
 	// POST /v2/repo/blobs/uploads/: upload is neither completed nor cancelled (SHOULD, "Cancel a blob upload")
 	// PUT /v2/repo/manifests/latest: no Content-Type (SHOULD, "Pushing Manifests")
-}
-
-// Content refers to blobs and manifests by name; PushContent computes the digests.
-func ExamplePushContent() {
-	store := new(registry.MemStore)
-	names, err := registrytest.PushContent(context.Background(), store, "repo", registrytest.Content{
-		Blobs: map[string]string{
-			"config": `{"os":"linux","architecture":"arm64"}`,
-			"layer":  registrytest.Random(1, 1<<20),
-		},
-		Manifests: map[string]registrytest.Manifest{
-			"arm":       {Config: "config", Layers: []string{"layer"}, Platform: "linux/arm64"},
-			"all":       {Manifests: []string{"arm"}},
-			"signature": {Subject: "all", ArtifactType: "application/vnd.example.signature"},
-		},
-		Tags: map[string]string{"latest": "all"},
-	})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	for d, err := range store.Referrers(context.Background(), "repo", names["all"].Digest, "") {
-		fmt.Println(d.ArtifactType, d.Digest == names["signature"].Digest, err)
-	}
-	// Output: application/vnd.example.signature true <nil>
-}
-
-func ExamplePushLayout() {
-	// Any fs.FS works: os.DirFS, an embed.FS, the reader of a zip file.
-	manifest := `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
-	d := digest.FromString(manifest)
-	layout := fstest.MapFS{
-		"oci-layout":                  {Data: []byte(`{"imageLayoutVersion":"1.0.0"}`)},
-		"index.json":                  {Data: fmt.Appendf(nil, `{"manifests":[{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"%s","size":%d,"annotations":{"org.opencontainers.image.ref.name":"v1"}}]}`, d, len(manifest))},
-		"blobs/sha256/" + d.Encoded(): {Data: []byte(manifest)},
-	}
-	store := new(registry.MemStore)
-	if err := registrytest.PushLayout(context.Background(), store, "repo", layout); err != nil {
-		fmt.Println(err)
-		return
-	}
-	send(registry.New(registry.WithStore(store)), "GET", "/v2/repo/tags/list", "")
-	// Output: 200 OK: {"name":"repo","tags":["v1"]}
-}
-
-func ExamplePushDockerArchive() {
-	// A minimal version of what "docker save alpine:3" writes.
-	var archive bytes.Buffer
-	w := tar.NewWriter(&archive)
-	for name, content := range map[string]string{
-		"manifest.json": `[{"Config":"config.json","RepoTags":["alpine:3"],"Layers":["layer.tar"]}]`,
-		"config.json":   `{"os":"linux"}`,
-		"layer.tar":     "files",
-	} {
-		w.WriteHeader(&tar.Header{Name: name, Size: int64(len(content)), Mode: 0o644})
-		io.WriteString(w, content)
-	}
-	w.Close()
-
-	images, err := registrytest.PushDockerArchive(context.Background(), new(registry.MemStore), "my/alpine", &archive)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	fmt.Println(len(images), images[0].MediaType)
-	// Output: 1 application/vnd.docker.distribution.manifest.v2+json
-}
-
-// PushImage accepts images of go-containerregistry; this one has the same methods.
-func ExamplePushImage() {
-	config, files := "{}", "files"
-	img := image{
-		manifest: fmt.Sprintf(`{"config":{"digest":"%s"},"layers":[{"digest":"%s"}]}`, digest.FromString(config), digest.FromString(files)),
-		layers:   []layer{{data: files}},
-	}
-	m, err := registrytest.PushImage(context.Background(), new(registry.MemStore), "repo", "latest", img)
-	fmt.Println(m.MediaType, err)
-	// Output: application/vnd.oci.image.manifest.v1+json <nil>
-}
-
-func ExamplePushIndex() {
-	idx := index{manifest: `{"manifests":[]}`} // or a v1.ImageIndex of go-containerregistry
-	m, err := registrytest.PushIndex(context.Background(), new(registry.MemStore), "repo", "latest", idx)
-	fmt.Println(m.MediaType, err)
-	// Output: application/vnd.oci.image.index.v1+json <nil>
-}
-
-func ExampleRandom() {
-	first, again := registrytest.Random(1, 1000), registrytest.Random(1, 1000)
-	fmt.Println(len(first), first == again)
-	// Output: 1000 true
 }
 
 func ExampleNamespaces() {

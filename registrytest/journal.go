@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/opencontainers/go-digest"
 
@@ -51,7 +52,7 @@ type Entry struct {
 	Path   string // without the query
 
 	// Range and ContentRange are the headers of the request, and Auth the
-	// scheme of its credentials, such as "Bearer".
+	// scheme of its credentials, such as "Bearer", or "unknown".
 	Range, ContentRange, Auth string
 
 	// Status is the response's status; 0 if there is no response yet, or if the
@@ -90,10 +91,10 @@ func NewJournal(tb testing.TB) *Journal {
 
 // Handler returns a handler that serves requests with h and records them.
 func (j *Journal) Handler(h http.Handler) http.Handler {
+	requireHandler(h, "Journal.Handler")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// If the request is malformed, the fields parsed before the error are set.
 		req, _ := registry.ParseRequest(r)
-		scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		e := &Entry{
 			Request:      req,
 			Method:       r.Method,
@@ -101,7 +102,7 @@ func (j *Journal) Handler(h http.Handler) http.Handler {
 			Path:         r.URL.Path,
 			Range:        r.Header.Get("Range"),
 			ContentRange: r.Header.Get("Content-Range"),
-			Auth:         scheme,
+			Auth:         authScheme(r.Header.Get("Authorization")),
 			target:       r.URL.RequestURI(),
 			contentType:  r.Header.Get("Content-Type"),
 			accept:       r.Header.Get("Accept"),
@@ -130,6 +131,33 @@ func (j *Journal) Handler(h http.Handler) http.Handler {
 			resp.Status = http.StatusOK
 		}
 	})
+}
+
+// authSchemes are the schemes of credentials that a journal shows: those that clients
+// of registries and their storage use.
+var authSchemes = []string{"Basic", "Bearer", "Digest", "Negotiate", "NTLM", "Token", "AWS4-HMAC-SHA256"}
+
+// authScheme returns the scheme of an Authorization header: "" without one, and
+// "unknown" if it is none of authSchemes, since it may be part of a secret.
+func authScheme(authorization string) string {
+	words := strings.Fields(authorization)
+	switch {
+	case len(words) == 0:
+		return ""
+	case slices.ContainsFunc(authSchemes, func(s string) bool { return strings.EqualFold(s, words[0]) }):
+		return words[0]
+	}
+	return "unknown"
+}
+
+// printable replaces control characters, which could change what a terminal shows.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
 }
 
 // parseManifest sets the fields that Lint needs of a pushed manifest.
@@ -342,7 +370,7 @@ func (j *Journal) String() string {
 			reference += " from " + e.From
 		}
 		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n",
-			i+1, e.Method, op, e.Repo, reference, e.Status, e.Received, e.Sent, e.Range+e.ContentRange, e.Auth)
+			i+1, e.Method, printable(op), printable(e.Repo), printable(reference), e.Status, e.Received, e.Sent, printable(e.Range+e.ContentRange), e.Auth)
 	}
 	w.Flush()
 	return b.String()

@@ -36,7 +36,7 @@ func (f Finding) String() string {
 	if f.Must {
 		level = "MUST"
 	}
-	return fmt.Sprintf("%s %s: %s (%s, %s)", f.Entry.Method, f.Entry.Path, f.Text, level, f.Section)
+	return fmt.Sprintf("%s %s: %s (%s, %s)", f.Entry.Method, printable(f.Entry.Path), printable(f.Text), level, f.Section)
 }
 
 // Lint checks the recorded requests against the distribution-spec's requirements

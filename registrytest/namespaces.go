@@ -3,6 +3,7 @@
 package registrytest
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 
@@ -18,6 +19,11 @@ import (
 // Each registry can have its own faults, journal and users. To serve several
 // stores as one registry, registry.WithNamespaces is simpler.
 func Namespaces(upstreams map[string]http.Handler) http.Handler {
+	for name, h := range upstreams {
+		if h == nil {
+			panic(fmt.Sprintf("registrytest: the handler of the registry %q is nil", name))
+		}
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ns := r.URL.Query().Get("ns")
 		names := []string{ns}

@@ -27,9 +27,9 @@ type Server struct {
 	// server's URL includes the scheme.
 	Host string
 
-	// Store holds the registry's content, unless an option of NewServer set
-	// another store.
-	Store *registry.MemStore
+	// Store holds the registry's content. It is a *registry.MemStore unless an
+	// option sets another store.
+	Store registry.Store
 }
 
 // NewServer starts a registry with the given options. It is closed when the test
@@ -48,9 +48,9 @@ func NewTLSServer(tb testing.TB, opts ...registry.Option) *Server {
 
 // start starts a server for the handler that newHandler returns.
 func start(tb testing.TB, newHandler func(...registry.Option) http.Handler, opts []registry.Option, listen func(*httptest.Server)) *Server {
-	store := new(registry.MemStore)
 	// The default store is first, so that an option can replace it.
-	opts = append([]registry.Option{registry.WithStore(store)}, opts...)
+	opts = append([]registry.Option{registry.WithStore(new(registry.MemStore))}, opts...)
+	store := registry.New(opts...).(interface{ Store() registry.Store }).Store()
 	s := httptest.NewUnstartedServer(newHandler(opts...))
 	listen(s)
 	tb.Cleanup(s.Close)

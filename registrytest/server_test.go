@@ -40,6 +40,28 @@ func TestServers(t *testing.T) {
 	qt.Check(t, qt.IsNotNil(err))
 }
 
+// TestServerStoreIsTheOneServed checks that an option's store is the server's Store,
+// and that its limits hold.
+func TestServerStoreIsTheOneServed(t *testing.T) {
+	store := &registry.MemStore{Limits: registry.MemLimits{TotalBytes: 10}}
+	for _, s := range []*registrytest.Server{
+		registrytest.NewServer(t, registry.WithStore(store)),
+		registrytest.NewTLSServer(t, registry.WithLimits(registry.Limits{PageNames: 1}), registry.WithStore(store)),
+		registrytest.Profiles()[0].NewServer(t, registry.WithStore(store)),
+	} {
+		qt.Check(t, qt.Equals[registry.Store](s.Store, store))
+		d := digest.FromString("more than ten bytes")
+		resp, err := s.Client().Post(s.URL+"/v2/a/blobs/uploads/?digest="+d.String(), "", strings.NewReader("more than ten bytes"))
+		qt.Assert(t, qt.IsNil(err))
+		resp.Body.Close()
+		qt.Check(t, qt.Equals(resp.StatusCode, 413))
+	}
+	own := registrytest.NewServer(t)
+	d := digest.FromString("seeded")
+	qt.Assert(t, qt.IsNil(registry.PushBlob(t.Context(), own.Store, "a", d, strings.NewReader("seeded"))))
+	qt.Check(t, qt.Equals(get(t, own.Client(), own.URL+"/v2/a/blobs/"+d.String()), 200))
+}
+
 func TestTLS(t *testing.T) {
 	s, err := registrytest.TLS("registry.example.com")
 	qt.Assert(t, qt.IsNil(err))

@@ -48,7 +48,7 @@ func testConcurrentReferrers(t *testing.T, s tester) {
 	const n = 100
 	subject := digest.FromString("subject")
 	concurrently(n, func(i int) {
-		content := fmt.Sprintf(`{"schemaVersion":2,"subject":{"mediaType":"x/y","size":1,"digest":%q},"annotations":{"n":"%d"}}`, subject, i)
+		content := fmt.Sprintf(`{"schemaVersion":2,"manifests":[],"subject":{"mediaType":"x/y","size":1,"digest":%q},"annotations":{"n":"%d"}}`, subject, i)
 		_, err := registry.PushManifest(s.ctx, s, "a", registry.ManifestPush{MediaType: ocispec.MediaTypeImageIndex, Content: []byte(content)})
 		if err != nil {
 			t.Error(err)
@@ -105,4 +105,72 @@ func testConcurrentTagCreation(t *testing.T, s tester) {
 	if created != 1 {
 		t.Fatalf("%d pushes created the tag, want 1", created)
 	}
+}
+
+// testConcurrentTypes pushes the same bytes with two media types concurrently, each
+// with a tag: all pushes with one of the types succeed, and all others fail without
+// effect.
+func testConcurrentTypes(t *testing.T, s tester) {
+	for round := range 5 {
+		const n = 8
+		var errs [n]error
+		manifests := [2]registry.Manifest{manifest(fmt.Sprint(round)), manifest(fmt.Sprint(round))}
+		manifests[1].MediaType = "application/x-other"
+		tag := func(i int) string { return fmt.Sprintf("tag-%d-%d", round, i) }
+		concurrently(n, func(i int) {
+			errs[i] = s.PutManifest(s.ctx, "a", manifests[i%2], []string{tag(i)}, nil)
+		})
+		got, err := s.GetManifest(s.ctx, "a", manifests[0].Digest)
+		check(t, err, nil)
+		for i, err := range errs {
+			if m := manifests[i%2]; m.MediaType == got.MediaType {
+				check(t, err, nil)
+				s.wantTag(t, "a", tag(i), m)
+				continue
+			}
+			check(t, err, registry.ErrManifestInvalid)
+			_, err := s.GetTag(s.ctx, "a", tag(i))
+			check(t, err, registry.ErrManifestUnknown)
+		}
+	}
+}
+
+// testConcurrentManifestAndBlobs pushes and deletes a manifest, which is never a
+// blob, not even for a moment.
+func testConcurrentManifestAndBlobs(t *testing.T, s tester) {
+	s.push(t, "a", "blob")
+	m := manifest("manifest")
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := s.StatBlob(s.ctx, "a", m.Digest); err == nil {
+				t.Error("StatBlob returns a manifest")
+				return
+			}
+			if r, err := s.OpenBlob(s.ctx, "a", m.Digest); err == nil {
+				r.Close()
+				t.Error("OpenBlob returns a manifest")
+				return
+			}
+			for info, err := range s.Blobs(s.ctx, "a", "") {
+				if err == nil && info.Digest == m.Digest {
+					t.Error("Blobs yields a manifest")
+					return
+				}
+			}
+		}
+	}()
+	for range 20 {
+		s.put(t, "a", m, "tag")
+		check(t, s.DeleteManifest(s.ctx, "a", m.Digest), nil)
+	}
+	close(stop)
+	<-done
 }

@@ -93,6 +93,16 @@ var manifestExchanges = []exchange{
 		status:    201,
 	},
 	{
+		name:      "push_manifest_again_with_another_type",
+		manifests: map[string]string{"foo/manifests/latest": "foo"},
+		method:    "PUT",
+		url:       "/v2/foo/manifests/new",
+		header:    map[string]string{"Content-Type": "text/plain"},
+		body:      "foo",
+		status:    400,
+		wantCode:  "MANIFEST_INVALID",
+	},
+	{
 		name:     "create_index_missing_child",
 		method:   "PUT",
 		url:      "/v2/foo/manifests/latest",

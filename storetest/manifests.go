@@ -52,6 +52,39 @@ func testManifests(t *testing.T, s tester) {
 	s.wantTag(t, "a", "one", m)
 }
 
+// testPushOtherType pushes a digest that the repository has with another media
+// type, or with other content, as the signatures of a Docker schema 1 manifest
+// are: the push is rejected and changes nothing.
+func testPushOtherType(t *testing.T, s tester) {
+	old := s.put(t, "a", manifest("m"), "old")
+	other := s.put(t, "a", manifest("other"), "tag")
+	otherType, otherContent := old, old
+	otherType.MediaType = "application/x-poison"
+	otherContent.Content = []byte("m with other signatures")
+	for _, m := range []registry.Manifest{otherType, otherContent} {
+		m.Subject = other.Digest
+		m.Referrer = registry.Referrer{Digest: m.Digest, Descriptor: []byte("{}")}
+		check(t, s.PutManifest(s.ctx, "a", m, nil, nil), registry.ErrManifestInvalid)
+		check(t, s.PutManifest(s.ctx, "a", m, []string{"new", "old", "tag"}, nil), registry.ErrManifestInvalid)
+		allow := func(string, digest.Digest) error { return nil }
+		check(t, s.PutManifest(s.ctx, "a", m, []string{"new", "old", "tag"}, allow), registry.ErrManifestInvalid)
+	}
+	wantNames(t, s.Tags(s.ctx, "a", ""), "old", "tag")
+	s.wantTag(t, "a", "old", old)
+	s.wantTag(t, "a", "tag", other)
+	if list := collect(t, s.Referrers(s.ctx, "a", other.Digest, "")); len(list) > 0 {
+		t.Fatalf("a rejected push added referrers: %v", list)
+	}
+	s.put(t, "a", old, "again")
+
+	// Another repository may have it, and after a delete so may this one.
+	s.put(t, "b", otherType)
+	s.put(t, "c", otherContent)
+	check(t, s.DeleteManifest(s.ctx, "a", old.Digest), nil)
+	s.put(t, "a", otherType, "new")
+	s.wantTag(t, "a", "new", otherType)
+}
+
 // testDeleteManifest checks that a manifest is deleted with the tags that point at
 // it, and that pushing it again does not restore them.
 func testDeleteManifest(t *testing.T, s tester) {
@@ -125,14 +158,15 @@ func testReferrers(t *testing.T, s tester) {
 	if got := list("a", subject, ""); got != nil {
 		t.Fatalf("got %v in an unknown repository, want none", got)
 	}
+	config := s.push(t, "a", "data")
 	var want []digest.Digest
 	all := make(map[digest.Digest]registry.Referrer)
 	for i := range 5 {
 		// PushManifest makes the Referrer, since a store may parse the content
 		// instead.
 		mediaType := ocispec.MediaTypeImageManifest
-		content := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"artifactType":"application/vnd.example.%d","subject":{"mediaType":"x/y","size":1,"digest":%q},"annotations":{"n":"%d"}}`,
-			mediaType, i, subject, i)
+		content := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"artifactType":"application/vnd.example.%d","config":{"mediaType":"x/y","size":4,"digest":%q},"layers":[],"subject":{"mediaType":"x/y","size":1,"digest":%q},"annotations":{"n":"%d"}}`,
+			mediaType, i, config, subject, i)
 		m, err := registry.PushManifest(s.ctx, s, "a", registry.ManifestPush{MediaType: mediaType, Content: []byte(content), Tags: []string{fmt.Sprint(i)}})
 		check(t, err, nil)
 		want = append(want, m.Digest)

@@ -44,11 +44,14 @@ func Run(t *testing.T, open func(t *testing.T) registry.Store) {
 		{"upload_rollback", testUploadRollback},
 		{"upload_leases", testUploadLeases},
 		{"upload_cancel", testUploadCancel},
+		{"upload_cancel_stalled", testUploadCancelStalled},
 		{"upload_read_errors", testUploadReadErrors},
+		{"upload_ids", testUploadIDs},
 		{"upload_repositories", testUploadRepositories},
 		{"stalled_transfers", testStalledTransfers},
 		{"manifests", testManifests},
 		{"manifest_list", testManifestList},
+		{"push_other_type", testPushOtherType},
 		{"delete_manifest", testDeleteManifest},
 		{"move_tags", testMoveTags},
 		{"allow_tags", testAllowTags},
@@ -58,8 +61,10 @@ func Run(t *testing.T, open func(t *testing.T) registry.Store) {
 		{"repository_lifetime", testRepositoryLifetime},
 		{"concurrent_pushes", testConcurrentPushes},
 		{"concurrent_referrers", testConcurrentReferrers},
+		{"concurrent_manifest_and_blobs", testConcurrentManifestAndBlobs},
 		{"concurrent_tag_moves", testConcurrentTagMoves},
 		{"concurrent_tag_creation", testConcurrentTagCreation},
+		{"concurrent_types", testConcurrentTypes},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.run(t, tester{open(t), t.Context()})

@@ -181,6 +181,96 @@ func testUploadCancel(t *testing.T, s tester) {
 	s.wantNoBlob(t, "a", digest.FromString("data"), registry.ErrNameUnknown)
 }
 
+// testUploadCancelStalled cancels an upload whose lease waits for bytes: the ID can
+// be used again at once, and the lease has no effect on the new upload.
+func testUploadCancelStalled(t *testing.T, s tester) {
+	for _, size := range []int{10, 3 << 20} {
+		for _, resumed := range []bool{false, true} {
+			u, err := s.CreateUpload(s.ctx, "a", registry.UploadOptions{ID: "mine"})
+			check(t, err, nil)
+			if resumed {
+				check(t, u.Close(), nil)
+				u = s.resume(t, "a", "mine")
+			}
+			r, w := io.Pipe()
+			done := make(chan error)
+			go func() {
+				_, err := u.ReadFrom(r)
+				r.Close()
+				done <- err
+			}()
+			_, err = io.WriteString(w, strings.Repeat("s", size))
+			check(t, err, nil)
+			check(t, s.CancelUpload(s.ctx, "a", "mine"), nil)
+			check(t, s.CancelUpload(s.ctx, "a", "mine"), registry.ErrBlobUploadUnknown)
+			_, err = s.UploadSize(s.ctx, "a", "mine")
+			check(t, err, registry.ErrBlobUploadUnknown)
+			_, err = s.ResumeUpload(s.ctx, "a", "mine")
+			check(t, err, registry.ErrBlobUploadUnknown)
+
+			next, err := s.CreateUpload(s.ctx, "a", registry.UploadOptions{ID: "mine"})
+			check(t, err, nil)
+			appendTo(t, next, "next")
+			io.WriteString(w, "more")
+			w.Close()
+			check(t, <-done, registry.ErrBlobUploadUnknown)
+			u.Size()
+			check(t, u.Commit(s.ctx, digest.FromString("")), registry.ErrBlobUploadUnknown)
+			check(t, u.Rollback(), nil)
+			check(t, u.Close(), nil)
+
+			check(t, next.Close(), nil)
+			next = s.resume(t, "a", "mine")
+			if next.Size() != 4 {
+				t.Fatalf("got size %d, want 4", next.Size())
+			}
+			check(t, next.Commit(s.ctx, digest.FromString("next")), nil)
+			check(t, next.Close(), nil)
+			s.wantBlob(t, "a", digest.FromString("next"), "next")
+		}
+	}
+}
+
+// testUploadIDs uses the same ID in two repositories: the uploads are independent.
+func testUploadIDs(t *testing.T, s tester) {
+	for _, end := range []string{"commit", "cancel"} {
+		one, err := s.CreateUpload(s.ctx, "a", registry.UploadOptions{ID: "mine"})
+		check(t, err, nil)
+		two, err := s.CreateUpload(s.ctx, "a/b", registry.UploadOptions{ID: "mine"}) // both leased
+		check(t, err, nil)
+		appendTo(t, one, "one "+end)
+		check(t, one.Close(), nil)
+		appendTo(t, two, "two "+end)
+		check(t, two.Close(), nil)
+		three, err := s.CreateUpload(s.ctx, "b", registry.UploadOptions{ID: "mine"}) // the others are not
+		check(t, err, nil)
+		check(t, three.Close(), nil)
+		_, err = s.CreateUpload(s.ctx, "a", registry.UploadOptions{ID: "mine"})
+		check(t, err, registry.ErrBlobUploadInvalid)
+		_, err = s.ResumeUpload(s.ctx, "c", "mine")
+		check(t, err, registry.ErrBlobUploadUnknown)
+
+		one, two = s.resume(t, "a", "mine"), s.resume(t, "a/b", "mine")
+		if end == "commit" {
+			check(t, one.Commit(s.ctx, digest.FromString("one "+end)), nil)
+		} else {
+			check(t, s.CancelUpload(s.ctx, "a", "mine"), nil)
+		}
+		check(t, one.Close(), nil)
+		_, err = s.UploadSize(s.ctx, "a", "mine")
+		check(t, err, registry.ErrBlobUploadUnknown)
+		size, err := s.UploadSize(s.ctx, "b", "mine")
+		check(t, err, nil)
+		if size != 0 {
+			t.Fatalf("UploadSize returned %d, want 0", size)
+		}
+		check(t, two.Commit(s.ctx, digest.FromString("two "+end)), nil)
+		check(t, two.Close(), nil)
+		s.wantBlob(t, "a/b", digest.FromString("two "+end), "two "+end)
+		check(t, s.CancelUpload(s.ctx, "b", "mine"), nil)
+	}
+}
+
 // failingReader returns an error at the end of data.
 type failingReader struct {
 	data io.Reader

@@ -7,14 +7,13 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"fmt"
+	"hash/maphash"
 	"io"
+	"math"
 	"os"
 	"strings"
-	"sync"
 
 	"golang.org/x/crypto/bcrypt"
 
@@ -24,12 +23,11 @@ import (
 // htpasswd holds the users of a file in the format of htpasswd -B: each line is a
 // name, a colon and a bcrypt hash.
 type htpasswd struct {
-	hashes map[string][]byte
-	dummy  []byte // the hash for unknown users
-	key    [32]byte
-
-	mu    sync.Mutex
-	known map[string][]byte // guarded by mu: the verified password of each user, as a MAC with key
+	hashes  map[string][]byte
+	costs   []int          // of the hashes
+	dummies map[int][]byte // a hash of each cost, for unknown users
+	seed    maphash.Seed
+	compare func(hash, password []byte) error // bcrypt, except in tests
 }
 
 func openHtpasswd(name string) (*htpasswd, error) {
@@ -46,9 +44,12 @@ func openHtpasswd(name string) (*htpasswd, error) {
 }
 
 func readHtpasswd(r io.Reader) (*htpasswd, error) {
-	h := &htpasswd{hashes: make(map[string][]byte), known: make(map[string][]byte)}
-	rand.Read(h.key[:])
-	cost := bcrypt.MinCost
+	h := &htpasswd{
+		hashes:  make(map[string][]byte),
+		dummies: make(map[int][]byte),
+		seed:    maphash.MakeSeed(),
+		compare: bcrypt.CompareHashAndPassword,
+	}
 	lines := bufio.NewScanner(r)
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimSpace(lines.Text())
@@ -60,37 +61,43 @@ func readHtpasswd(r io.Reader) (*htpasswd, error) {
 		if !ok || user == "" || err != nil {
 			return nil, fmt.Errorf("line %d is not in the format of htpasswd -B: a name, a colon and a bcrypt hash", n)
 		}
-		h.hashes[user], cost = []byte(hash), max(cost, c)
+		h.hashes[user] = []byte(hash)
+		h.costs = append(h.costs, c)
 	}
 	if err := lines.Err(); err != nil {
 		return nil, err
 	}
-	var err error
-	h.dummy, err = bcrypt.GenerateFromPassword(h.key[:], cost)
-	return h, err
+	if h.costs == nil {
+		h.costs = []int{bcrypt.MinCost}
+	}
+	for _, cost := range h.costs {
+		if h.dummies[cost] != nil {
+			continue
+		}
+		var err error
+		if h.dummies[cost], err = bcrypt.GenerateFromPassword([]byte(rand.Text()), cost); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
 }
 
-// check is an auth.Check. It computes bcrypt only once for each correct password,
-// since clients send their passwords with each request.
-func (h *htpasswd) check(_ context.Context, user, password string) error {
-	mac := hmac.New(sha256.New, h.key[:])
-	fmt.Fprintf(mac, "%d %s %s", len(user), user, password)
-	sum := mac.Sum(nil)
-	h.mu.Lock()
-	known := h.known[user]
-	h.mu.Unlock()
-	if hmac.Equal(sum, known) {
-		return nil
-	}
+// check returns an auth.Check. It computes bcrypt only once for each correct
+// password, since clients send their passwords with each request.
+func (h *htpasswd) check() auth.Check {
+	return auth.Throttle(h.verify, 0, math.MaxInt64)
+}
+
+// verify takes the same time for users that exist and for those that don't. If the
+// hashes have several costs, an unknown user has one of them, always the same.
+func (h *htpasswd) verify(_ context.Context, user, password string) error {
 	hash, ok := h.hashes[user]
 	if !ok {
-		hash = h.dummy // so that unknown users take as long as known ones
+		n := maphash.String(h.seed, user) % uint64(len(h.costs))
+		hash = h.dummies[h.costs[n]]
 	}
-	if bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil || !ok {
+	if h.compare(hash, []byte(password)) != nil || !ok {
 		return auth.ErrCredentials
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.known[user] = sum
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // syncBuffer is a buffer that is safe for concurrent use.
@@ -31,6 +32,18 @@ func (b *syncBuffer) take() string {
 	defer b.mu.Unlock()
 	defer b.b.Reset()
 	return b.b.String()
+}
+
+// waitForLine returns and removes the content. A line is written after the client
+// has got the response: if there must be one, it waits for it.
+func waitForLine(b *syncBuffer, must bool) string {
+	for range 500 {
+		if text := b.take(); text != "" || !must {
+			return text
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return ""
 }
 
 // TestPanics checks that panics are hidden from clients, and logged once each.

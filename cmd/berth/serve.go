@@ -25,20 +25,22 @@ import (
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/auth"
 	"github.com/berth-oci/registry/bucket"
+	"github.com/berth-oci/registry/guard"
 )
 
 // serveCmd is berth serve.
 type serveCmd struct {
-	Addr     string `help:"Address to listen on (default: ${default}). Port 0 picks a free port." default:"127.0.0.1:5000" placeholder:"HOST:PORT"`
-	AddrFile string `help:"Write the address to this file once the server listens on it." type:"path" placeholder:"FILE"`
-	TLSCert  string `help:"Serve HTTPS with this certificate chain, in PEM." name:"tls-cert" type:"existingfile" and:"tls" placeholder:"FILE" group:"tls"`
-	TLSKey   string `help:"The certificate's private key, in PEM." name:"tls-key" type:"existingfile" and:"tls" placeholder:"FILE" group:"tls"`
+	Addr     string   `help:"Address to listen on (default: ${default}). Port 0 picks a free port." default:"127.0.0.1:5000" placeholder:"HOST:PORT"`
+	AddrFile string   `help:"Write the address to this file once the server listens on it." type:"path" placeholder:"FILE"`
+	Host     []string `help:"Serve this host name too, on a loopback address. By default a server there rejects requests for other hosts than loopback addresses, localhost, *.localhost, names without a dot, host.docker.internal and host.containers.internal, so that no web page can use it." sep:"none" placeholder:"NAME"`
+	TLSCert  string   `help:"Serve HTTPS with this certificate chain, in PEM." name:"tls-cert" type:"existingfile" and:"tls" placeholder:"FILE" group:"tls"`
+	TLSKey   string   `help:"The certificate's private key, in PEM." name:"tls-key" type:"existingfile" and:"tls" placeholder:"FILE" group:"tls"`
 
 	Store    string `help:"Where to keep content (default: ${default}); see above." default:"mem:" placeholder:"STORE" group:"content"`
 	Redirect bool   `help:"Redirect downloads of blobs to signed URLs of the bucket. Clients must be able to reach the bucket." group:"content"`
 
 	Htpasswd      string `help:"Require a user and password from this file, in the format of htpasswd -B." type:"existingfile" placeholder:"FILE" group:"users"`
-	AnonymousPull bool   `help:"Allow pulls without a password." group:"users"`
+	AnonymousPull bool   `help:"Allow pulls without a password. Requires --htpasswd." group:"users"`
 
 	AllowSparse     bool     `help:"Accept manifests that reference missing blobs or manifests." group:"registry"`
 	ClientUploadIDs bool     `help:"Let clients choose the IDs of upload sessions." name:"client-upload-ids" group:"registry"`
@@ -61,9 +63,10 @@ type serveCmd struct {
 
 	DebugAddr string     `help:"Also serve Go's profiles, on this address below /debug/pprof/. Do not expose it." placeholder:"HOST:PORT" group:"log"`
 	LogFormat string     `help:"Format of the log: text or json (default: ${default})." enum:"text,json" default:"text" placeholder:"FORMAT" group:"log"`
-	LogLevel  slog.Level `help:"Minimum level to log: debug, info, warn or error (default: ${default}). Requests are logged at info, rejected ones at warn." default:"info" placeholder:"LEVEL" group:"log"`
+	LogLevel  slog.Level `help:"Minimum level to log: debug, info, warn or error (default: ${default}). Requests are logged at info, rejected ones at warn, except HEAD requests for missing content." default:"info" placeholder:"LEVEL" group:"log"`
 
-	store registry.Store // opened by Run, unless a test sets it
+	store    registry.Store // opened by Run, unless a test sets it
+	loopback bool           // the server listens on a loopback address
 }
 
 // flagGroups are the groups of flags in the help of berth serve.
@@ -81,6 +84,11 @@ func (serveCmd) Help() string {
 	return storeHelp + " The content of mem: is lost when the command exits. A directory can be served by one process at a time. A bucket can be served by any number of processes behind a load balancer."
 }
 
+// maxHeader is the size in bytes of the largest header, the request line included.
+// While it is parsed, a header costs a multiple of its size. Tokens are the longest
+// that clients send.
+const maxHeader = 64 << 10
+
 // Run serves until SIGTERM or SIGINT, and then finishes the requests in progress.
 func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
@@ -91,7 +99,10 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 		debug.SetMemoryLimit(int64(c.Memory) + int64(c.Memory)/4)
 	}
 	if c.Disk > 0 && (c.Memory <= 0 || c.Store != "mem:") {
-		return errors.New("--disk requires --memory and --store=mem:")
+		return errors.New("--disk requires --store=mem: and --memory")
+	}
+	if c.AnonymousPull && c.Htpasswd == "" {
+		return errors.New("--anonymous-pull requires --htpasswd: without users, anyone may push too")
 	}
 	if c.store == nil {
 		s, closer, err := openStore(ctx, c.Store, storeOptions{
@@ -99,12 +110,27 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 			onError:  func(err error) { log.Error("bucket", "error", err) },
 			warn:     func(text string) { log.Warn(text) },
 			readOnly: c.ReadOnly,
+
+			noReferrers: c.NoReferrers,
 		})
 		if err != nil {
 			return err
 		}
 		defer closer.Close()
 		c.store = s
+	}
+	listener, err := net.Listen("tcp", c.Addr)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	addr := listener.Addr().String()
+	c.loopback = isLoopback(listener.Addr())
+	if !c.loopback && c.Htpasswd == "" {
+		log.Warn("anyone who can reach this address can use the registry: see --htpasswd", "addr", addr)
+	}
+	if c.Connections > 0 {
+		listener = netutil.LimitListener(listener, c.Connections)
 	}
 	handler, err := c.handler(ctx, log)
 	if err != nil {
@@ -113,18 +139,10 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: c.HeaderTimeout,
+		MaxHeaderBytes:    maxHeader,
 		IdleTimeout:       c.IdleTimeout,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
-	listener, err := net.Listen("tcp", c.Addr)
-	if err != nil {
-		return err
-	}
-	if c.Connections > 0 {
-		listener = netutil.LimitListener(listener, c.Connections)
-	}
-	defer listener.Close()
-	addr := listener.Addr().String()
 	if c.AddrFile != "" {
 		if err := writeFile(c.AddrFile, addr); err != nil {
 			return err
@@ -168,23 +186,28 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 // handler returns the handler of the entire server. The context stopping ends
 // when the server starts to shut down.
 func (c *serveCmd) handler(stopping context.Context, log *slog.Logger) (http.Handler, error) {
-	h := registry.New(c.options(log)...)
+	h := registry.New(c.options()...)
 	if c.Redirect {
 		b, ok := c.store.(*bucket.Store)
 		if !ok {
 			return nil, errors.New("--redirect requires a bucket")
 		}
-		h = logRedirects(b.Redirect(h), log)
+		h = b.Redirect(h)
 	}
 	if c.Htpasswd != "" {
 		users, err := openHtpasswd(c.Htpasswd)
 		if err != nil {
 			return nil, err
 		}
-		h = auth.Basic("berth", users.check, c.policy())(h)
+		h = auth.Basic("berth", users.check(), c.policy())(h)
 	}
-	h = freeAfterDeletes(withHealth(h, stopping), 3*time.Second)
-	return watchProgress(catchPanics(h, log), c.Progress), nil
+	h, err := c.guardHosts(h)
+	if err != nil {
+		return nil, err
+	}
+	h = freeAfterDeletes(h, 3*time.Second, debug.FreeOSMemory)
+	h = logRequests(catchPanics(h, log), log)
+	return guard.Progress(c.Progress)(withHealth(h, stopping)), nil
 }
 
 // policy lets users do everything and, with AnonymousPull, everyone pull.
@@ -197,9 +220,9 @@ func (c *serveCmd) policy() auth.Policy {
 	}
 }
 
-func (c *serveCmd) options(log *slog.Logger) []registry.Option {
+func (c *serveCmd) options() []registry.Option {
 	opts := []registry.Option{
-		registry.WithSlog(log),
+		registry.WithSlog(slog.New(registryLog{})),
 		registry.WithReferrersSupport(!c.NoReferrers),
 		registry.WithLimits(c.limits()),
 		registry.WithStore(c.store),
@@ -240,14 +263,6 @@ func (c *serveCmd) memLimits() registry.MemLimits {
 		l.TotalBytes, l.MemoryBytes = int64(c.Memory+c.Disk), int64(c.Memory)
 	}
 	return l
-}
-
-func (c *serveCmd) logHandler(w io.Writer) slog.Handler {
-	opts := &slog.HandlerOptions{Level: c.LogLevel}
-	if c.LogFormat == "json" {
-		return slog.NewJSONHandler(w, opts)
-	}
-	return slog.NewTextHandler(w, opts)
 }
 
 // writeFile writes a file atomically, since other processes may wait for it.

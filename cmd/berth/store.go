@@ -24,6 +24,8 @@ type storeOptions struct {
 	onError  func(error)        // called with each failure of a bucket
 	warn     func(string)
 	readOnly bool // a bucket need not be writable
+
+	noReferrers bool // lists of referrers are tags
 }
 
 // openStore opens the store with the given name. The caller must close it.
@@ -35,7 +37,7 @@ func openStore(ctx context.Context, name string, opts storeOptions) (registry.St
 		if dir == "" {
 			return nil, nil, errors.New("dir: requires a path: dir:PATH")
 		}
-		s, err := ocidir.Open(dir, &ocidir.Options{Uploads: opts.limits.Uploads, UploadIdle: opts.limits.UploadIdle})
+		s, err := ocidir.Open(dir, &ocidir.Options{Uploads: opts.limits.Uploads, UploadIdle: opts.limits.UploadIdle, NoReferrers: opts.noReferrers})
 		return s, s, err
 	}
 	if !strings.Contains(name, "://") {

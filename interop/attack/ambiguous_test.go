@@ -177,6 +177,7 @@ func options() (list []attack) {
 		{name: "status_opens_no_session", send: request("GET", "/v2/a/blobs/uploads/mine"), want: "404", code: "BLOB_UPLOAD_UNKNOWN"},
 		{name: "cancel_opens_no_session", send: request("DELETE", "/v2/a/blobs/uploads/mine"), want: "404", code: "BLOB_UPLOAD_UNKNOWN"},
 		{name: "of_another_repository", send: withBody("PATCH", "/v2/b/blobs/uploads/{session}", fresh, "Content-Range: 5-28"), want: "400|404|416"},
+		{name: "in_two_repositories", send: withBody("PATCH", "/v2/a/blobs/uploads/mine", fresh) + request("GET", "/v2/b/blobs/uploads/mine") + withBody("PATCH", "/v2/b/blobs/uploads/mine", hello) + withBody("PUT", "/v2/a/blobs/uploads/mine?digest="+sha(fresh), "") + withBody("PUT", "/v2/b/blobs/uploads/mine?digest="+sha(hello), ""), want: "202 404 202 201 201"},
 		{name: "malformed_name", send: withBody("PATCH", "/v2/A/blobs/uploads/mine", fresh), want: "400", code: "NAME_INVALID"},
 	} {
 		a.name, a.opts, a.section = "client_ID_"+a.name, clientIDs, ids

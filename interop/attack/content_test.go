@@ -75,6 +75,7 @@ func conditions() (list []attack) {
 		match     = "RFC 9110 13.1.1"
 		none      = "RFC 9110 13.1.2"
 		malformed = "RFC 9110 8.8.3, 13.1"
+		bounded   = "RFC 9110 5.4 (a field larger than the server wishes to process)"
 	)
 	tag := func(content string) string { return `"` + sha(content) + `"` }
 	for _, c := range []struct {
@@ -99,7 +100,11 @@ func conditions() (list []attack) {
 		{"unterminated", `If-Match: "` + sha(img), "400|412", "400|412", "400|412", malformed},
 		{"missing_comma", `If-Match: "x" ` + tag(img), "400|412", "400|412", "400|412", malformed},
 		{"none_match_unquoted", "If-None-Match: " + sha(img), "400|200", "400|200", "400|202", malformed},
-		{"long", "If-Match: " + strings.Repeat(`"x",`, 50_000) + `"y"`, "412", "412", "412", match},
+		{"100_tags", "If-Match: " + strings.Repeat(`"x",`, 99) + `"y"`, "412", "412", "412", match},
+		{"101_tags", "If-Match: " + strings.Repeat(`"x",`, 100) + `"y"`, "400", "400", "400", bounded},
+		{"none_match_101_tags", "If-None-Match: " + strings.Repeat(`"x",`, 100) + `"y"`, "400", "400", "400", bounded},
+		{"101_tags_in_as_many_lines", strings.TrimSuffix(strings.Repeat("If-Match: \"x\"\r\n", 101), "\r\n"), "400", "400", "400", bounded},
+		{"50001_tags", "If-Match: " + strings.Repeat(`"x",`, 50_000) + `"y"`, "400", "400", "400", bounded},
 		{"unmodified_since", "If-Unmodified-Since: Tue, 15 Nov 1994 12:45:26 GMT", "200|412", "200|412", "202|412", "RFC 9110 13.1.4"},
 	} {
 		list = append(list,
@@ -125,6 +130,7 @@ func jsonBombs() (list []attack) {
 	const (
 		grammar   = "spec, Pushing Manifests (MANIFEST_INVALID); RFC 8259 2"
 		unique    = "RFC 8259 4 (names SHOULD be unique; parsers differ)"
+		required  = "image-spec, manifest.md, image-index.md (REQUIRED); Error Codes (MANIFEST_INVALID)"
 		shape     = "image-spec, manifest.md; spec, Pushing Manifests"
 		text      = "RFC 8259 8.1 (MUST be UTF-8)"
 		tooLarge  = "spec, Pushing Manifests (limit the size); RFC 9110 15.5.14"
@@ -133,8 +139,16 @@ func jsonBombs() (list []attack) {
 	const limit = 4 << 20
 	layer := descriptor(typeLayer, digits)
 	many := func(n int, one string) string { return strings.TrimSuffix(strings.Repeat(one+",", n), ",") }
+	// wrap makes a complete manifest, so that no case fails for the lack of a
+	// member.
 	wrap := func(members string) string {
-		return `{"schemaVersion":2,"config":` + descriptor(typeConfig, config) + `,` + members + `}`
+		if !strings.Contains(members, `"layers":`) {
+			members = `"layers":[],` + members
+		}
+		if !strings.Contains(members, `"config":`) {
+			members = `"config":` + descriptor(typeConfig, config) + `,` + members
+		}
+		return `{"schemaVersion":2,` + members + `}`
 	}
 	for _, c := range []struct{ name, mediaType, body, want, code, section string }{
 		{"empty", typeImage, "", "400", "MANIFEST_INVALID", grammar},
@@ -148,8 +162,8 @@ func jsonBombs() (list []attack) {
 		{"trailing_byte", typeImage, img + "x", "400", "MANIFEST_INVALID", grammar},
 		{"trailing_spaces", typeImage, img + " \r\n\t", "201", "", grammar},
 		{"trailing_NUL", typeImage, img + "\x00", "400", "MANIFEST_INVALID", grammar},
-		{"extra_comma", typeImage, `{"layers":[],}`, "400", "MANIFEST_INVALID", grammar},
-		{"comment", typeImage, `{"layers":[]/*x*/}`, "400", "MANIFEST_INVALID", grammar},
+		{"extra_comma", typeImage, strings.TrimSuffix(img, "}") + ",}", "400", "MANIFEST_INVALID", grammar},
+		{"comment", typeImage, strings.TrimSuffix(img, "}") + "/*x*/}", "400", "MANIFEST_INVALID", grammar},
 		{"byte_order_mark", typeImage, "\ufeff" + img, "400", "MANIFEST_INVALID", "RFC 8259 8.1"},
 		{"UTF-16", typeImage, "\xff\xfe{\x00}\x00", "400", "MANIFEST_INVALID", text},
 		{"invalid_UTF-8_in_a_string", typeImage, wrap("\"annotations\":{\"a\":\"\xff\"}"), "400", "MANIFEST_INVALID", text},
@@ -158,7 +172,7 @@ func jsonBombs() (list []attack) {
 		{"NUL_in_a_string", typeImage, wrap(`"annotations":{"a":"\u0000"}`), "201|400", "", "RFC 8259 7"},
 		{"deep_array", typeImage, `{"a":` + strings.Repeat("[", 1_000_000), "400", "MANIFEST_INVALID", "RFC 8259 9"},
 		{"deep_object", typeImage, strings.Repeat(`{"a":`, 500_000), "400", "MANIFEST_INVALID", "RFC 8259 9"},
-		{"deep_but_closed", typeImage, `{"a":` + strings.Repeat("[", 500_000) + strings.Repeat("]", 500_000) + `}`, "400", "MANIFEST_INVALID", "RFC 8259 9"},
+		{"deep_but_closed", typeImage, wrap(`"a":` + strings.Repeat("[", 500_000) + strings.Repeat("]", 500_000)), "400", "MANIFEST_INVALID", "RFC 8259 9"},
 		{"1000_levels_deep", typeImage, wrap(`"a":` + strings.Repeat("[", 1000) + strings.Repeat("]", 1000)), "201", "", "RFC 8259 9"},
 		{"long_number", typeImage, wrap(`"a":` + strings.Repeat("9", 1_000_000)), "201|400", "", "RFC 8259 6"},
 		{"number_out_of_range", typeImage, wrap(`"a":1e999999999`), "201|400", "", "RFC 8259 6"},
@@ -171,33 +185,41 @@ func jsonBombs() (list []attack) {
 		{"10000_children", typeIndex, `{"manifests":[` + many(10_000, descriptor(typeImage, img)) + `]}`, "201", "", shape},
 		{"10000_unknown_members", typeImage, wrap(members(10_000)), "201", "", shape},
 		{"100000_annotations", typeImage, wrap(`"annotations":{` + members(100_000) + `}`), "400", "MANIFEST_INVALID", shape},
-		{"duplicate_layers", typeImage, `{"layers":[],"layers":[` + layer + `]}`, "400", "MANIFEST_INVALID", unique},
-		{"duplicate_config", typeImage, `{"config":` + layer + `,"config":` + descriptor(typeConfig, config) + `}`, "400", "MANIFEST_INVALID", unique},
-		{"duplicate_mediaType", typeImage, `{"mediaType":"` + typeImage + `","mediaType":"` + typeIndex + `"}`, "400", "MANIFEST_INVALID", unique},
-		{"duplicate_digest", typeImage, `{"layers":[{"digest":"` + sha(digits) + `","digest":"` + sha(config) + `"}]}`, "400", "MANIFEST_INVALID", unique},
-		{"member_in_upper_case", typeImage, `{"LAYERS":[` + layer + `]}`, "400", "MANIFEST_INVALID", unique},
-		{"member_with_a_long_s", typeImage, "{\"layer\u017f\":[" + layer + "]}", "400", "MANIFEST_INVALID", unique},
-		{"escaped_duplicate_member", typeImage, `{"\u006cayers":[],"layers":[]}`, "400", "MANIFEST_INVALID", unique},
-		{"layers_is_an_object", typeImage, `{"layers":{}}`, "400", "MANIFEST_INVALID", shape},
-		{"layers_is_a_string", typeImage, `{"layers":"x"}`, "400", "MANIFEST_INVALID", shape},
-		{"config_is_an_array", typeImage, `{"config":[]}`, "400", "MANIFEST_INVALID", shape},
+		{"duplicate_layers", typeImage, wrap(`"layers":[],"layers":[` + layer + `]`), "400", "MANIFEST_INVALID", unique},
+		{"duplicate_config", typeImage, wrap(`"config":` + layer + `,"config":` + descriptor(typeConfig, config)), "400", "MANIFEST_INVALID", unique},
+		{"duplicate_mediaType", typeImage, wrap(`"mediaType":"` + typeImage + `","mediaType":"` + typeImage + `"`), "400", "MANIFEST_INVALID", unique},
+		{"duplicate_digest", typeImage, wrap(`"layers":[{"digest":"` + sha(digits) + `","digest":"` + sha(config) + `"}]`), "400", "MANIFEST_INVALID", unique},
+		{"member_in_upper_case", typeImage, wrap(`"LAYERS":[` + layer + `]`), "400", "MANIFEST_INVALID", unique},
+		{"member_with_a_long_s", typeImage, wrap("\"layer\u017f\":[" + layer + "]"), "400", "MANIFEST_INVALID", unique},
+		{"escaped_duplicate_member", typeImage, wrap(`"\u006cayers":[],"layers":[]`), "400", "MANIFEST_INVALID", unique},
+		{"layers_is_an_object", typeImage, wrap(`"layers":{}`), "400", "MANIFEST_INVALID", shape},
+		{"layers_is_a_string", typeImage, wrap(`"layers":"x"`), "400", "MANIFEST_INVALID", shape},
+		{"config_is_an_array", typeImage, wrap(`"config":[]`), "400", "MANIFEST_INVALID", shape},
 		{"subject_is_a_string", typeImage, wrap(`"subject":"` + sha(img) + `"`), "400", "MANIFEST_INVALID", shape},
 		{"subject_without_a_digest", typeImage, wrap(`"subject":{}`), "400", "MANIFEST_INVALID", shape},
 		{"subject_digest_is_a_path", typeImage, wrap(`"subject":{"digest":"../../x"}`), "400", "MANIFEST_INVALID", shape},
-		{"digest_is_a_path", typeImage, `{"layers":[{"digest":"sha256:../../../../etc/passwd"}]}`, "400", "MANIFEST_INVALID", shape},
-		{"digest_in_upper_case", typeImage, `{"layers":[{"digest":"` + strings.ToUpper(sha(digits)) + `"}]}`, "400", "MANIFEST_INVALID", shape},
-		{"digest_too_short", typeImage, `{"layers":[{"digest":"` + sha(digits)[:70] + `"}]}`, "400", "MANIFEST_INVALID", shape},
-		{"digest_is_a_number", typeImage, `{"layers":[{"digest":1}]}`, "400", "MANIFEST_INVALID", shape},
-		{"digest_is_null", typeImage, `{"layers":[{"digest":null}]}`, "400", "MANIFEST_INVALID", shape},
+		{"digest_is_a_path", typeImage, wrap(`"layers":[{"digest":"sha256:../../../../etc/passwd"}]`), "400", "MANIFEST_INVALID", shape},
+		{"digest_in_upper_case", typeImage, wrap(`"layers":[{"digest":"` + strings.ToUpper(sha(digits)) + `"}]`), "400", "MANIFEST_INVALID", shape},
+		{"digest_too_short", typeImage, wrap(`"layers":[{"digest":"` + sha(digits)[:70] + `"}]`), "400", "MANIFEST_INVALID", shape},
+		{"digest_is_a_number", typeImage, wrap(`"layers":[{"digest":1}]`), "400", "MANIFEST_INVALID", shape},
+		{"digest_is_null", typeImage, wrap(`"layers":[{"digest":null}]`), "400", "MANIFEST_INVALID", shape},
 		{"annotations_is_a_list", typeImage, wrap(`"annotations":[]`), "400", "MANIFEST_INVALID", shape},
 		{"annotation_is_a_number", typeImage, wrap(`"annotations":{"a":1}`), "400", "MANIFEST_INVALID", shape},
 		{"annotation_is_null", typeImage, wrap(`"annotations":{"a":null}`), "400", "MANIFEST_INVALID", shape},
-		{"size_negative", typeImage, `{"layers":[{"digest":"` + sha(digits) + `","size":-1}]}`, "201|400", "", shape},
+		{"size_negative", typeImage, wrap(`"layers":[{"digest":"` + sha(digits) + `","size":-1}]`), "201|400", "", shape},
 		{"blob_of_another_repository", typeImage, wrap(`"layers":[` + descriptor(typeLayer, elsewhere) + `]`), "404", "MANIFEST_BLOB_UNKNOWN", "spec, Pushing Manifests"},
 		{"manifest_as_layer", typeImage, wrap(`"layers":[` + descriptor(typeImage, img) + `]`), "404", "MANIFEST_BLOB_UNKNOWN", "spec, Pushing Manifests"},
 		{"blob_as_child", typeIndex, index(descriptor(typeImage, digits)), "404", "MANIFEST_BLOB_UNKNOWN", "spec, Pushing Manifests"},
-		{"image_with_manifests", typeImage, `{"layers":[],"manifests":[]}`, "400", "MANIFEST_INVALID", confusion},
+		{"image_with_manifests", typeImage, wrap(`"manifests":[]`), "400", "MANIFEST_INVALID", confusion},
 		{"index_with_config", typeIndex, `{"manifests":[],"config":` + layer + `}`, "400", "MANIFEST_INVALID", confusion},
+		{"incomplete_image", typeImage, "{}", "400", "MANIFEST_INVALID", required},
+		{"image_without_layers", typeImage, `{"schemaVersion":2,"config":` + descriptor(typeConfig, config) + `}`, "400", "MANIFEST_INVALID", required},
+		{"image_without_a_config", typeImage, `{"schemaVersion":2,"layers":[]}`, "400", "MANIFEST_INVALID", required},
+		{"incomplete_Docker_image", typeDocker, "{}", "400", "MANIFEST_INVALID", required},
+		{"incomplete_index", typeIndex, "{}", "400", "MANIFEST_INVALID", required},
+		{"incomplete_Docker_list", typeDockerList, "{}", "400", "MANIFEST_INVALID", required},
+		{"incomplete_schema_1", typeSchema1, "{}", "400", "MANIFEST_INVALID", required},
+		{"empty_index", typeIndex, `{"manifests":[]}`, "201", "", required},
 		{"at_the_limit", typeImage, wrap(`"a":"x"`) + strings.Repeat(" ", limit-len(wrap(`"a":"x"`))), "201", "", tooLarge},
 		{"over_the_limit", typeImage, wrap(`"a":"x"`) + strings.Repeat(" ", limit+1-len(wrap(`"a":"x"`))), "413", "SIZE_INVALID", tooLarge},
 	} {
@@ -238,6 +260,7 @@ func mediaTypes() (list []attack) {
 		grammar   = "RFC 9110 8.3.1; spec, Pushing Manifests"
 		agree     = "spec, Pushing Manifests (Content-Type MUST match mediaType); CVE-2021-41190"
 		parameter = "spec, Pushing Manifests (SHOULD NOT include parameters)"
+		length    = "RFC 6838 4.2 (each name has at most 127 characters)"
 	)
 	docker := strings.Replace(img, typeImage, typeDocker, 1)
 	for i, c := range []struct{ mediaType, body, want, section string }{
@@ -245,9 +268,10 @@ func mediaTypes() (list []attack) {
 		{typeIndex, idx, "201", agree}, {typeDocker, docker, "201", agree},
 		{typeIndex, img, "400", agree}, {typeImage, idx, "400", agree}, {typeDocker, img, "400", agree}, {typeImage, docker, "400", agree}, {typeDockerList, idx, "400", agree},
 		{"application/json", img, "400", agree}, {"application/octet-stream", img, "400", agree}, {"text/html", img, "400", agree}, {"text/html", idx, "400", agree},
-		{typeSchema1, `{"layers":[]}`, "400", agree}, {typeSigned, `{"fsLayers":[]}`, "400", agree}, {typeSigned, "{}", "400", agree},
+		{typeSchema1, `{"fsLayers":[],"layers":[]}`, "400", agree}, {typeSigned, `{"fsLayers":[]}`, "400", agree}, {typeSigned, "{}", "400", agree},
 		{"application/vnd.oci.image.manifest.v2+json", img, "400", agree},
-		{"image", img, "400", grammar}, {"/", img, "400", grammar}, {"application/", img, "400", grammar}, {"/json", img, "400", grammar}, {"a/b/c", img, "400", grammar}, {"application json", img, "400", grammar}, {"application/json, text/html", opaque, "400", grammar}, {"*/*", opaque, "201|400", grammar}, {`"text/html"`, opaque, "400", grammar}, {"täxt/html", opaque, "400", grammar}, {strings.Repeat("a", 10_000) + "/b", opaque, "201|400", grammar},
+		{"image", img, "400", grammar}, {"/", img, "400", grammar}, {"application/", img, "400", grammar}, {"/json", img, "400", grammar}, {"a/b/c", img, "400", grammar}, {"application json", img, "400", grammar}, {"application/json, text/html", opaque, "400", grammar}, {"*/*", opaque, "201|400", grammar}, {`"text/html"`, opaque, "400", grammar}, {"täxt/html", opaque, "400", grammar}, {strings.Repeat("a", 10_000) + "/b", opaque, "400", length},
+		{strings.Repeat("a", 127) + "/" + strings.Repeat("b", 127), opaque, "201", length}, {strings.Repeat("a", 127) + "/" + strings.Repeat("b", 128), opaque, "400", length}, {"text/plain;x=" + strings.Repeat("x", 1000), opaque, "201", length},
 		{"text/html", opaque, "201", grammar}, {"text/plain", "<script>", "201", grammar},
 	} {
 		list = append(list, attack{name: label(i, c.mediaType), send: withBody("PUT", "/v2/a/manifests/new", c.body, "Content-Type: "+c.mediaType), want: c.want, code: map[bool]string{true: "MANIFEST_INVALID"}[c.want == "400"], section: c.section})
@@ -264,7 +288,7 @@ func mediaTypes() (list []attack) {
 		attack{name: "none", send: withBody("PUT", "/v2/a/manifests/new", img), want: "201", section: agree},
 		attack{name: "none_and_not_JSON", send: withBody("PUT", "/v2/a/manifests/new", opaque), want: "201|400", section: agree},
 		attack{name: "two", send: withBody("PUT", "/v2/a/manifests/new", img, "Content-Type: "+typeImage, "Content-Type: "+typeIndex), want: "201|400", section: "RFC 9110 5.3"},
-		attack{name: "same_bytes_with_another_type", send: withBody("PUT", "/v2/a/manifests/"+sha(opaque), opaque, "Content-Type: text/plain") + withBody("PUT", "/v2/a/manifests/"+sha(opaque), opaque, "Content-Type: text/html") + request("GET", "/v2/a/manifests/"+sha(opaque)), want: "201 201 200", section: "spec, Pulling manifests (content-addressed)", check: func(t *testing.T, responses []*response) {
+		attack{name: "same_bytes_with_another_type", send: withBody("PUT", "/v2/a/manifests/"+sha(opaque), opaque, "Content-Type: text/plain") + withBody("PUT", "/v2/a/manifests/"+sha(opaque), opaque, "Content-Type: text/html") + request("GET", "/v2/a/manifests/"+sha(opaque)), want: "201 400 200", section: "spec, Pulling manifests (content-addressed); Error Codes (MANIFEST_INVALID)", check: func(t *testing.T, responses []*response) {
 			qt.Check(t, qt.Equals(responses[2].Header.Get("Content-Type"), "text/plain"))
 		}},
 	)
@@ -308,6 +332,18 @@ func queries() (list []attack) {
 	}
 	for i, algorithm := range []string{"md5", "x", "sha256:", "sha-256", "%00", "SHA256", strings.Repeat("a", 10_000)} {
 		list = append(list, attack{name: "algorithm_" + label(i, algorithm), send: withBody("POST", "/v2/a/blobs/uploads/?digest-algorithm="+algorithm, ""), want: "400", code: "DIGEST_INVALID", section: "spec, POST then PUT (digest-algorithm)"})
+	}
+	for _, n := range []int{100, 101, 9_999} {
+		want, many := map[bool]string{true: "201", false: "414"}, "RFC 9110 15.5.15; spec, Pushing Manifests with Tags (at least 10)"
+		var tags strings.Builder
+		for i := range n {
+			fmt.Fprintf(&tags, "&tag=t%d", i)
+		}
+		list = append(list,
+			attack{name: fmt.Sprintf("%d_tags", n), send: withBody("PUT", "/v2/a/manifests/"+sha(opaque)+"?"+tags.String()[1:], opaque), want: want[n <= 100], section: many},
+			attack{name: fmt.Sprintf("%d_times_the_same_tag", n), send: withBody("PUT", "/v2/a/manifests/"+sha(opaque)+"?"+strings.Repeat("tag=t&", n), opaque), want: want[n <= 100], section: many},
+			attack{name: fmt.Sprintf("%d_artifact_types", n), send: request("GET", "/v2/a/referrers/"+sha(img)+"?"+strings.Repeat("artifactType=a/b&", n)), want: strings.Replace(want[n <= 100], "201", "200", 1), section: "RFC 9110 15.5.15; spec, Listing Referrers (artifactType)"},
+		)
 	}
 	for i, tag := range []string{"", ".", "-x", "a/b", "a:b", "%00", "a%20b", strings.Repeat("t", 129), "%0d%0aX-Injected:%20yes"} {
 		list = append(list, attack{name: "tag_" + label(i, tag), send: withBody("PUT", "/v2/a/manifests/"+sha(opaque)+"?tag=good&tag="+tag, opaque), want: "400", code: "NAME_INVALID", section: "spec, Pushing Manifests with Tags"})

@@ -466,6 +466,9 @@ func (w *worker) putManifest() {
 	if condition != anyState {
 		statuses = append(statuses, 412)
 	}
+	if len(m.mediaTypes) > 1 { // the repository may have it with another one
+		statuses = append(statuses, 400)
+	}
 	if len(m.blobs)+len(m.children) == 0 {
 		statuses = slices.DeleteFunc(statuses, func(s int) bool { return s == 404 })
 	}
@@ -501,12 +504,14 @@ func (w *worker) putManifest() {
 	case 412:
 		a.hasError(w.t, 412, "DENIED")
 		w.recordState(a, key{repo, aTag, tagged[0]}, anyState&^condition)
+	case 400: // it keeps its type; the condition may hold or not
+		a.hasError(w.t, 400, "MANIFEST_INVALID")
+		w.recordState(a, key{repo, aManifest, j}, anyState&^only(0)&^only(1+mediaType))
 	case 201:
 		if a.header.Get("Docker-Content-Digest") != m.digest || a.header.Get("Location") != manifestURL(repo, m.digest) || a.header.Get("OCI-Subject") != m.subject {
 			w.t.Errorf("%s: %v", c.url, a.header)
 		}
-		// A manifest that exists stays unchanged, including its type.
-		w.record(a, key{repo, aManifest, j}, anyState, only(0), 1+mediaType)
+		w.record(a, key{repo, aManifest, j}, only(0)|only(1+mediaType), anyState, 1+mediaType)
 		if m.subject != "" {
 			w.recordChange(a, key{repo, aReferrer, j}, anyState, 1)
 		}

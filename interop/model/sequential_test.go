@@ -472,6 +472,8 @@ func (m *machine) PutManifest(t *rapid.T) {
 		}
 	case !allowed:
 		a.hasError(t, 412, "DENIED")
+	case r.manifests[j] != "" && r.manifests[j] != mediaType:
+		a.hasError(t, 400, "MANIFEST_INVALID")
 	default:
 		a.hasStatus(t, 201)
 		wantTags := ""
@@ -480,9 +482,7 @@ func (m *machine) PutManifest(t *rapid.T) {
 		}
 		checkHeaders(t, a, "Location", manifestURL(repo, mf.digest), "Docker-Content-Digest", mf.digest,
 			"OCI-Subject", mf.subject, "OCI-Tag", wantTags)
-		if r.manifests[j] == "" { // otherwise it stays unchanged
-			r.manifests[j] = mediaType
-		}
+		r.manifests[j] = mediaType
 		for _, tag := range tagged {
 			r.tags[tag] = j
 		}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package registrytest
+package seed
 
 import (
 	"bytes"
@@ -68,7 +68,7 @@ func PushContent(ctx context.Context, s registry.Store, repo string, content Con
 	p := pusher{ctx, s, repo, content, make(map[string]ocispec.Descriptor)}
 	for _, name := range slices.Sorted(maps.Keys(content.Blobs)) {
 		if _, ok := content.Manifests[name]; ok {
-			return nil, fmt.Errorf("registrytest: %q is both a blob and a manifest", name)
+			return nil, fmt.Errorf("seed: %q is both a blob and a manifest", name)
 		}
 		data := content.Blobs[name]
 		d := ocispec.Descriptor{Digest: digest.FromString(data), Size: int64(len(data))}
@@ -85,7 +85,7 @@ func PushContent(ctx context.Context, s registry.Store, repo string, content Con
 	for _, tag := range slices.Sorted(maps.Keys(content.Tags)) {
 		d, ok := p.pushed[content.Tags[tag]]
 		if _, manifest := content.Manifests[content.Tags[tag]]; !ok || !manifest {
-			return nil, fmt.Errorf("registrytest: tag %q: %q is not a manifest", tag, content.Tags[tag])
+			return nil, fmt.Errorf("seed: tag %q: %q is not a manifest", tag, content.Tags[tag])
 		}
 		m, err := s.GetManifest(ctx, repo, d.Digest)
 		if err == nil {
@@ -121,10 +121,10 @@ func (p pusher) manifest(name string, path []string) (ocispec.Descriptor, error)
 		if d := digest.Digest(name); d.Validate() == nil {
 			return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: d}, nil
 		}
-		return fail(fmt.Errorf("registrytest: undefined name"))
+		return fail(fmt.Errorf("seed: undefined name"))
 	}
 	if slices.Contains(path, name) {
-		return fail(fmt.Errorf("registrytest: it refers to itself: %q", append(path, name)))
+		return fail(fmt.Errorf("seed: it refers to itself: %q", append(path, name)))
 	}
 	path = append(slices.Clip(path), name)
 
@@ -186,9 +186,9 @@ func (p pusher) index(m *Manifest, subject *ocispec.Descriptor, path []string) (
 
 func (p pusher) image(m *Manifest, subject *ocispec.Descriptor) (ocispec.Manifest, error) {
 	setDefault(&m.MediaType, ocispec.MediaTypeImageManifest)
-	if m.MediaType == "application/vnd.docker.distribution.manifest.v2+json" {
-		setDefault(&m.ConfigType, "application/vnd.docker.container.image.v1+json")
-		setDefault(&m.LayerType, "application/vnd.docker.image.rootfs.diff.tar")
+	if m.MediaType == typeDockerManifest {
+		setDefault(&m.ConfigType, typeDockerConfig)
+		setDefault(&m.LayerType, typeDockerLayer)
 	}
 	setDefault(&m.LayerType, ocispec.MediaTypeImageLayer)
 	doc := ocispec.Manifest{
@@ -228,7 +228,7 @@ func (p pusher) blob(name, mediaType string) (ocispec.Descriptor, error) {
 	if _, blob := p.content.Blobs[name]; !ok || !blob {
 		d = ocispec.Descriptor{Digest: digest.Digest(name)}
 		if d.Digest.Validate() != nil {
-			return d, fmt.Errorf("registrytest: undefined blob %q", name)
+			return d, fmt.Errorf("seed: undefined blob %q", name)
 		}
 	}
 	d.MediaType = mediaType

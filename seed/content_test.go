@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package registrytest_test
+package seed_test
 
 import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,18 +20,19 @@ import (
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/registrytest"
+	"github.com/berth-oci/registry/seed"
 )
 
 func TestPushContent(t *testing.T) {
 	s := new(registry.MemStore)
 	const missing = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-	names, err := registrytest.PushContent(t.Context(), s, "repo", registrytest.Content{
+	names, err := seed.PushContent(t.Context(), s, "repo", seed.Content{
 		Blobs: map[string]string{
 			"config": `{"os":"linux"}`,
 			"layer":  "a layer",
-			"large":  registrytest.Random(1, 100_000),
+			"large":  seed.Random(1, 100_000),
 		},
-		Manifests: map[string]registrytest.Manifest{
+		Manifests: map[string]seed.Manifest{
 			// In alphabetical order, this index precedes its manifests.
 			"all":       {Manifests: []string{"linux", "windows", "inner"}, Annotations: map[string]string{"k": "v"}},
 			"inner":     {Manifests: []string{"linux"}},
@@ -66,7 +66,7 @@ func TestPushContent(t *testing.T) {
 	defer large.Close()
 	data, err := io.ReadAll(large)
 	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.Equals(string(data), registrytest.Random(1, 100_000)))
+	qt.Assert(t, qt.Equals(string(data), seed.Random(1, 100_000)))
 
 	var referrers []digest.Digest
 	for _, subject := range []digest.Digest{names["all"].Digest, missing} {
@@ -79,31 +79,31 @@ func TestPushContent(t *testing.T) {
 }
 
 func TestPushContentErrors(t *testing.T) {
-	type manifests = map[string]registrytest.Manifest
+	type manifests = map[string]seed.Manifest
 	for _, test := range []struct {
 		name    string
-		content registrytest.Content
+		content seed.Content
 		want    string
 	}{
-		{"unknown_layer", registrytest.Content{Manifests: manifests{"a": {Layers: []string{"x"}}}}, `manifest "a": registrytest: undefined blob "x"`},
-		{"unknown_config", registrytest.Content{Manifests: manifests{"a": {Config: "x"}}}, `manifest "a": registrytest: undefined blob "x"`},
-		{"manifest_as_layer", registrytest.Content{Manifests: manifests{"a": {}, "b": {Layers: []string{"a"}}}}, `manifest "b": registrytest: undefined blob "a"`},
-		{"unknown_child", registrytest.Content{Manifests: manifests{"a": {Manifests: []string{"x"}}}}, `manifest "a": manifest "x": registrytest: undefined name`},
-		{"unknown_subject", registrytest.Content{Manifests: manifests{"a": {Subject: "x"}}}, `manifest "a": manifest "x": registrytest: undefined name`},
-		{"cycle", registrytest.Content{Manifests: manifests{"a": {Manifests: []string{"b"}}, "b": {Subject: "a"}}}, `.*: registrytest: it refers to itself: \["a" "b" "a"\]`},
-		{"duplicate_name", registrytest.Content{Blobs: map[string]string{"a": ""}, Manifests: manifests{"a": {}}}, `registrytest: "a" is both a blob and a manifest`},
-		{"tag_of_undefined_name", registrytest.Content{Tags: map[string]string{"t": "x"}}, `registrytest: tag "t": "x" is not a manifest`},
-		{"tag_of_blob", registrytest.Content{Blobs: map[string]string{"a": ""}, Tags: map[string]string{"t": "a"}}, `registrytest: tag "t": "a" is not a manifest`},
-		{"malformed_tag", registrytest.Content{Manifests: manifests{"a": {}}, Tags: map[string]string{"t!": "a"}}, `tag "t!": invalid repository name: malformed tag`},
+		{"unknown_layer", seed.Content{Manifests: manifests{"a": {Layers: []string{"x"}}}}, `manifest "a": seed: undefined blob "x"`},
+		{"unknown_config", seed.Content{Manifests: manifests{"a": {Config: "x"}}}, `manifest "a": seed: undefined blob "x"`},
+		{"manifest_as_layer", seed.Content{Manifests: manifests{"a": {}, "b": {Layers: []string{"a"}}}}, `manifest "b": seed: undefined blob "a"`},
+		{"unknown_child", seed.Content{Manifests: manifests{"a": {Manifests: []string{"x"}}}}, `manifest "a": manifest "x": seed: undefined name`},
+		{"unknown_subject", seed.Content{Manifests: manifests{"a": {Subject: "x"}}}, `manifest "a": manifest "x": seed: undefined name`},
+		{"cycle", seed.Content{Manifests: manifests{"a": {Manifests: []string{"b"}}, "b": {Subject: "a"}}}, `.*: seed: it refers to itself: \["a" "b" "a"\]`},
+		{"duplicate_name", seed.Content{Blobs: map[string]string{"a": ""}, Manifests: manifests{"a": {}}}, `seed: "a" is both a blob and a manifest`},
+		{"tag_of_undefined_name", seed.Content{Tags: map[string]string{"t": "x"}}, `seed: tag "t": "x" is not a manifest`},
+		{"tag_of_blob", seed.Content{Blobs: map[string]string{"a": ""}, Tags: map[string]string{"t": "a"}}, `seed: tag "t": "a" is not a manifest`},
+		{"malformed_tag", seed.Content{Manifests: manifests{"a": {}}, Tags: map[string]string{"t!": "a"}}, `tag "t!": invalid repository name: malformed tag`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := registrytest.PushContent(t.Context(), new(registry.MemStore), "repo", test.content)
+			_, err := seed.PushContent(t.Context(), new(registry.MemStore), "repo", test.content)
 			qt.Assert(t, qt.ErrorMatches(err, test.want))
 		})
 	}
-	_, err := registrytest.PushContent(t.Context(), new(registry.MemStore), "Repo", registrytest.Content{Blobs: map[string]string{"a": ""}})
+	_, err := seed.PushContent(t.Context(), new(registry.MemStore), "Repo", seed.Content{Blobs: map[string]string{"a": ""}})
 	qt.Assert(t, qt.ErrorIs(err, error(registry.ErrNameInvalid)))
-	_, err = registrytest.PushContent(t.Context(), new(registry.MemStore), "Repo", registrytest.Content{Manifests: manifests{"a": {}}})
+	_, err = seed.PushContent(t.Context(), new(registry.MemStore), "Repo", seed.Content{Manifests: manifests{"a": {}}})
 	qt.Assert(t, qt.ErrorIs(err, error(registry.ErrNameInvalid)))
 }
 
@@ -133,7 +133,7 @@ func TestPushDockerArchive(t *testing.T) {
 	io.WriteString(z, "zipped layer")
 	z.Close()
 	s := new(registry.MemStore)
-	all, err := registrytest.PushDockerArchive(t.Context(), s, "repo", archive(
+	all, err := seed.PushDockerArchive(t.Context(), s, "repo", archive(
 		file{name: "one/", kind: tar.TypeDir},
 		file{name: "one/layer.tar", data: "layer one"},
 		file{name: "two/layer.tar", kind: tar.TypeSymlink, link: "../one/layer.tar"},
@@ -161,15 +161,15 @@ func TestPushDockerArchive(t *testing.T) {
 	qt.Assert(t, qt.Equals(doc.Layers[3].MediaType, "application/vnd.docker.image.rootfs.diff.tar.gzip"))
 
 	for want, files := range map[string][]file{
-		"registrytest: no manifest.json in the archive": {},
-		"manifest.json: .*":                             {{name: "manifest.json", data: "x"}},
-		"registrytest: no c in the archive":             {{name: "manifest.json", data: `[{"Config":"c"}]`}},
-		"registrytest: no l in the archive":             {{name: "manifest.json", data: `[{"Config":"c","Layers":["l"]}]`}, {name: "c"}, {name: "l", kind: tar.TypeSymlink, link: "l"}},
+		"seed: no manifest.json in the archive": {},
+		"manifest.json: .*":                     {{name: "manifest.json", data: "x"}},
+		"seed: no c in the archive":             {{name: "manifest.json", data: `[{"Config":"c"}]`}},
+		"seed: no l in the archive":             {{name: "manifest.json", data: `[{"Config":"c","Layers":["l"]}]`}, {name: "c"}, {name: "l", kind: tar.TypeSymlink, link: "l"}},
 	} {
-		_, err := registrytest.PushDockerArchive(t.Context(), s, "repo", archive(files...))
+		_, err := seed.PushDockerArchive(t.Context(), s, "repo", archive(files...))
 		qt.Assert(t, qt.ErrorMatches(err, want))
 	}
-	_, err = registrytest.PushDockerArchive(t.Context(), s, "repo", strings.NewReader("not a tar archive, but longer than a header: "+strings.Repeat("x", 512)))
+	_, err = seed.PushDockerArchive(t.Context(), s, "repo", strings.NewReader("not a tar archive, but longer than a header: "+strings.Repeat("x", 512)))
 	qt.Assert(t, qt.ErrorIs(err, tar.ErrHeader))
 }
 
@@ -221,7 +221,7 @@ func TestPushImage(t *testing.T) {
 		{"no_manifest", image{err: failed}, "failed"},
 		{"not_JSON", image{manifest: "x"}, "invalid character .*"},
 		{"no_config", image{manifest: manifest, configErr: failed}, "failed"},
-		{"no_layer", image{manifest: manifest}, "registrytest: the image has 0 layers, its manifest 1"},
+		{"no_layer", image{manifest: manifest}, "seed: the image has 0 layers, its manifest 1"},
 		{"no_content", image{manifest: manifest, layers: []layer{{err: failed}}}, "layer 0: failed"},
 		{"wrong_content", image{manifest: manifest, layers: []layer{{data: "other"}}}, "layer 0: provided digest did not match uploaded content"},
 		{"wrong_config", image{manifest: strings.ReplaceAll(manifest, digest.FromString("{}").String(), d.String())}, "config: provided digest did not match uploaded content"},
@@ -236,11 +236,11 @@ func TestPushImage(t *testing.T) {
 				}
 				qt.Assert(t, qt.ErrorMatches(err, prefix+test.want))
 			}
-			_, err := registrytest.PushImage(t.Context(), s, "repo", "tag", test.image)
+			_, err := seed.PushImage(t.Context(), s, "repo", "tag", test.image)
 			checkError(err, "")
 			child := digest.FromString(test.image.manifest)
 			list := fmt.Sprintf(`{"manifests":[{"mediaType":%q,"digest":"%s"}]}`, ocispec.MediaTypeImageManifest, child)
-			_, err = registrytest.PushIndex(t.Context(), s, "repo", "list", index{manifest: list, image: test.image})
+			_, err = seed.PushIndex(t.Context(), s, "repo", "list", index{manifest: list, image: test.image})
 			checkError(err, child.String()+": ")
 			if test.want == "" {
 				m, err := s.GetTag(t.Context(), "repo", "list")
@@ -255,7 +255,7 @@ func TestPushImage(t *testing.T) {
 		"sha256:.*: no index":   {manifest: fmt.Sprintf(`{"manifests":[{"mediaType":%q,"digest":"%s"}]}`, ocispec.MediaTypeImageIndex, d)},
 		"manifest references.*": {manifest: fmt.Sprintf(`{"manifests":[{"mediaType":"application/vnd.docker.distribution.manifest.v1+json","digest":"%s"}]}`, d)},
 	} {
-		_, err := registrytest.PushIndex(t.Context(), new(registry.MemStore), "repo", "", i)
+		_, err := seed.PushIndex(t.Context(), new(registry.MemStore), "repo", "", i)
 		qt.Assert(t, qt.ErrorMatches(err, want))
 	}
 }
@@ -297,34 +297,17 @@ func TestNamespaces(t *testing.T) {
 
 func TestPushRandomImage(t *testing.T) {
 	store := new(registry.MemStore)
-	a, err := registrytest.PushRandomImage(t.Context(), store, "repo", "a", 1, 3, 1000)
+	a, err := seed.PushRandomImage(t.Context(), store, "repo", "a", 1, 3, 1000)
 	qt.Assert(t, qt.IsNil(err))
-	again, err := registrytest.PushRandomImage(t.Context(), store, "other", "", 1, 3, 1000)
+	again, err := seed.PushRandomImage(t.Context(), store, "other", "", 1, 3, 1000)
 	qt.Assert(t, qt.IsNil(err))
-	b, err := registrytest.PushRandomImage(t.Context(), store, "repo", "b", 2, 3, 1000)
+	b, err := seed.PushRandomImage(t.Context(), store, "repo", "b", 2, 3, 1000)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(a.Digest, again.Digest))
 	qt.Check(t, qt.Not(qt.Equals(a.Digest, b.Digest)))
 	got, err := store.GetTag(t.Context(), "repo", "a")
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(got.Digest, a.Digest))
-	_, err = registrytest.PushRandomImage(t.Context(), store, "UPPER", "a", 1, 1, 1)
+	_, err = seed.PushRandomImage(t.Context(), store, "UPPER", "a", 1, 1, 1)
 	qt.Check(t, qt.ErrorIs(err, error(registry.ErrNameInvalid)))
-}
-
-// Tests can seed a store once and fork it for each of them.
-func ExamplePushRandomImage() {
-	ctx := context.Background()
-	seed := new(registry.MemStore)
-	if _, err := registrytest.PushRandomImage(ctx, seed, "my/repo", "latest", 1, 2, 1000); err != nil {
-		fmt.Println(err)
-		return
-	}
-	fork := seed.Clone()
-	fmt.Println(fork.DeleteTag(ctx, "my/repo", "latest", nil))
-	m, err := seed.GetTag(ctx, "my/repo", "latest")
-	fmt.Println(m.MediaType, err)
-	// Output:
-	// <nil>
-	// application/vnd.oci.image.manifest.v1+json <nil>
 }

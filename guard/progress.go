@@ -2,7 +2,7 @@
 
 // A timeout for connections on which no bytes move.
 
-package main
+package guard
 
 import (
 	"io"
@@ -10,19 +10,30 @@ import (
 	"time"
 )
 
-// At least this many bytes must move, in either direction, within the progress
-// timeout. The time that the registry itself takes does not count.
+// At least this many bytes must move, in either direction, within the timeout.
 const (
 	readProgress  = 1 << 10  // of a request's body
 	writeProgress = 64 << 10 // of a response, unless the socket's buffer takes it
 )
 
-// watchProgress breaks connections on which the body of a request or its response
-// makes no progress. A client that makes progress may take an hour.
-func watchProgress(h http.Handler, timeout time.Duration) http.Handler {
-	if timeout <= 0 {
-		return h
+// Progress is middleware that breaks connections on which the body of a request or
+// its response makes no progress: 1 KiB of a body, or 64 KiB of a response, within
+// the timeout. The time that the handler itself takes does not count. A client that
+// does make progress may take any time, unlike with the timeouts of an
+// [http.Server]. A timeout of 0 means no limit.
+//
+// It requires a ResponseWriter with deadlines, as that of an http.Server; with
+// others it has no effect.
+func Progress(timeout time.Duration) func(http.Handler) http.Handler {
+	return func(h http.Handler) http.Handler {
+		if timeout <= 0 {
+			return h
+		}
+		return watchProgress(h, timeout)
 	}
+}
+
+func watchProgress(h http.Handler, timeout time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := http.NewResponseController(w)
 		body := &progressReader{ReadCloser: r.Body, c: c, timeout: timeout}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package registrytest
+package seed
 
 import (
 	"archive/tar"
@@ -34,7 +34,7 @@ func PushDockerArchive(ctx context.Context, s registry.Store, repo string, r io.
 	}
 	list, ok := files["manifest.json"]
 	if !ok {
-		return nil, errors.New("registrytest: no manifest.json in the archive")
+		return nil, errors.New("seed: no manifest.json in the archive")
 	}
 	var images []struct {
 		Config   string
@@ -49,7 +49,7 @@ func PushDockerArchive(ctx context.Context, s registry.Store, repo string, r io.
 		push := func(mediaType, name string) (ocispec.Descriptor, error) {
 			data, ok := files[path.Clean(name)]
 			if !ok {
-				return ocispec.Descriptor{}, fmt.Errorf("registrytest: no %s in the archive", name)
+				return ocispec.Descriptor{}, fmt.Errorf("seed: no %s in the archive", name)
 			}
 			if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) { // gzip
 				mediaType += ".gzip"
@@ -58,15 +58,15 @@ func PushDockerArchive(ctx context.Context, s registry.Store, repo string, r io.
 			return d, registry.PushBlob(ctx, s, repo, d.Digest, bytes.NewReader(data))
 		}
 		doc := ocispec.Manifest{
-			MediaType: "application/vnd.docker.distribution.manifest.v2+json",
+			MediaType: typeDockerManifest,
 			Layers:    []ocispec.Descriptor{},
 		}
 		doc.SchemaVersion = 2
-		if doc.Config, err = push("application/vnd.docker.container.image.v1+json", image.Config); err != nil {
+		if doc.Config, err = push(typeDockerConfig, image.Config); err != nil {
 			return nil, err
 		}
 		for _, name := range image.Layers {
-			d, err := push("application/vnd.docker.image.rootfs.diff.tar", name)
+			d, err := push(typeDockerLayer, name)
 			if err != nil {
 				return nil, err
 			}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package registrytest
+package seed
 
 import (
 	"bytes"
@@ -56,7 +56,7 @@ func PushImage[L Layer](ctx context.Context, s registry.Store, repo, tag string,
 		return registry.Manifest{}, err
 	}
 	if len(layers) != len(doc.Layers) {
-		return registry.Manifest{}, fmt.Errorf("registrytest: the image has %d layers, its manifest %d", len(layers), len(doc.Layers))
+		return registry.Manifest{}, fmt.Errorf("seed: the image has %d layers, its manifest %d", len(layers), len(doc.Layers))
 	}
 	for i, layer := range layers {
 		if err := pushLayer(ctx, s, repo, doc.Layers[i], layer); err != nil {
@@ -118,12 +118,12 @@ func PushIndex[H Hash, L Layer, I Image[L], X Index[H, L, I, X]](ctx context.Con
 		hash := H(struct{ Algorithm, Hex string }{string(d.Digest.Algorithm()), d.Digest.Encoded()})
 		var err error
 		switch d.MediaType {
-		case ocispec.MediaTypeImageManifest, "application/vnd.docker.distribution.manifest.v2+json":
+		case ocispec.MediaTypeImageManifest, typeDockerManifest:
 			var img I
 			if img, err = index.Image(hash); err == nil {
 				_, err = PushImage(ctx, s, repo, "", Image[L](img))
 			}
-		case ocispec.MediaTypeImageIndex, "application/vnd.docker.distribution.manifest.list.v2+json":
+		case ocispec.MediaTypeImageIndex, typeDockerList:
 			var child X
 			if child, err = index.ImageIndex(hash); err == nil {
 				_, err = PushIndex[H, L, I, X](ctx, s, repo, "", child)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package registrytest
+package seed
 
 import (
 	"bytes"
@@ -49,7 +49,9 @@ func PushLayout(ctx context.Context, s registry.Store, repo string, layout fs.FS
 		roots, tags := []ocispec.Descriptor{d}, []string(nil)
 		if tag := d.Annotations[ocispec.AnnotationRefName]; tag != "" {
 			tags = []string{tag}
-			if referrers := referrersList(layout, d, tag); len(referrers) > 0 && !o.keepReferrersTags {
+		}
+		if !o.keepReferrersTags {
+			if referrers, ok := referrersList(layout, d); ok {
 				roots, tags = referrers, nil
 			}
 		}
@@ -86,21 +88,35 @@ type layoutManifest struct {
 	Subject   *ocispec.Descriptor
 }
 
-// referrersList returns the entries of the manifest d with the given tag, none if it
-// is not a list under the referrers tag schema.
-func referrersList(layout fs.FS, d ocispec.Descriptor, tag string) []ocispec.Descriptor {
+// These annotations are ocidir's: a list of referrers that it wrote, and a tag of
+// the form of a list's tag that a client pushed.
+const (
+	annotationList = "io.github.berth-oci.referrers"
+	annotationTag  = "io.github.berth-oci.tag"
+)
+
+// referrersList returns the entries of a list under the referrers tag schema that
+// are in the layout, and reports whether the manifest d is such a list.
+func referrersList(layout fs.FS, d ocispec.Descriptor) (entries []ocispec.Descriptor, ok bool) {
 	list, ok := readManifest(layout, d, ocispec.MediaTypeImageIndex)
-	if !ok {
-		return nil
+	if !ok || d.Annotations[annotationTag] != "" {
+		return nil, false
 	}
 	for _, entry := range list.Manifests {
-		// The types whose subject registry.PushManifest reads.
+		// The types whose subject counts.
 		m, ok := readManifest(layout, entry, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, typeDockerManifest, typeDockerList)
-		if !ok || m.Subject == nil || m.Subject.Digest.Validate() != nil || referrersTag(m.Subject.Digest) != tag {
-			return nil
+		if d.Annotations[annotationList] != "" {
+			if ok {
+				entries = append(entries, entry)
+			}
+			continue
 		}
+		if !ok || m.Subject == nil || m.Subject.Digest.Validate() != nil || referrersTag(m.Subject.Digest) != d.Annotations[ocispec.AnnotationRefName] {
+			return nil, false
+		}
+		entries = append(entries, entry)
 	}
-	return list.Manifests
+	return entries, len(entries) > 0 || d.Annotations[annotationList] != ""
 }
 
 // readManifest reads a manifest, and reports whether it can be read and is of one

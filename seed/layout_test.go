@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package registrytest_test
+package seed_test
 
 import (
 	"encoding/json"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/registrytest"
+	"github.com/berth-oci/registry/seed"
 )
 
 // layout is an OCI image layout under construction.
@@ -70,7 +71,7 @@ func TestPushLayout(t *testing.T) {
 	l.tag(l.image("untagged"), "")
 
 	s := registrytest.NewServer(t)
-	qt.Assert(t, qt.IsNil(registrytest.PushLayout(t.Context(), s.Store, "repo", l)))
+	qt.Assert(t, qt.IsNil(seed.PushLayout(t.Context(), s.Store, "repo", l)))
 	for _, path := range []string{
 		"manifests/latest", "manifests/three",
 		"manifests/" + one.Digest.String(), "manifests/" + two.Digest.String(), "manifests/" + nested.Digest.String(),
@@ -112,12 +113,12 @@ func TestPushLayoutReferrersTag(t *testing.T) {
 		sha512  bool                                    // the subject is referred to by SHA-512
 		want    int                                     // the number of referrers
 		isTag   bool                                    // the tag is pushed
-		opts    []registrytest.LayoutOption
+		opts    []seed.LayoutOption
 	}{
 		{name: "images", want: 2, entries: func(l *layout, subject, _ *ocispec.Descriptor) []ocispec.Descriptor {
 			return []ocispec.Descriptor{l.artifact(ocispec.MediaTypeImageManifest, "a", subject), l.artifact(ocispec.MediaTypeImageManifest, "b", subject)}
 		}},
-		{name: "keep_referrers_tags", opts: []registrytest.LayoutOption{registrytest.KeepReferrersTags()}, want: 1, isTag: true, entries: func(l *layout, subject, _ *ocispec.Descriptor) []ocispec.Descriptor {
+		{name: "keep_referrers_tags", opts: []seed.LayoutOption{seed.KeepReferrersTags()}, want: 1, isTag: true, entries: func(l *layout, subject, _ *ocispec.Descriptor) []ocispec.Descriptor {
 			return []ocispec.Descriptor{l.artifact(ocispec.MediaTypeImageManifest, "a", subject)}
 		}},
 		{name: "docker_manifest", want: 1, entries: func(l *layout, subject, _ *ocispec.Descriptor) []ocispec.Descriptor {
@@ -173,7 +174,7 @@ func TestPushLayoutReferrersTag(t *testing.T) {
 			l.tag(list, tag)
 
 			s := new(registry.MemStore)
-			qt.Assert(t, qt.IsNil(registrytest.PushLayout(t.Context(), s, "repo", l, test.opts...)))
+			qt.Assert(t, qt.IsNil(seed.PushLayout(t.Context(), s, "repo", l, test.opts...)))
 			want := []string{"latest"}
 			if test.isTag {
 				want = append(want, tag)
@@ -198,7 +199,7 @@ func TestPushLayoutReferrersTag(t *testing.T) {
 
 func TestPushLayoutErrors(t *testing.T) {
 	push := func(l fs.FS, repo string) error {
-		return registrytest.PushLayout(t.Context(), new(registry.MemStore), repo, l)
+		return seed.PushLayout(t.Context(), new(registry.MemStore), repo, l)
 	}
 	qt.Check(t, qt.ErrorIs(push(fstest.MapFS{}, "repo"), fs.ErrNotExist))
 	qt.Check(t, qt.ErrorMatches(push(fstest.MapFS{"index.json": {Data: []byte("x")}}, "repo"), "index.json: .*"))

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The hosts that a server on loopback serves.
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/berth-oci/registry/guard"
+)
+
+// isLoopback reports whether only clients on this machine can reach addr.
+func isLoopback(addr net.Addr) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
+// guardHosts protects h from web pages, which the browser of a user on this
+// machine lets send requests to it.
+func (c *serveCmd) guardHosts(h http.Handler) (http.Handler, error) {
+	h = guard.CrossOrigin()(h)
+	if !c.loopback {
+		if len(c.Host) > 0 {
+			return nil, errors.New("--host requires an --addr on loopback: another one is reached by any host name")
+		}
+		return h, nil
+	}
+	var hosts []string
+	for _, host := range c.Host {
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		if host == "" {
+			return nil, errors.New("--host requires a name")
+		}
+		hosts = append(hosts, strings.Trim(strings.TrimSuffix(strings.ToLower(host), "."), "[]"))
+	}
+	local := guard.Local(hosts...)
+	return guard.Hosts(func(host string) error {
+		if host != "" && local(host) != nil { // browsers send a Host header
+			return fmt.Errorf("the host %.255q is not served on a loopback address: to serve it, start berth serve with --host=%.255s", host, host)
+		}
+		return nil
+	})(h), nil
+}
