@@ -31,7 +31,7 @@ func TestUploadsExpire(t *testing.T) {
 			idle, err := m.CreateUpload(ctx, "a", UploadOptions{})
 			qt.Assert(t, qt.IsNil(err))
 			idle.Close()
-			busy, err := m.CreateUpload(ctx, "a", UploadOptions{})
+			stalled, err := m.CreateUpload(ctx, "a", UploadOptions{})
 			qt.Assert(t, qt.IsNil(err))
 			_, err = m.CreateUpload(ctx, "a", UploadOptions{})
 			qt.Check(t, qt.ErrorIs(err, error(ErrTooManyRequests)))
@@ -47,9 +47,12 @@ func TestUploadsExpire(t *testing.T) {
 			time.Sleep(c.idle)
 			_, err = m.ResumeUpload(ctx, "a", idle.ID())
 			qt.Check(t, qt.ErrorIs(err, error(ErrBlobUploadUnknown)))
+			_, err = stalled.ReadFrom(strings.NewReader("x"))
+			qt.Check(t, qt.ErrorIs(err, error(ErrBlobUploadUnknown)))
+			stalled.Close()
 
 			// A request may take any time while bytes arrive.
-			busy, err = m.CreateUpload(ctx, "a", UploadOptions{})
+			busy, err := m.CreateUpload(ctx, "a", UploadOptions{})
 			qt.Assert(t, qt.IsNil(err))
 			for range 1000 {
 				time.Sleep(c.idle - time.Nanosecond)

@@ -25,7 +25,7 @@ import (
 // Store is a registry.Store in a bucket. Use Open or New to create one. It starts
 // no goroutine that outlives a call.
 type Store struct {
-	laterMethods
+	registry.UnimplementedStore // so that this module compiles with later versions of the contract
 
 	bucket     *blob.Bucket
 	provider   provider
@@ -40,10 +40,6 @@ type Store struct {
 }
 
 var _ registry.Store = (*Store)(nil)
-
-// laterMethods implements the methods that later versions of registry.Store may
-// have, since this module must compile with them.
-type laterMethods = registry.UnimplementedStore
 
 // Options are the options of Open and New. A zero field means its default.
 type Options struct {

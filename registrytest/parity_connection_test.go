@@ -23,7 +23,6 @@ import (
 func connectionRows() []parityRow {
 	large := strings.Repeat("0123456789", 2000)
 	const errorsDiffer = "its errors differ"
-	const closes = "it needs not close the connection"
 	waitForEnd := func(note func(...any), r *http.Request) {
 		<-r.Context().Done()
 		note("context:", r.Context().Err())

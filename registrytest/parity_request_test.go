@@ -93,7 +93,6 @@ func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
 func requestRows() []parityRow {
 	large := strings.Repeat("0123456789", 2000)
 	diskFailed := errors.New("the disk failed")
-	const transferEncoding = "HTTP/2 has no transfer encodings"
 	return []parityRow{
 		{name: "request", handler: noteRequest},
 		{name: "request_https", tls: true, handler: noteRequest},

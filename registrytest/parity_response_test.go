@@ -45,7 +45,6 @@ func gzipped(s string) string {
 func responseRows() []parityRow {
 	large := strings.Repeat("0123456789", 2000)
 	const transferEncoding = "HTTP/2 has no transfer encodings"
-	const invalid = "its client rejects the header"
 	return []parityRow{
 		{name: "response_empty", handler: respond(0, "")},
 		{name: "response_small", handler: respond(0, "small")},
