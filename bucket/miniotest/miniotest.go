@@ -9,12 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -167,10 +169,17 @@ func findProgram() (string, error) {
 	return "", errNotInstalled
 }
 
-// freeAddresses returns n unused loopback addresses.
+// freeAddresses returns n unused loopback addresses. Between now and the start of
+// the server, another process could take one of their ports, as connections do all
+// the time. On Linux, where all of 127.0.0.0/8 is loopback, the addresses have a host
+// of their own, so that this does not happen; otherwise two tests could share a server.
 func freeAddresses(n int) (addresses []string, err error) {
+	host := "127.0.0.1"
+	if runtime.GOOS == "linux" {
+		host = fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+	}
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.Listen("tcp", host+":0")
 		if err != nil {
 			return nil, err
 		}
@@ -189,7 +198,7 @@ func (nd *node) wait() error {
 		if err == nil {
 			io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
+			if resp.StatusCode == http.StatusOK && nd.runs() {
 				return nil
 			}
 		}
@@ -200,6 +209,17 @@ func (nd *node) wait() error {
 		}
 	}
 	return fmt.Errorf("minio did not become ready:\n%s", nd.log)
+}
+
+// runs reports whether the node's process has not exited: another server could have
+// responded in its place.
+func (nd *node) runs() bool {
+	select {
+	case <-nd.done:
+		return false
+	default:
+		return true
+	}
 }
 
 // Kill kills a node, and waits for it to exit.
