@@ -3,20 +3,12 @@
 package registrytest
 
 import (
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
-	"time"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/internal/tlsserver"
 )
 
 // Server is a registry that listens on loopback until its test ends.
@@ -64,46 +56,5 @@ func start(tb testing.TB, newHandler func(...registry.Option) http.Handler, opts
 // TLS is compatible with the function of that name in go-containerregistry's
 // package registry.
 func TLS(domain string) (*httptest.Server, error) {
-	cert, err := certificate(domain)
-	if err != nil {
-		return nil, err
-	}
-	s := httptest.NewUnstartedServer(registry.New())
-	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
-	s.StartTLS()
-	trusted := x509.NewCertPool()
-	trusted.AddCert(s.Certificate())
-	addr := s.Listener.Addr()
-	s.Client().Transport = &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: trusted},
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, addr.Network(), addr.String())
-		},
-	}
-	return s, nil
-}
-
-// certificate returns a self-signed certificate for a domain and for loopback.
-func certificate(domain string) (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	now := time.Now()
-	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(now.UnixNano()),
-		NotBefore:             now.Add(-time.Hour),
-		NotAfter:              now.Add(24 * time.Hour),
-		DNSNames:              []string{domain},
-		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
-		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+	return tlsserver.Start(registry.New(), domain)
 }
