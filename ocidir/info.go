@@ -21,6 +21,9 @@ import (
 
 func (r *reader) StatBlob(_ context.Context, repo string, d digest.Digest) (info registry.Info, err error) {
 	err = r.whileSame(repo, func(l *layout) (bool, error) {
+		if !r.mayBeBlob(l, d) {
+			return true, registry.ErrBlobUnknown
+		}
 		if info, err = r.stat(repo, d); err != nil {
 			if isMissing(err) {
 				err = registry.ErrBlobUnknown

@@ -57,18 +57,25 @@ func (r *reader) countNotBlobs(repo string, digests []digest.Digest, n int) {
 	}
 }
 
-// isBlob reports whether a file that was found while l was the repository's layout
-// is a blob. A change that was in progress then is still counted, or it has made
-// another layout: unless it is the same, the caller must look again.
-func (r *reader) isBlob(l *layout, d digest.Digest) (is, same bool) {
+// mayBeBlob reports whether content may be a blob according to l, the repository's
+// layout, and the changes in progress. Call it before looking for the file, since a
+// deletion counts as in progress from before its new layout until the file is gone.
+func (r *reader) mayBeBlob(l *layout, d digest.Digest) bool {
 	if !l.isBlob(d) || l.content[d].has(asBlob) {
-		return l.isBlob(d), true
+		return l.isBlob(d)
 	}
 	r.cacheMu.Lock()
-	changing := r.notBlobs[notBlob{l.name, d}] > 0
-	r.cacheMu.Unlock()
-	if changing {
-		return false, true
+	defer r.cacheMu.Unlock()
+	return r.notBlobs[notBlob{l.name, d}] == 0
+}
+
+// isBlob reports whether a file that was found while l was the repository's
+// layout, and after mayBeBlob, is a blob. A change that has begun since then is
+// still counted, or it has made another layout: unless it is the same, the caller
+// must look again.
+func (r *reader) isBlob(l *layout, d digest.Digest) (is, same bool) {
+	if !r.mayBeBlob(l, d) || l.content[d].has(asBlob) {
+		return l.content[d].has(asBlob), true
 	}
 	now, err := r.load(l.name)
 	return true, err != nil || now == l
@@ -161,6 +168,9 @@ func isUnchanged(a, b fs.FileInfo) bool {
 
 func (r *reader) OpenBlob(_ context.Context, repo string, d digest.Digest) (content io.ReadSeekCloser, err error) {
 	err = r.whileSame(repo, func(l *layout) (bool, error) {
+		if !r.mayBeBlob(l, d) {
+			return true, registry.ErrBlobUnknown
+		}
 		content, err = openSeeker(r.fsys, contentPath(r.folder(repo), d))
 		if isMissing(err) {
 			return true, registry.ErrBlobUnknown
