@@ -6,14 +6,15 @@ package ocidir
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"syscall"
 )
 
-// lockFile opens and locks a file. The lock lasts until the file is closed or
-// the process ends.
-func lockFile(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666)
+// lock opens and locks a file. The lock lasts until the file is closed or the
+// process ends.
+func (d rootDir) lock(name string) (*os.File, error) {
+	f, err := d.root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
 		return nil, err
 	}
@@ -31,11 +32,7 @@ func lockFile(name string) (*os.File, error) {
 const canCountLinks = true
 
 // linkCount returns the number of a file's names, 0 if it is unknown.
-func linkCount(name string) int {
-	info, err := os.Lstat(name)
-	if err != nil {
-		return 0
-	}
+func linkCount(info fs.FileInfo) int {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
 		return int(stat.Nlink)
 	}

@@ -7,6 +7,7 @@ package ocidir
 import (
 	"context"
 	"io/fs"
+	"log/slog"
 	"net/http"
 
 	"github.com/opencontainers/go-digest"
@@ -26,8 +27,13 @@ const RootName = "layout"
 // The store is read-only: changes fail with ErrUnsupported, with the status 405.
 // Use [registry.ReadOnly] too, so that the registry rejects them earlier and
 // lists the methods of each endpoint in Allow.
+//
+// The journals of a directory that a [Store] writes to are read too, so FS can
+// serve it at the same time, with os.DirFS or, so that no symbolic link leads out
+// of the directory, the FS of an [os.Root].
 func FS(fsys fs.FS) registry.Store {
-	s := &fsStore{reader: reader{fsys: fsys}}
+	s := &fsStore{reader: reader{fsys: fsys, log: slog.New(slog.DiscardHandler), othersWrite: true}}
+	s.reload = s.read
 	if _, err := fs.Stat(fsys, ocispec.ImageIndexFile); err == nil {
 		s.root = RootName
 	}

@@ -6,10 +6,7 @@ package ocidir
 
 import (
 	"context"
-	"errors"
 	"io/fs"
-	"os"
-	"path/filepath"
 )
 
 // GC removes content that no repository has: the remains of interrupted deletes,
@@ -21,9 +18,9 @@ func (s *Store) GC(ctx context.Context) (blobs int, size int64, err error) {
 	}
 	s.sessions.mu.Lock()
 	s.expireUploads()
-	s.sessions.unlock()
-	err = filepath.WalkDir(s.path(poolDir), func(name string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
+	s.unlockSessions()
+	err = fs.WalkDir(s.fsys, poolDir, func(name string, d fs.DirEntry, err error) error {
+		if isMissing(err) {
 			return nil
 		}
 		if err != nil || d.IsDir() {
@@ -33,11 +30,11 @@ func (s *Store) GC(ctx context.Context) (blobs int, size int64, err error) {
 			return err
 		}
 		info, err := d.Info()
-		if err != nil || linkCount(name) != 1 {
+		if err != nil || linkCount(info) != 1 {
 			return nil // deleted meanwhile, or in use
 		}
 		// A concurrent push that has linked to it keeps it under its own name.
-		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := s.files.remove(name); err != nil {
 			return err
 		}
 		blobs++

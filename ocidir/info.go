@@ -19,24 +19,18 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-func (r *reader) StatBlob(_ context.Context, repo string, d digest.Digest) (info registry.Info, err error) {
-	err = r.whileSame(repo, func(l *layout) (bool, error) {
-		if !r.mayBeBlob(l, d) {
-			return true, registry.ErrBlobUnknown
-		}
-		if info, err = r.stat(repo, d); err != nil {
-			if isMissing(err) {
-				err = registry.ErrBlobUnknown
-			}
-			return true, err
-		}
-		is, same := r.isBlob(l, d)
-		if !is {
-			return true, registry.ErrBlobUnknown
-		}
-		return same, nil
-	})
-	return info, err
+func (r *reader) StatBlob(_ context.Context, repo string, d digest.Digest) (registry.Info, error) {
+	if err := r.isBlob(repo, d); err != nil {
+		return registry.Info{}, err
+	}
+	info, err := r.stat(repo, d)
+	if isMissing(err) {
+		return registry.Info{}, registry.ErrBlobUnknown
+	}
+	if err != nil {
+		return registry.Info{}, err
+	}
+	return info, r.isBlob(repo, d)
 }
 
 // stat returns the size and time of a file of content.
@@ -47,7 +41,7 @@ func (r *reader) stat(repo string, d digest.Digest) (registry.Info, error) {
 	if err != nil {
 		return registry.Info{}, err
 	}
-	if info.IsDir() {
+	if !info.Mode().IsRegular() {
 		return registry.Info{}, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrNotExist}
 	}
 	return registry.Info{Digest: d, Size: info.Size(), Time: info.ModTime()}, nil
@@ -125,6 +119,12 @@ func (r *reader) Manifests(ctx context.Context, repo string, after digest.Digest
 				yield(registry.Info{}, err)
 				return
 			}
+			if p, ok := l.pending.Get(string(m.Digest)); ok {
+				if !yield(registry.Info{Digest: m.Digest, Size: int64(len(p.data)), Time: p.time}, nil) {
+					return
+				}
+				continue
+			}
 			if !r.yieldInfo(repo, m.Digest, yield) {
 				return
 			}
@@ -132,7 +132,7 @@ func (r *reader) Manifests(ctx context.Context, repo string, after digest.Digest
 	}
 }
 
-// yieldInfo yields the size and time of a file of content, unless it was deleted
+// yieldInfo yields the size and time of a manifest's file, unless it was deleted
 // meanwhile. It reports whether to go on.
 func (r *reader) yieldInfo(repo string, d digest.Digest, yield func(registry.Info, error) bool) bool {
 	info, err := r.stat(repo, d)

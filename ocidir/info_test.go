@@ -155,6 +155,7 @@ func TestMissingFile(t *testing.T) {
 	}
 	push()
 	d := digest.FromString("both")
+	fold(t, dir)
 	file := filepath.Join(dir, "a/blobs/sha256", d.Encoded())
 	qt.Assert(t, qt.IsNil(os.Remove(file)))
 	qt.Assert(t, qt.HasLen(digestsIn(t, s.Manifests(ctx, "a", "")), 0))
@@ -163,6 +164,7 @@ func TestMissingFile(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(string(m.Content), "both"))
 
+	fold(t, dir)
 	qt.Assert(t, qt.IsNil(os.Remove(file)))
 	qt.Assert(t, qt.IsNil(registry.PushBlob(ctx, s, "a", d, strings.NewReader("both"))))
 	_, err = s.StatBlob(ctx, "a", d)

@@ -63,7 +63,7 @@ func (l *lease) openFile() (*os.File, error) {
 	case l.file != nil:
 		return l.file, nil
 	}
-	f, err := os.OpenFile(l.dataFile, os.O_RDWR|os.O_CREATE, 0o666)
+	f, err := l.s.files.root.OpenFile(l.dataFile, os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
 		return nil, err
 	}
@@ -159,12 +159,12 @@ func (l *lease) Commit(_ context.Context, d digest.Digest) error {
 
 	// From here on the file may be a blob's, so the next process must not find
 	// a session that would write to it.
-	os.Remove(l.stateFile)
+	l.s.files.remove(l.stateFile)
 	err := l.s.addBlob(l.Repo, d, l.dataFile)
 	if err != nil {
 		all.mu.Lock()
 		defer all.mu.Unlock()
-		if _, used := all.byKey[l.key()]; !used && linkCount(l.dataFile) <= 1 { // a blob's file must not change
+		if _, used := all.byKey[l.key()]; !used && l.s.linkCount(l.dataFile) <= 1 { // a blob's file must not change
 			l.ended.Store(false)
 			l.use()
 			all.add(l.upload)
@@ -234,13 +234,13 @@ func (l *lease) Close() error {
 	l.closed, l.size = true, l.uploadState.Size
 	err := l.closeFile()
 	if !l.ended.Load() {
-		err = errors.Join(err, l.writeState())
+		err = errors.Join(err, l.s.writeState(l.upload))
 	}
 	all := &l.s.sessions
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	if l.ended.Load() { // published, or ended while the state was written
-		l.removeFiles()
+		l.s.removeFiles(l.upload)
 		return nil
 	}
 	l.leased, l.lastSize = false, l.uploadState.Size

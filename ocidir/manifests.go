@@ -8,123 +8,81 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-oci/registry"
 )
 
-func (s *Store) PutManifest(ctx context.Context, repo string, m registry.Manifest, tags []string, allow registry.AllowFunc) error {
-	// Write the file before the transaction, which delays others.
-	file := ""
-	write := func() (err error) {
-		file, err = s.writeTemp(m.Content)
-		return err
-	}
-	defer func() {
-		if file != "" {
-			os.Remove(file)
-		}
-	}()
-	if _, err := s.GetManifest(ctx, repo, m.Digest); err != nil {
-		if err := write(); err != nil {
-			return storeError(err)
-		}
-	}
-	return s.update(repo, func(t *txn) error {
-		if file == "" && !t.hasManifest(m.Digest) { // deleted meanwhile
-			if err := write(); err != nil {
-				return err
-			}
-		}
-		return t.putManifest(ctx, m, file, tags, allow)
-	})
+func (s *Store) PutManifest(_ context.Context, repo string, m registry.Manifest, tags []string, allow registry.AllowFunc) error {
+	return s.update(repo, func(t *txn) error { return t.put(m, tags, allow) })
 }
 
-// hasManifest reports whether the repository has a manifest, and its file.
-func (t *txn) hasManifest(d digest.Digest) bool {
-	return t.content[d].has(asManifest) && t.hasFile(d)
-}
-
-// putManifest adds a manifest, with the content of file unless the repository
-// has it, and points tags at it.
-func (t *txn) putManifest(ctx context.Context, m registry.Manifest, file string, tags []string, allow registry.AllowFunc) error {
-	manifests := t.manifests.Clone()
-	if err := (withoutContent{manifests}).PutManifest(ctx, t.name, m, tags, allow); err != nil {
-		return err
-	}
-	if err := t.checkContent(m); err != nil {
-		return err
-	}
-	c, known := t.content[m.Digest]
-	switch {
-	case !known && t.hasFile(m.Digest):
-		c.use |= asBlob
-	case !known:
-		t.hide(m.Digest)
-	}
-	if err := t.addFile(m.Digest, file); err != nil {
-		return err
-	}
-	if !c.has(asManifest) {
-		c.use |= asManifest
-		c.size = int64(len(m.Content))
-		t.content[m.Digest] = c
-		t.order = append(t.order, m.Digest)
-		t.indexChanged = true
-		if m.Subject != "" {
-			t.subjects[m.Subject] = true
+// put adds a manifest, and points tags at it.
+func (t *txn) put(m registry.Manifest, tags []string, allow registry.AllowFunc) error {
+	now := time.Now()
+	r := record{Op: opPush, Digest: m.Digest, MediaType: m.MediaType, Size: int64(len(m.Content)), Tags: tags, Time: now}
+	known := t.uses(m.Digest).has(asManifest)
+	if known {
+		if err := t.checkContent(m); err != nil {
+			return err
 		}
 	}
-	t.manifests = manifests
-	t.indexChanged = t.indexChanged || len(tags) > 0
+	if !known || t.isMissing(m.Digest) {
+		r.Content = m.Content
+		r.Blob = t.uses(m.Digest) == 0 && t.isBlob(m.Digest) && t.hasFile(m.Digest)
+	}
+	if err := t.putManifest(m, r.Size, r.Content, tags, allow, now); err != nil {
+		return err
+	}
+	if r.Blob {
+		t.addUse(m.Digest, asBlob)
+	}
+	if p, ok := t.pending.Get(string(m.Digest)); ok {
+		t.pending = t.pending.With(string(m.Digest), pendingContent{p.data, now})
+	} else if err := t.repo.s.touch(t.file(m.Digest)); err != nil {
+		return err
+	}
+	if r.Content != nil || len(tags) > 0 {
+		t.record(r)
+	}
 	return nil
 }
 
+// isMissing reports whether the content of a manifest of the repository is neither
+// pending nor intact in its file.
+func (t *txn) isMissing(d digest.Digest) bool {
+	m, err := t.manifests.GetManifest(context.Background(), t.name, d)
+	if err == nil {
+		_, err = t.repo.s.manifestContent(t.layout, m)
+	}
+	return err != nil
+}
+
 // checkContent returns an error if the repository has m with other content. The
-// transaction's MemStore has compared the media types.
+// transaction's MemStore compares the media types.
 func (t *txn) checkContent(m registry.Manifest) error {
-	if !t.hasManifest(m.Digest) {
+	content, err := t.repo.s.manifestContent(t.layout, m)
+	if isMissing(err) {
 		return nil
 	}
-	content, err := os.ReadFile(t.filePath(m.Digest))
 	if err != nil {
 		return err
 	}
 	return m.CheckSame(registry.Manifest{MediaType: m.MediaType, Content: content})
 }
 
-func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest) error {
-	return s.updateAlone(repo, func(t *txn) error {
-		m, err := t.manifests.GetManifest(ctx, repo, d)
-		if err != nil {
+func (s *Store) DeleteManifest(_ context.Context, repo string, d digest.Digest) error {
+	return s.update(repo, func(t *txn) error {
+		r := record{Op: opDelete, Digest: d, Blob: t.uses(d).has(asBlob)}
+		if err := t.deleteManifest(d); err != nil {
 			return t.notFound(err)
 		}
-		if err := t.manifests.DeleteManifest(ctx, repo, d); err != nil {
-			return err
-		}
-		t.order = slices.DeleteFunc(slices.Clone(t.order), func(other digest.Digest) bool { return other == d })
-		if m.Subject != "" {
-			t.subjects[m.Subject] = true
-		}
-		t.endUse(d, asManifest)
-		t.indexChanged = true
+		t.record(r)
 		t.deletes = true
 		return nil
 	})
-}
-
-// endUse ends a use of content. If it has no other use, its file is removed once
-// the change is durable.
-func (t *txn) endUse(d digest.Digest, u use) {
-	last := t.content[d].use == u
-	t.removeUse(d, u)
-	if last {
-		t.hide(d)
-		t.cleanup = append(t.cleanup, func() error { return t.removeFile(d) })
-	}
 }
 
 func (s *Store) DeleteTag(ctx context.Context, repo, tag string, allow registry.AllowFunc) error {
@@ -132,7 +90,7 @@ func (s *Store) DeleteTag(ctx context.Context, repo, tag string, allow registry.
 		if err := t.manifests.DeleteTag(ctx, repo, tag, allow); err != nil {
 			return t.notFound(err)
 		}
-		t.indexChanged = true
+		t.record(record{Op: opUntag, Tags: []string{tag}})
 		return nil
 	})
 }

@@ -67,13 +67,17 @@ func tagOf(name string) string {
 
 // walkRepos yields the repositories below dir, whose names start with prefix, in
 // byte order after a name. It reports whether to go on.
-func walkRepos(fsys fs.FS, dir, prefix, after string, yield func(string, error) bool) bool {
-	entries, err := fs.ReadDir(fsys, dir)
+func (r *reader) walkRepos(dir, prefix, after string, yield func(string, error) bool) bool {
+	entries, err := fs.ReadDir(r.fsys, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true // deleted meanwhile
 	}
-	if err != nil {
+	if err != nil && prefix == "" {
 		return yield("", err)
+	}
+	if err != nil { // the other repositories can be listed
+		r.log.Error("a folder can't be read", "folder", dir, "error", err)
+		return true
 	}
 	// A name and the names below it have separate places in the order: a-b
 	// comes between a and a/b.
@@ -92,7 +96,7 @@ func walkRepos(fsys fs.FS, dir, prefix, after string, yield func(string, error) 
 			if key < after && !strings.HasPrefix(after, key) {
 				continue
 			}
-			if !walkRepos(fsys, folders[name], key, after, yield) {
+			if !r.walkRepos(folders[name], key, after, yield) {
 				return false
 			}
 			continue
@@ -100,7 +104,7 @@ func walkRepos(fsys fs.FS, dir, prefix, after string, yield func(string, error) 
 		if key <= after {
 			continue
 		}
-		if _, err := fs.Stat(fsys, path.Join(folders[name], ocispec.ImageIndexFile)); err == nil && !yield(name, nil) {
+		if _, err := fs.Stat(r.fsys, path.Join(folders[name], ocispec.ImageIndexFile)); err == nil && !yield(name, nil) {
 			return false
 		}
 	}

@@ -22,10 +22,15 @@
 //	    index.json             its manifests with their tags (org.opencontainers.image.ref.name),
 //	                           and a list of referrers for each subject, by the referrers tag schema
 //	    blobs/sha256/<hex>     blobs and manifests
+//	    .index.journal         the changes that index.json lacks, for at most a few seconds
+//	    .index.cache           the subjects and artifact types of its manifests; it may be deleted
 //	  library/_blobs/          library/blobs: an underscore escapes the names of a layout's own files
 //	  .berth/
+//	    version                of the format of DIR
 //	    lock                   held by the process that has opened DIR
-//	    blobs/sha256/<hex>     another link to each blob and manifest that was pushed
+//	    open                   exists while DIR is open, and after a crash
+//	    reserve                bytes to release when the disk is full, so that deletes work
+//	    blobs/sha256/<hex>     another link to each blob that was pushed
 //	    uploads/<name>.json    an upload session: its ID, repository, size and hash state
 //	    uploads/<name>.data    its bytes
 //
@@ -34,6 +39,29 @@
 // and delete it, and no reference counts are needed. A push finds bytes that the
 // store already has through .berth/blobs, so DIR must be on one file system. If
 // the file system has no hard links, bytes are copied.
+//
+// Symbolic links are followed only inside DIR, and only to folders.
+//
+// # The journal
+//
+// A change to manifests or tags is appended to the repository's journal, a file of
+// lines with checksums, and synced; concurrent changes share both. So its cost does
+// not depend on the size of the repository. The journal is folded into index.json
+// within seconds, when it has grown, in [Store.Fold] and in [Store.Close]; after a
+// crash the changes are read from it. A last line that is cut short was never
+// acknowledged; a damaged line before others is an error.
+//
+// # Other tools
+//
+// While a Store has opened the directory, other tools may read the layouts at any
+// time. They see each index.json whole, seconds old at most, and exact after Close.
+// They may also write to them: if a tool replaces an index.json that the store has
+// changed since the tool has read it, both changes are merged, tag by tag. If both
+// have changed a tag, the store's change wins, and that is logged. Two limits
+// remain: tools that write the same index.json at the same time lose each other's
+// changes, as they do without Berth; and an index.json that a tool is writing in
+// the moment when the store replaces it is lost. A tool must not delete or change
+// files in blobs, nor the files whose names start with a dot.
 //
 // # Lists of referrers
 //
@@ -48,29 +76,39 @@
 //
 // # Durability
 //
-// Before a push is acknowledged, its bytes are synced and linked, and their
-// folder is synced; index.json is replaced atomically, after the files that it
-// names. After a crash at any moment the directory can be opened without repair,
-// and holds everything that was acknowledged. Upload sessions survive the end of
-// the process, but not a crash of the machine. The time of a blob or manifest is
-// the modification time of its file, which is not synced.
+// Before a push is acknowledged, its bytes are synced, with their names: a blob in
+// its file, a manifest in the journal. A file that could not be synced is not used
+// any more. Files are removed only after index.json does not name them. After a
+// crash at any moment the directory can be opened without repair, and holds
+// everything that was acknowledged. Upload sessions survive the end of the process,
+// but not a crash of the machine. The time of a blob or manifest is the
+// modification time of its file, which is not synced.
+//
+// Manifests are verified whenever they are read; one that is damaged does not exist,
+// until it is pushed again. The bytes of a blob that is pushed replace those of a
+// damaged file, in each repository that shares them. [Check] verifies all content.
 //
 // # Caveats
 //
-//   - One process at a time: Open fails if the directory is in use.
-//   - index.json is rewritten for each push of a manifest or a tag; concurrent
-//     pushes share one write. With 10,000 manifests in a repository it is 2 MB.
+//   - One process at a time: Open fails if the directory is in use. Others can read
+//     it with [FS].
 //   - The store has no size limit of its own. If the disk is full, clients get
-//     413.
+//     413, and can delete content.
 package ocidir
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-oci/registry"
 )
@@ -78,14 +116,19 @@ import (
 // Store is a registry.Store in a directory.
 type Store struct {
 	reader
-	dir  string
-	opts Options
-	lock *os.File
+	files rootDir
+	opts  Options
+	lock  io.Closer
 
 	folders sync.Mutex // held while folders of repositories are created or removed
+	reserve reserve
 
-	mu       sync.Mutex       // guards repos
-	repos    map[string]*repo // with changes in progress
+	mu       sync.Mutex       // guards repos, the refs of each, and the fields below
+	repos    map[string]*repo // in use
+	failures map[string]error // by repository, that prevent changes
+	closing  bool
+	running  sync.WaitGroup // of background work
+
 	sessions sessions
 }
 
@@ -106,55 +149,157 @@ type Options struct {
 	// whose clients read and write lists of referrers as tags: the store leaves
 	// the lists to them.
 	NoReferrers bool
+
+	// Logger gets the conflicts with other tools, damaged content and failures
+	// of the disk that no request reports; by default they are not logged.
+	Logger *slog.Logger
 }
 
-// ErrInUse is returned by Open if another process, or another Store of this
-// process, has opened the directory.
-var ErrInUse = errors.New("ocidir: the directory is in use by another process")
+// Errors of Open.
+var (
+	// ErrInUse means that another process, or another Store of this process,
+	// has opened the directory.
+	ErrInUse = errors.New("ocidir: the directory is in use by another process")
+
+	// ErrLayout means that the directory is itself an image layout.
+	ErrLayout = errors.New("ocidir: the directory is an image layout, not a directory of layouts: open its parent folder, or serve it read-only")
+)
 
 const (
 	ownDir     = ".berth"
 	uploadsDir = ownDir + "/uploads"
 	poolDir    = ownDir + "/blobs"
+
+	// versionFile contains the format of the directory; without it, the format
+	// is 1, which has no journals.
+	versionFile = ownDir + "/version"
+	version2    = "2\n"
+
+	// openFile exists while the directory is open.
+	openFile = ownDir + "/open"
 )
 
 // Open opens the directory dir for reading and writing, and creates it if it
-// does not exist. If opts is nil, the defaults apply.
+// does not exist. If opts is nil, the defaults apply. The caller must call Close.
 //
-// Errors: ErrInUse, and those of the file system.
+// Errors: ErrInUse, ErrLayout, and those of the file system.
 func Open(dir string, opts *Options) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, reader: reader{fsys: os.DirFS(dir)}}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{files: rootDir{root}}
 	if opts != nil {
 		s.opts = *opts
 	}
-	s.noLists = s.opts.NoReferrers
 	if s.opts.UploadIdle <= 0 {
 		s.opts.UploadIdle = time.Hour
 	}
-	if err := os.MkdirAll(s.path(uploadsDir), 0o777); err != nil {
-		return nil, err
+	s.reader = reader{fsys: s.files, log: s.opts.Logger, noLists: s.opts.NoReferrers, reload: s.refresh}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
 	}
-	if s.lock, err = lockFile(s.path(ownDir + "/lock")); err != nil {
-		return nil, err
-	}
-	if err := s.recoverUploads(); err != nil {
-		s.lock.Close()
+	if err := s.open(); err != nil {
+		root.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-// Close releases the directory for other processes. The store must not be used
-// afterwards.
-func (s *Store) Close() error { return s.lock.Close() }
+// open prepares the directory.
+func (s *Store) open() error {
+	if s.files.exists(ocispec.ImageIndexFile) {
+		return ErrLayout
+	}
+	if err := s.files.mkdirAll(uploadsDir); err != nil {
+		return err
+	}
+	lock, err := s.files.lock(ownDir + "/lock")
+	if err != nil {
+		return err
+	}
+	s.lock = lock
+	err = s.checkVersion()
+	if err == nil {
+		err = s.recoverUploads()
+	}
+	if err == nil {
+		err = s.markOpen()
+	}
+	if err != nil {
+		lock.Close()
+		return err
+	}
+	s.keepReserve(0)
+	return nil
+}
 
-// path returns the path of a file, whose slash-separated name is relative to the
-// store's directory.
-func (s *Store) path(name string) string { return filepath.Join(s.dir, filepath.FromSlash(name)) }
+// checkVersion returns an error if a later version of Berth has written the
+// directory.
+func (s *Store) checkVersion() error {
+	version, err := readFile(s.fsys, versionFile)
+	if isMissing(err) {
+		return s.files.replace(versionFile, []byte(version2))
+	}
+	if err == nil && string(version) != version2 {
+		err = fmt.Errorf("ocidir: the directory has the format %q of another version of Berth", strings.TrimSpace(string(version)))
+	}
+	return err
+}
+
+// markOpen creates the file that Close removes. If it exists, there may be journals.
+func (s *Store) markOpen() error {
+	if s.files.exists(openFile) {
+		go s.background(func() {
+			if err := s.Fold(context.Background()); err != nil {
+				s.log.Error("the journals of the last process can't be folded", "error", err)
+			}
+		})
+		return nil
+	}
+	return s.files.replace(openFile, nil)
+}
+
+// Close folds the journals, and releases the directory for other processes. The
+// store must not be used afterwards. If an error is returned, the changes are still
+// in the journals.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
+	s.running.Wait()
+	err := s.foldInUse()
+	if err == nil {
+		err = s.files.remove(openFile)
+	}
+	return errors.Join(err, s.lock.Close(), s.files.root.Close())
+}
+
+// Ready returns an error if the store can't take changes, for example because its
+// disk is full. It writes a small file.
+func (s *Store) Ready(_ context.Context) error {
+	s.mu.Lock()
+	for name, err := range s.failures {
+		s.mu.Unlock()
+		return fmt.Errorf("repository %s: %w", name, err)
+	}
+	s.mu.Unlock()
+	if s.keepReserve(0); !s.hasReserve() {
+		return errors.New("the disk is full")
+	}
+	name, err := s.files.writeTemp(make([]byte, 4<<10))
+	if err != nil {
+		return err
+	}
+	return s.files.remove(name)
+}
 
 // storeError converts an error of the file system: clients learn that the disk is
 // full, and see any other failure as an internal error.

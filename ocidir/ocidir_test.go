@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 
@@ -32,11 +33,23 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
+// stores holds the store last opened in each directory.
+var stores sync.Map
+
+// fold folds the journals in a directory, so that its files can be looked at.
+func fold(t *testing.T, dir string) {
+	t.Helper()
+	s, ok := stores.Load(dir)
+	qt.Assert(t, qt.IsTrue(ok))
+	qt.Assert(t, qt.IsNil(s.(*ocidir.Store).Fold(ctx)))
+}
+
 func open(t *testing.T, dir string) *ocidir.Store {
 	t.Helper()
 	s, err := ocidir.Open(dir, nil)
 	qt.Assert(t, qt.IsNil(err))
 	t.Cleanup(func() { s.Close() })
+	stores.Store(dir, s)
 	return s
 }
 
@@ -163,6 +176,7 @@ func TestReopen(t *testing.T) {
 	for range s.Referrers(ctx, "a/b", image.Digest, "") {
 		t.Error("the referrer is still listed")
 	}
+	fold(t, dir)
 	data, err := os.ReadFile(filepath.Join(dir, "a/b/index.json"))
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.IsFalse(bytes.Contains(data, []byte("sha256-"))))
@@ -173,6 +187,7 @@ func TestReopen(t *testing.T) {
 func TestForeignLayout(t *testing.T) {
 	from := t.TempDir()
 	pushImage(t, open(t, from), "image", "tag", 1)
+	fold(t, from)
 	dir := t.TempDir()
 	s := open(t, dir)
 	_, err := s.GetTag(ctx, "dropped/here", "tag")
@@ -211,6 +226,7 @@ func TestForeignLayout(t *testing.T) {
 	pushImage(t, s, "dropped/here", "second", 2)
 	wantImage(t, s, "dropped/here", "tag", 1)
 	wantImage(t, s, "dropped/here", "second", 2)
+	fold(t, dir)
 	data, err = os.ReadFile(index)
 	qt.Assert(t, qt.IsNil(err))
 	for _, want := range []string{`"written":"elsewhere"`, `"io.containerd.image.name"`, `"docker.io/library/image:tag"`} {
@@ -354,7 +370,7 @@ func TestSharing(t *testing.T) {
 		return err
 	})
 	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.DeepEquals(left, []string{"lock"}))
+	qt.Check(t, qt.DeepEquals(left, []string{"lock", "open", "reserve", "version"}))
 	qt.Check(t, qt.HasLen(collect(t, s), 0))
 }
 

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"log/slog"
 	"os"
 	"path"
 	"sync"
@@ -21,81 +22,28 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// reader reads layouts. It caches each index.json until the file changes.
+// reader reads layouts. It caches each until its files change.
 type reader struct {
 	fsys fs.FS
 	root string // the repository in the root folder, if any
+	log  *slog.Logger
 
 	noLists bool // see Options.NoReferrers
 
-	cacheMu  sync.Mutex         // guards the fields below
-	cache    map[string]*layout // by repository
-	notBlobs map[notBlob]int    // files that are not blobs, though no index.json names them: changes in progress
+	// reload returns the current layout of a repository, if the cached one may
+	// be out of date.
+	reload func(repo string) (*layout, error)
+	// othersWrite is set if another process may write journals.
+	othersWrite bool
+
+	loading keyedMutex // by repository
+
+	cacheMu sync.Mutex         // guards cache
+	cache   map[string]*layout // by repository
 }
 
-// notBlob is a file of a manifest or of a list that is being added or deleted.
-type notBlob struct {
-	repo   string
-	digest digest.Digest
-}
-
-// countNotBlobs adds n for each of the digests to notBlobs.
-func (r *reader) countNotBlobs(repo string, digests []digest.Digest, n int) {
-	if len(digests) == 0 {
-		return
-	}
-	r.cacheMu.Lock()
-	defer r.cacheMu.Unlock()
-	if r.notBlobs == nil {
-		r.notBlobs = make(map[notBlob]int)
-	}
-	for _, d := range digests {
-		key := notBlob{repo, d}
-		if r.notBlobs[key] += n; r.notBlobs[key] == 0 {
-			delete(r.notBlobs, key)
-		}
-	}
-}
-
-// mayBeBlob reports whether content may be a blob according to l, the repository's
-// layout, and the changes in progress. Call it before looking for the file, since a
-// deletion counts as in progress from before its new layout until the file is gone.
-func (r *reader) mayBeBlob(l *layout, d digest.Digest) bool {
-	if !l.isBlob(d) || l.content[d].has(asBlob) {
-		return l.isBlob(d)
-	}
-	r.cacheMu.Lock()
-	defer r.cacheMu.Unlock()
-	return r.notBlobs[notBlob{l.name, d}] == 0
-}
-
-// isBlob reports whether a file that was found while l was the repository's
-// layout, and after mayBeBlob, is a blob. A change that has begun since then is
-// still counted, or it has made another layout: unless it is the same, the caller
-// must look again.
-func (r *reader) isBlob(l *layout, d digest.Digest) (is, same bool) {
-	if !r.mayBeBlob(l, d) || l.content[d].has(asBlob) {
-		return l.content[d].has(asBlob), true
-	}
-	now, err := r.load(l.name)
-	return true, err != nil || now == l
-}
-
-// whileSame calls f with the repository's layout until the layout is the same
-// after the call, as f reports.
-func (r *reader) whileSame(repo string, f func(*layout) (same bool, err error)) error {
-	for {
-		l, err := r.load(repo)
-		if err != nil {
-			return err
-		}
-		if same, err := f(l); same || err != nil {
-			return err
-		}
-	}
-}
-
-// maxCached is the maximum number of layouts in the cache.
+// maxCached is the maximum number of layouts in the cache, without those whose
+// index.json lacks changes.
 const maxCached = 1000
 
 // folder returns the folder of a repository.
@@ -106,9 +54,24 @@ func (r *reader) folder(repo string) string {
 	return repoDir(repo)
 }
 
-// load returns the current layout of a repository.
+// load returns the current layout of a repository. Callers that need the same one
+// wait for one of them to read it.
 // Errors: ErrNameUnknown.
 func (r *reader) load(repo string) (*layout, error) {
+	if l, err := r.loadCached(repo); l != nil || err != nil {
+		return l, err
+	}
+	defer r.loading.lock(repo)()
+	if l, err := r.loadCached(repo); l != nil || err != nil {
+		return l, err
+	}
+	return r.reload(repo)
+}
+
+// loadCached returns the cached layout of a repository, nil if there is none or
+// its files have changed.
+// Errors: ErrNameUnknown.
+func (r *reader) loadCached(repo string) (*layout, error) {
 	dir := r.folder(repo)
 	info, err := fs.Stat(r.fsys, path.Join(dir, ocispec.ImageIndexFile))
 	if isMissing(err) {
@@ -117,24 +80,35 @@ func (r *reader) load(repo string) (*layout, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.cacheMu.Lock()
-	cached := r.cache[repo]
-	r.cacheMu.Unlock()
-	if cached != nil && isUnchanged(cached.info, info) {
-		return cached, nil
+	l := r.cached(repo)
+	if l == nil || !isUnchanged(l.info, info) || r.othersWrite && !r.hasJournal(dir, l.journal) {
+		return nil, nil
 	}
-	l, err := readLayout(r.fsys, dir, repo, r.noLists)
+	return l, nil
+}
+
+// hasJournal reports whether the journal in dir is unchanged.
+func (r *reader) hasJournal(dir string, journal fs.FileInfo) bool {
+	info, err := fs.Stat(r.fsys, path.Join(dir, journalFile))
+	if err != nil || journal == nil {
+		return err != nil && journal == nil
+	}
+	return isUnchanged(journal, info)
+}
+
+// read is the reload of a reader that does not write.
+func (r *reader) read(repo string) (*layout, error) {
+	l, _, err := loadLayout(r.fsys, r.folder(repo), repo, r.noLists)
 	if isMissing(err) {
 		return nil, registry.ErrNameUnknown // deleted meanwhile
 	}
 	if err != nil {
 		return nil, err
 	}
+	l.dirty, l.unsaved = false, nil
 	r.cacheMu.Lock()
 	defer r.cacheMu.Unlock()
-	if r.cache[repo] == cached { // unless a push has written a newer one
-		r.addToCache(l)
-	}
+	r.addToCache(l)
 	return l, nil
 }
 
@@ -144,17 +118,26 @@ func isMissing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
+// cached returns the cached layout of a repository, nil if there is none.
+func (r *reader) cached(repo string) *layout {
+	r.cacheMu.Lock()
+	defer r.cacheMu.Unlock()
+	return r.cache[repo]
+}
+
 // addToCache adds a layout to the cache. It must be called with cacheMu held.
 func (r *reader) addToCache(l *layout) {
 	if r.cache == nil {
 		r.cache = make(map[string]*layout)
 	}
 	r.cache[l.name] = l
-	for name := range r.cache {
+	for name, other := range r.cache {
 		if len(r.cache) <= maxCached {
 			return
 		}
-		delete(r.cache, name)
+		if !other.dirty && name != l.name {
+			delete(r.cache, name)
+		}
 	}
 }
 
@@ -166,29 +149,30 @@ func isUnchanged(a, b fs.FileInfo) bool {
 	return os.SameFile(a, b) || !os.SameFile(a, a) // SameFile knows only files of the operating system
 }
 
-func (r *reader) OpenBlob(_ context.Context, repo string, d digest.Digest) (content io.ReadSeekCloser, err error) {
-	err = r.whileSame(repo, func(l *layout) (bool, error) {
-		if !r.mayBeBlob(l, d) {
-			return true, registry.ErrBlobUnknown
-		}
-		content, err = openSeeker(r.fsys, contentPath(r.folder(repo), d))
-		if isMissing(err) {
-			return true, registry.ErrBlobUnknown
-		}
-		if err != nil {
-			return true, err
-		}
-		is, same := r.isBlob(l, d)
-		if is && same {
-			return true, nil
-		}
-		content.Close()
-		if !is {
-			return true, registry.ErrBlobUnknown
-		}
-		return false, nil
-	})
+// isBlob reports whether the file with the digest d, if it exists, is a blob. To
+// know that of a file, call it before and after looking for the file, since a
+// manifest may be added or removed meanwhile.
+func (r *reader) isBlob(repo string, d digest.Digest) error {
+	l, err := r.load(repo)
+	if err == nil && !l.isBlob(d) {
+		err = registry.ErrBlobUnknown
+	}
+	return err
+}
+
+func (r *reader) OpenBlob(_ context.Context, repo string, d digest.Digest) (io.ReadSeekCloser, error) {
+	if err := r.isBlob(repo, d); err != nil {
+		return nil, err
+	}
+	content, err := openSeeker(r.fsys, contentPath(r.folder(repo), d))
+	if isMissing(err) {
+		return nil, registry.ErrBlobUnknown
+	}
 	if err != nil {
+		return nil, err
+	}
+	if err := r.isBlob(repo, d); err != nil {
+		content.Close()
 		return nil, err
 	}
 	return content, nil
@@ -236,19 +220,45 @@ func (r *reader) manifest(repo string, find func(*layout) (registry.Manifest, er
 		if err != nil {
 			return registry.Manifest{}, err
 		}
-		m.Content, err = readContent(r.fsys, r.folder(repo), m.Digest)
+		m.Content, err = r.manifestContent(l, m)
 		switch {
 		case err == nil:
 			return m, nil
-		case !errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, registry.ErrTooLarge):
+			return registry.Manifest{}, registry.ErrManifestUnknown
+		case !isMissing(err):
 			return registry.Manifest{}, err
 		}
 		// It was deleted meanwhile, and its tag may have moved. If the layout
-		// is still the same, only the file is missing.
+		// is still the same, the file is missing or damaged.
 		if now, err := r.load(repo); err == nil && now == l {
 			return registry.Manifest{}, registry.ErrManifestUnknown
 		}
 	}
+}
+
+// manifestContent returns the content of a manifest.
+// Errors: fs.ErrNotExist if the file is missing, or is damaged.
+func (r *reader) manifestContent(l *layout, m registry.Manifest) ([]byte, error) {
+	if p, ok := l.pending.Get(string(m.Digest)); ok {
+		return p.data, nil
+	}
+	content, err := readContent(r.fsys, r.folder(l.name), m.Digest)
+	if err == nil && !isIntact(m.MediaType, m.Digest, content) {
+		r.log.Error("a manifest is damaged: push it again", "repository", l.name, "digest", m.Digest)
+		err = fs.ErrNotExist
+	}
+	return content, err
+}
+
+// isIntact reports whether a manifest has the digest d, which is the payload's for
+// a signed manifest of Docker schema 1.
+func isIntact(mediaType string, d digest.Digest, content []byte) bool {
+	if d.Algorithm().FromBytes(content) == d {
+		return true
+	}
+	_, ok := parseFact(mediaType, d, content)
+	return ok
 }
 
 func (r *reader) Tags(ctx context.Context, repo, after string) iter.Seq2[string, error] {
@@ -281,7 +291,7 @@ func (r *reader) Referrers(ctx context.Context, repo string, subject, after dige
 func (r *reader) Repositories(_ context.Context, after string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		pending := r.root > after
-		all := walkRepos(r.fsys, ".", "", after, func(name string, err error) bool {
+		all := r.walkRepos(".", "", after, func(name string, err error) bool {
 			if pending && name > r.root {
 				if pending = false; !yield(r.root, nil) {
 					return false
@@ -291,6 +301,41 @@ func (r *reader) Repositories(_ context.Context, after string) iter.Seq2[string,
 		})
 		if pending && all {
 			yield(r.root, nil)
+		}
+	}
+}
+
+// keyedMutex is a mutex for each key.
+type keyedMutex struct {
+	mu   sync.Mutex
+	held map[string]*countedMutex
+}
+
+type countedMutex struct {
+	sync.Mutex
+	users int
+}
+
+// lock locks the mutex of a key, and returns a function that unlocks it.
+func (k *keyedMutex) lock(key string) (unlock func()) {
+	k.mu.Lock()
+	m, ok := k.held[key]
+	if !ok {
+		m = new(countedMutex)
+		if k.held == nil {
+			k.held = make(map[string]*countedMutex)
+		}
+		k.held[key] = m
+	}
+	m.users++
+	k.mu.Unlock()
+	m.Lock()
+	return func() {
+		m.Unlock()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if m.users--; m.users == 0 {
+			delete(k.held, key)
 		}
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io/fs"
-	"os"
 	"regexp"
 
 	"github.com/opencontainers/go-digest"
@@ -37,18 +35,18 @@ func isListTag(tag string) bool { return listTagPattern.MatchString(tag) }
 //
 // It adds the manifests that the index names, since the index.json of some tools
 // does not.
-func (l *layout) subjectOfList(fsys fs.FS, dir string, d ocispec.Descriptor, tag string) (digest.Digest, error) {
-	if d.MediaType != ocispec.MediaTypeImageIndex || !isListTag(tag) {
+func (l *layout) subjectOfList(src folder, e indexEntry) (digest.Digest, error) {
+	if e.MediaType != ocispec.MediaTypeImageIndex || !isListTag(e.tag) {
 		return "", nil
 	}
-	data, err := readContent(fsys, dir, d.Digest)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, registry.ErrTooLarge) {
+	data, err := src.content(e.Digest)
+	if isMissing(err) || errors.Is(err, registry.ErrTooLarge) {
 		return "", nil
 	}
 	if err != nil {
 		return "", err
 	}
-	p := registry.ManifestPush{MediaType: d.MediaType, Content: data, Digest: d.Digest, Sparse: true}
+	p := registry.ManifestPush{MediaType: e.MediaType, Content: data, Digest: e.Digest, Sparse: true}
 	index, err := registry.PushManifest(context.Background(), new(registry.MemStore), "list", p) // for its checks
 	if err != nil || index.Subject != "" {
 		return "", nil
@@ -58,11 +56,11 @@ func (l *layout) subjectOfList(fsys fs.FS, dir string, d ocispec.Descriptor, tag
 		if child.Digest.Validate() != nil || !isManifestType(child.MediaType) {
 			return "", nil
 		}
-		if err := l.addManifest(fsys, dir, child, ""); err != nil {
+		if _, err := l.addManifest(src, child, ""); err != nil {
 			return "", err
 		}
 		m, err := l.manifests.GetManifest(context.Background(), l.name, child.Digest)
-		if err != nil || m.Subject == "" || listTag(m.Subject) != tag || subject != "" && subject != m.Subject {
+		if err != nil || m.Subject == "" || listTag(m.Subject) != e.tag || subject != "" && subject != m.Subject {
 			return "", nil
 		}
 		subject = m.Subject
@@ -70,33 +68,37 @@ func (l *layout) subjectOfList(fsys fs.FS, dir string, d ocispec.Descriptor, tag
 	return subject, nil
 }
 
+// hasList reports whether the layout has a list for a subject.
+func (l *layout) hasList(subject digest.Digest) bool {
+	_, ok := l.lists.Get(string(subject))
+	return ok
+}
+
 // setList replaces a subject's list of referrers; d is empty for none.
 func (l *layout) setList(subject digest.Digest, d ocispec.Descriptor) {
-	if old := l.lists[subject].Digest; old != "" && old != d.Digest {
-		l.removeUse(old, asList)
+	if old, ok := l.lists.Get(string(subject)); ok && old.Digest != d.Digest {
+		l.removeUse(old.Digest, asList)
 	}
 	if d.Digest == "" {
-		delete(l.lists, subject)
+		l.lists = l.lists.Without(string(subject))
 		return
 	}
-	if l.lists == nil {
-		l.lists = make(map[digest.Digest]ocispec.Descriptor)
-	}
-	l.lists[subject] = d
+	l.lists = l.lists.With(string(subject), d)
 	l.addUse(d.Digest, asList)
 }
 
 // listEntry returns the entry of a subject's list in the index.json. It has the
 // list's tag, unless a client has pushed something under that name.
 func (l *layout) listEntry(subject digest.Digest) ocispec.Descriptor {
-	d := annotated(l.lists[subject], annotationList, subject.String())
+	list, _ := l.lists.Get(string(subject))
+	d := annotated(list, annotationList, subject.String())
 	if _, err := l.manifests.GetTag(context.Background(), l.name, listTag(subject)); err == nil {
 		delete(d.Annotations, ocispec.AnnotationRefName)
 	} else if tagOf(d.Annotations[ocispec.AnnotationRefName]) == "" {
 		d.Annotations[ocispec.AnnotationRefName] = listTag(subject)
 	}
 	delete(d.Annotations, annotationBlob)
-	if l.content[d.Digest].has(asBlob) {
+	if l.uses(d.Digest).has(asBlob) {
 		d.Annotations[annotationBlob] = "true"
 	}
 	return d
@@ -121,42 +123,30 @@ func (l *layout) encodeList(subject digest.Digest) ([]byte, error) {
 	return marshal(index)
 }
 
-// writeList writes the list of a subject's referrers, for tools that read the
+// updateLists updates the lists that are out of date, for tools that read the
 // layout.
-func (t *txn) writeList(subject digest.Digest) error {
-	old := t.lists[subject].Digest
-	data, err := t.encodeList(subject)
-	if err != nil {
-		return err
-	}
-	var d ocispec.Descriptor // empty if there are no referrers left
-	if data != nil {
-		d = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromBytes(data), Size: int64(len(data))}
-		if err := t.writeListFile(d.Digest, data); err != nil {
+func (l *layout) updateLists(hasFile func(digest.Digest) bool) error {
+	for key := range l.stale.After("") {
+		l.stale = l.stale.Without(key)
+		subject := digest.Digest(key)
+		if l.noLists {
+			continue // clients write them
+		}
+		data, err := l.encodeList(subject)
+		if err != nil {
 			return err
 		}
-	}
-	if old != "" && old != d.Digest {
-		t.endUse(old, asList)
-	}
-	t.setList(subject, d)
-	t.indexChanged = true
-	return nil
-}
-
-// writeListFile writes the file of a list, unless it exists.
-func (t *txn) writeListFile(d digest.Digest, data []byte) error {
-	if t.hasFile(d) {
-		if t.isBlob(d) {
-			t.addUse(d, asBlob) // it was pushed as one
+		if data == nil {
+			l.setList(subject, ocispec.Descriptor{})
+			continue
 		}
-		return nil
+		d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromBytes(data), Size: int64(len(data))}
+		wasBlob := l.uses(d.Digest) == 0 && l.isBlob(d.Digest) && hasFile(d.Digest)
+		l.setList(subject, d)
+		if wasBlob {
+			l.addUse(d.Digest, asBlob)
+		}
+		l.pending = l.pending.With(string(d.Digest), pendingContent{data: data})
 	}
-	file, err := t.repo.s.writeTemp(data)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(file)
-	t.hide(d)
-	return t.addFile(d, file)
+	return nil
 }

@@ -74,6 +74,7 @@ func (l *foreignLayout) write(t *testing.T, dir string) {
 // indexEntries returns the entries with the given tag in the index.json of dir.
 func indexEntries(t *testing.T, dir, tag string) (found []ocispec.Descriptor) {
 	t.Helper()
+	fold(t, filepath.Dir(dir))
 	data, err := os.ReadFile(filepath.Join(dir, "index.json"))
 	qt.Assert(t, qt.IsNil(err))
 	var index ocispec.Index

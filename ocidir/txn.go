@@ -7,12 +7,10 @@ package ocidir
 
 import (
 	"errors"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
+	"path"
 	"slices"
-	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -20,23 +18,9 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// repo is a repository with changes in progress.
-type repo struct {
-	s    *Store
-	name string
-	dir  string // its folder's path
-	refs int    // guarded by the store's mu
-
-	mu    sync.Mutex // guards queue
-	queue []*change
-
-	committing sync.Mutex // held by the caller that commits the queue
-}
-
 // change is a change to a repository, queued or done.
 type change struct {
 	apply func(*txn) error
-	alone bool // in a batch of its own, so that its cleanup can't undo another change
 	err   error
 	done  bool
 }
@@ -47,29 +31,17 @@ type txn struct {
 	repo  *repo
 	isNew bool // the repository does not exist yet
 
-	indexChanged bool                   // index.json must be written
-	unsynced     map[string]bool        // folders with new names
-	subjects     map[digest.Digest]bool // those whose referrers have changed
-	newFiles     []digest.Digest        // to remove if the transaction fails
-	hidden       []digest.Digest        // of files that are not blobs, until the transaction ends
-	cleanup      []func() error         // to run once index.json is written
-	deletes      bool                   // the repository may be empty afterwards
+	records  []record        // of the changes, for the journal
+	unsynced map[string]bool // folders with new names
+	newFiles []digest.Digest // to remove if the transaction fails
+	deletes  bool            // the repository may be empty afterwards
 }
 
 // update applies a change to a repository. When it returns nil, the change is
-// durable.
+// durable. Callers that wait for the same repository have their changes committed
+// together, by one of them.
 func (s *Store) update(name string, apply func(*txn) error) error {
-	return s.enqueue(name, &change{apply: apply})
-}
-
-// updateAlone is update for a change that needs cleanup.
-func (s *Store) updateAlone(name string, apply func(*txn) error) error {
-	return s.enqueue(name, &change{apply: apply, alone: true})
-}
-
-// enqueue queues a change, and returns when it is done. Callers that wait for
-// the same repository have their changes committed together, by one of them.
-func (s *Store) enqueue(name string, c *change) error {
+	c := &change{apply: apply}
 	r := s.acquireRepo(name)
 	defer s.releaseRepo(r)
 	r.mu.Lock()
@@ -78,20 +50,12 @@ func (s *Store) enqueue(name string, c *change) error {
 
 	r.committing.Lock()
 	defer r.committing.Unlock()
-	if c.done { // by an earlier caller
-		return storeError(c.err)
-	}
-	r.mu.Lock()
-	batch := r.queue
-	r.queue = nil
-	r.mu.Unlock()
-	for len(batch) > 0 {
-		n := 1
-		for !batch[0].alone && n < len(batch) && !batch[n].alone {
-			n++
-		}
-		r.commit(batch[:n])
-		batch = batch[n:]
+	if !c.done { // by an earlier caller
+		r.mu.Lock()
+		batch := r.queue
+		r.queue = nil
+		r.mu.Unlock()
+		r.commit(batch)
 	}
 	if !c.done {
 		return errors.New("ocidir: the goroutine that was committing the change panicked")
@@ -99,45 +63,16 @@ func (s *Store) enqueue(name string, c *change) error {
 	return storeError(c.err)
 }
 
-func (s *Store) acquireRepo(name string) *repo {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r, ok := s.repos[name]
-	if !ok {
-		r = &repo{s: s, name: name, dir: s.path(repoDir(name))}
-		if s.repos == nil {
-			s.repos = make(map[string]*repo)
-		}
-		s.repos[name] = r
-	}
-	r.refs++
-	return r
-}
-
-func (s *Store) releaseRepo(r *repo) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r.refs--; r.refs == 0 {
-		delete(s.repos, r.name)
-	}
-}
-
 // commit applies a batch of changes and makes those that succeed durable.
 func (r *repo) commit(batch []*change) {
-	t := &txn{repo: r, unsynced: make(map[string]bool), subjects: make(map[digest.Digest]bool)}
-	current, err := r.s.load(r.name)
-	if errors.Is(err, registry.ErrNameUnknown) {
-		current, err = emptyLayout(r.name), nil
-		current.noLists = r.s.noLists
-		t.isNew = true
-	}
+	t, err := r.begin()
 	if err == nil {
-		t.layout = current.clone()
 		for _, c := range batch {
 			c.err = c.apply(t)
 		}
-		err = t.commit()
-		r.s.countNotBlobs(r.name, t.hidden, -1)
+		if err = t.commit(); err != nil {
+			t.removeNewFiles()
+		}
 	}
 	for _, c := range batch {
 		if c.err == nil {
@@ -147,141 +82,161 @@ func (r *repo) commit(batch []*change) {
 	}
 }
 
-// commit publishes the changes, if any, and cleans up.
-func (t *txn) commit() error {
-	if !t.indexChanged && !t.deletes && len(t.unsynced) == 0 {
-		return nil
+// begin begins a transaction.
+func (r *repo) begin() (*txn, error) {
+	t := &txn{repo: r, unsynced: make(map[string]bool)}
+	current, err := r.refresh()
+	if t.isNew = errors.Is(err, registry.ErrNameUnknown); t.isNew {
+		current, err = emptyLayout(r.name, r.s.noLists), nil
 	}
-	err := t.publish()
 	if err != nil {
-		for _, d := range t.newFiles {
-			os.Remove(t.filePath(d))
-			os.Remove(t.repo.s.path(poolPath(d))) // it may be the file of an upload, which can grow
+		return nil, err
+	}
+	if r.mustFold || r.journal != nil && r.journal.failed != nil {
+		if err := r.foldNow(); err != nil {
+			return nil, err
 		}
-		return err
+		current = r.current
 	}
-	for _, f := range t.cleanup {
-		err = errors.Join(err, f())
-	}
-	if t.deletes {
-		err = errors.Join(err, t.removeRepoIfEmpty())
-	}
-	return err
+	t.layout = current.clone()
+	return t, nil
 }
 
-// publish makes the changes durable: files first, then their names, and then
-// index.json, which makes them visible.
-func (t *txn) publish() error {
-	for subject := range t.subjects {
-		if t.noLists {
-			break // clients write them
+// commit makes the changes durable, if any, and then visible.
+func (t *txn) commit() error {
+	r := t.repo
+	if t.isNew {
+		if len(t.records) == 0 && len(t.unsynced) == 0 {
+			return nil
 		}
-		if err := t.writeList(subject); err != nil {
-			return err
-		}
+		return r.createRepo(t)
 	}
 	for _, dir := range slices.Sorted(maps.Keys(t.unsynced)) {
-		if err := syncDir(dir); err != nil {
+		if err := r.s.files.sync(dir); err != nil {
 			return err
 		}
 	}
-	if !t.indexChanged && !t.isNew {
+	if len(t.records) > 0 {
+		if err := r.append(batch{Changes: t.records}, t.deletes); err != nil {
+			return err
+		}
+		if !t.dirty {
+			r.keepVersion(r.current)
+		}
+		t.dirty = true
+		r.publish(t.layout)
+		r.changed()
+		if r.journal.size > 4*maxFold { // changes come faster than they are folded
+			r.foldNow()
+		}
+	}
+	if !t.deletes {
 		return nil
 	}
-	data, err := t.encode()
-	if err != nil {
-		return err
-	}
-	if t.isNew {
-		if err := replaceFile(filepath.Join(t.repo.dir, ocispec.ImageLayoutFile), []byte(`{"imageLayoutVersion":"`+ocispec.ImageLayoutVersion+`"}`)); err != nil {
-			return err
+	// The change is durable: errors do not matter to its caller.
+	switch {
+	case t.isEmpty():
+		if err := r.removeIfEmpty(); err != nil {
+			r.s.log.Error("an empty repository can't be removed", "repository", r.name, "error", err)
 		}
-	}
-	name := filepath.Join(t.repo.dir, ocispec.ImageIndexFile)
-	if err := replaceFile(name, data); err != nil {
-		return err
-	}
-	t.newFiles = nil // index.json names them
-	if t.info, err = os.Stat(name); err != nil {
-		return err
-	}
-	s := t.repo.s
-	s.cacheMu.Lock()
-	s.addToCache(t.layout)
-	s.cacheMu.Unlock()
-	if err := syncDir(t.repo.dir); err != nil {
-		return err
-	}
-	for dir := t.repo.dir; t.isNew && dir != s.dir; { // the folder's own name, and those above it
-		dir = filepath.Dir(dir)
-		if err := syncDir(dir); err != nil {
-			return err
-		}
+	case !r.s.hasReserve(): // the disk is full
+		r.foldNow()
 	}
 	return nil
 }
 
-// hide keeps a file that is added or removed from being taken for a blob while
-// index.json does not name it.
-func (t *txn) hide(d digest.Digest) {
-	t.hidden = append(t.hidden, d)
-	t.repo.s.countNotBlobs(t.name, []digest.Digest{d}, 1)
+// append appends a batch to the journal.
+func (r *repo) append(b batch, isDelete bool) error {
+	line, err := appendLine(nil, b)
+	if err != nil {
+		return err
+	}
+	err = r.appendLine(line)
+	if isDelete && isFull(err) && r.s.releaseReserve() {
+		err = r.appendLine(line)
+	}
+	if err != nil {
+		return err
+	}
+	if b.Fold == nil {
+		r.tail = append(r.tail, line)
+	}
+	return nil
 }
 
-// filePath returns the path of the file with the digest d.
-func (t *txn) filePath(d digest.Digest) string {
-	return filepath.Join(t.repo.dir, filepath.FromSlash(contentPath("", d)))
+// appendLine appends the line of a batch to the journal, which it creates if there
+// is none.
+func (r *repo) appendLine(line []byte) error {
+	if r.journal != nil {
+		err := r.journal.append(line)
+		if err == nil {
+			r.journal.batches++
+		}
+		return err
+	}
+	j, err := createJournal(r.s.files, r.file(journalFile), r.current.hash, line)
+	if err != nil {
+		return err
+	}
+	if err := r.s.files.sync(r.dir); err != nil {
+		return errors.Join(err, r.s.files.remove(j.name))
+	}
+	r.journal = j
+	return nil
 }
+
+// record adds a change to the journal.
+func (t *txn) record(r record) { t.records = append(t.records, r) }
+
+// removeNewFiles removes the files that a failed transaction has added.
+func (t *txn) removeNewFiles() {
+	files := t.repo.s.files
+	for _, d := range t.newFiles {
+		files.remove(t.file(d))
+		files.remove(poolPath(d)) // it may be the file of an upload, which can grow
+	}
+}
+
+// file returns the name of the file with the digest d.
+func (t *txn) file(d digest.Digest) string { return contentPath(t.repo.dir, d) }
 
 // hasFile reports whether the repository has a file with the digest d.
-func (t *txn) hasFile(d digest.Digest) bool {
-	_, err := os.Stat(t.filePath(d))
-	return err == nil
-}
+func (t *txn) hasFile(d digest.Digest) bool { return t.repo.hasFile(d) }
 
 // addFile adds the file with the digest d to the repository, or sets the time of
 // an existing one to now. It takes the bytes from the file source if the store
 // does not have them yet.
 func (t *txn) addFile(d digest.Digest, source string) error {
-	name := t.filePath(d)
+	s, name := t.repo.s, t.file(d)
 	if t.hasFile(d) {
 		if t.isNew { // a crash has interrupted the first push: complete it
-			t.addUnsynced(filepath.Dir(name))
+			t.addUnsynced(path.Dir(name))
 		}
-		return touch(name)
+		return s.touch(name)
 	}
-	if err := t.mkdir(filepath.Dir(name)); err != nil {
+	if err := t.mkdir(path.Dir(name)); err != nil {
 		return err
 	}
-	if err := t.repo.s.linkContent(d, source, name); err != nil {
+	if err := s.linkContent(d, source, name); err != nil {
 		return err
 	}
 	t.newFiles = append(t.newFiles, d)
-	t.unsynced[filepath.Dir(name)] = true
-	return touch(name)
-}
-
-// removeFile removes the file with the digest d.
-func (t *txn) removeFile(d digest.Digest) error {
-	name := t.filePath(d)
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	t.repo.s.unpool(d)
-	return syncDir(filepath.Dir(name))
+	t.unsynced[path.Dir(name)] = true
+	return s.touch(name)
 }
 
 // mkdir creates a folder below the repository's.
 func (t *txn) mkdir(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
+	s := t.repo.s
+	if _, err := s.files.Stat(dir); err == nil {
 		return nil
 	}
-	t.repo.s.folders.Lock()
-	defer t.repo.s.folders.Unlock()
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	s.folders.Lock()
+	defer s.folders.Unlock()
+	if err := s.files.mkdirAll(dir); err != nil {
 		return err
 	}
-	t.addUnsynced(filepath.Dir(dir))
+	t.addUnsynced(path.Dir(dir))
 	return nil
 }
 
@@ -290,43 +245,104 @@ func (t *txn) mkdir(dir string) error {
 func (t *txn) addUnsynced(dir string) {
 	t.unsynced[dir] = true
 	for dir != t.repo.dir {
-		dir = filepath.Dir(dir)
+		dir = path.Dir(dir)
 		t.unsynced[dir] = true
 	}
 }
 
-// removeRepoIfEmpty removes the repository's folder if it has neither manifests
-// nor blobs.
-func (t *txn) removeRepoIfEmpty() error {
-	if len(t.order) > 0 {
-		return nil
-	}
-	s := t.repo.s
+// createRepo makes the first changes of a repository durable: files first, then
+// their names, and then index.json, which makes the repository visible.
+func (r *repo) createRepo(t *txn) error {
+	s := r.s
+	blobs := path.Join(r.dir, ocispec.ImageBlobsDir)
 	s.folders.Lock()
-	defer s.folders.Unlock()
-	blobs := filepath.Join(t.repo.dir, ocispec.ImageBlobsDir)
-	folders, err := os.ReadDir(blobs)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := s.files.mkdirAll(blobs)
+	s.folders.Unlock()
+	if err != nil {
 		return err
 	}
-	for _, f := range folders {
-		os.Remove(filepath.Join(blobs, f.Name())) // fails unless it is empty
+	t.unsynced[r.dir] = true
+	if err := s.files.replace(r.file(ocispec.ImageLayoutFile), []byte(`{"imageLayoutVersion":"`+ocispec.ImageLayoutVersion+`"}`)); err != nil {
+		return err
 	}
-	if err := os.Remove(blobs); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil // the repository has blobs
+	s.files.remove(r.file(journalFile)) // of a repository that was removed
+	f := r.newFold(t.layout)
+	defer f.cleanUp()
+	err = f.write()
+	defer func() {
+		if f.info == nil { // it is not visible, and its files must not become so
+			for _, name := range f.created {
+				s.files.remove(name)
+			}
+		}
+	}()
+	if err != nil {
+		return err
 	}
-	for _, name := range []string{ocispec.ImageIndexFile, ocispec.ImageLayoutFile, tempName(ocispec.ImageIndexFile)} {
-		if err := os.Remove(filepath.Join(t.repo.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, dir := range slices.Sorted(maps.Keys(t.unsynced)) {
+		if err := s.files.sync(dir); err != nil {
 			return err
 		}
 	}
-	if err := syncDir(t.repo.dir); err != nil {
+	if err := f.putInPlace(); err != nil {
 		return err
 	}
-	for dir := t.repo.dir; dir != s.dir; dir = filepath.Dir(dir) {
-		if os.Remove(dir) != nil {
+	for dir := r.dir; dir != "."; { // the folder's own name, and those above it
+		dir = path.Dir(dir)
+		if err := s.files.sync(dir); err != nil {
+			return err
+		}
+	}
+	r.publish(f.result(t.layout))
+	return nil
+}
+
+// removeIfEmpty removes the repository's folder if it has neither manifests nor
+// blobs.
+func (r *repo) removeIfEmpty() error {
+	if err := r.foldNow(); err != nil {
+		return err
+	}
+	s := r.s
+	s.folders.Lock()
+	defer s.folders.Unlock()
+	blobs := r.file(ocispec.ImageBlobsDir)
+	folders, err := s.files.ReadDir(blobs)
+	if err != nil && !isMissing(err) {
+		return err
+	}
+	for _, f := range folders {
+		s.files.root.Remove(path.Join(blobs, f.Name())) // fails unless it is empty
+	}
+	if err := s.files.remove(blobs); err != nil {
+		return nil // the repository has blobs
+	}
+	for _, name := range []string{ocispec.ImageIndexFile, journalFile, factsFile, ocispec.ImageLayoutFile} {
+		if err := s.files.remove(r.file(name)); err != nil {
+			return err
+		}
+	}
+	r.forget()
+	if err := s.files.sync(r.dir); err != nil {
+		return err
+	}
+	for dir := r.dir; dir != "."; dir = path.Dir(dir) {
+		if s.files.root.Remove(dir) != nil {
 			break // it has other repositories
 		}
 	}
 	return nil
+}
+
+// changed notes that index.json lacks a change, and has it folded in time.
+func (r *repo) changed() {
+	now := time.Now()
+	if r.lastChange = now; r.firstDirty.IsZero() {
+		r.firstDirty = now
+	}
+	if r.journal != nil && r.journal.size > r.foldSize() && !r.isFolding {
+		r.arm(0)
+		return
+	}
+	r.arm(foldIdle)
 }

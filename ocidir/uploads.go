@@ -10,10 +10,11 @@ import (
 	"crypto/rand"
 	"encoding"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash"
 	"os"
-	"path/filepath"
+	"path"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,10 +27,10 @@ import (
 
 // sessions are the upload sessions of a store.
 type sessions struct {
-	mu    sync.Mutex            // guards the fields below, and those of upload that say so; see unlock
+	mu    sync.Mutex            // guards the fields below, and those of upload that say so; see unlockSessions
 	byKey map[uploadKey]*upload // without those that are being published
 	byUse list.List             // of the *upload in byKey, the longest idle first
-	ended []*upload             // to be discarded by unlock
+	ended []*upload             // to be discarded by unlockSessions
 }
 
 // uploadKey names a session: an ID that a client chose names nothing in another
@@ -83,7 +84,7 @@ func (s *Store) CreateUpload(_ context.Context, repo string, opts registry.Uploa
 	}
 	all := &s.sessions
 	all.mu.Lock()
-	defer all.unlock()
+	defer s.unlockSessions()
 	s.expireUploads()
 	if _, ok := all.byKey[uploadKey{repo, opts.ID}]; ok {
 		return nil, fmt.Errorf("%w: session ID in use", registry.ErrBlobUploadInvalid)
@@ -105,14 +106,14 @@ func (s *Store) CreateUpload(_ context.Context, repo string, opts registry.Uploa
 // be too long for the name of a file, differ from another ID only in case, be used in
 // another repository too, or be reused while the session is being published.
 func (s *Store) newUpload(state uploadState, base string) *upload {
-	base = filepath.Join(s.path(uploadsDir), base)
+	base = path.Join(uploadsDir, base)
 	return &upload{uploadState: state, dataFile: base + ".data", stateFile: base + ".json", lastSize: state.Size, hash: state.Algorithm.Hash()}
 }
 
 func (s *Store) ResumeUpload(_ context.Context, repo, id string) (registry.Upload, error) {
 	all := &s.sessions
 	all.mu.Lock()
-	defer all.unlock()
+	defer s.unlockSessions()
 	u, err := s.upload(repo, id)
 	if err != nil {
 		return nil, err
@@ -127,7 +128,7 @@ func (s *Store) ResumeUpload(_ context.Context, repo, id string) (registry.Uploa
 func (s *Store) UploadSize(_ context.Context, repo, id string) (int64, error) {
 	all := &s.sessions
 	all.mu.Lock()
-	defer all.unlock()
+	defer s.unlockSessions()
 	u, err := s.upload(repo, id)
 	if err != nil {
 		return 0, err
@@ -139,7 +140,7 @@ func (s *Store) UploadSize(_ context.Context, repo, id string) (int64, error) {
 func (s *Store) CancelUpload(_ context.Context, repo, id string) error {
 	all := &s.sessions
 	all.mu.Lock()
-	defer all.unlock()
+	defer s.unlockSessions()
 	u, err := s.upload(repo, id)
 	if err != nil {
 		return err
@@ -203,22 +204,23 @@ func (all *sessions) remove(u *upload) {
 	all.byUse.Remove(u.element)
 }
 
-// end ends a session, whose files unlock removes. It must be called with mu held.
+// end ends a session, whose files unlockSessions removes. It must be called with mu held.
 func (all *sessions) end(u *upload) {
 	u.ended.Store(true)
 	all.remove(u)
 	all.ended = append(all.ended, u)
 }
 
-// unlock unlocks mu, and then removes the files of the sessions that have ended:
+// unlockSessions unlocks the sessions' mu, and then removes the files of the sessions that have ended:
 // that takes time if they are large.
-func (all *sessions) unlock() {
+func (s *Store) unlockSessions() {
+	all := &s.sessions
 	ended := all.ended
 	all.ended = nil
 	all.mu.Unlock()
 	for _, u := range ended {
 		u.closeFile()
-		u.removeFiles()
+		s.removeFiles(u)
 	}
 }
 
@@ -235,14 +237,14 @@ func (u *upload) closeFile() error {
 	return f.Close()
 }
 
-func (u *upload) removeFiles() {
-	os.Remove(u.stateFile) // first: recoverUploads removes data without a state
-	os.Remove(u.dataFile)
+func (s *Store) removeFiles(u *upload) {
+	s.files.remove(u.stateFile) // first: recoverUploads removes data without a state
+	s.files.remove(u.dataFile)
 }
 
 // writeState writes the state file. It does not sync it: after a crash of the
 // machine, clients start over.
-func (u *upload) writeState() (err error) {
+func (s *Store) writeState(u *upload) (err error) {
 	if u.uploadState.Hash, err = u.hash.(encoding.BinaryMarshaler).MarshalBinary(); err != nil {
 		return err
 	}
@@ -250,18 +252,25 @@ func (u *upload) writeState() (err error) {
 	if err != nil {
 		return err
 	}
-	tmp := u.stateFile + ".tmp"
-	if err := os.WriteFile(tmp, data, 0o666); err != nil {
+	tmp := tempName()
+	f, err := s.files.create(tmp)
+	if err != nil {
 		return err
 	}
-	return os.Rename(tmp, u.stateFile)
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = s.files.rename(tmp, u.stateFile)
+	}
+	if err != nil {
+		s.files.remove(tmp)
+	}
+	return err
 }
 
 // recoverUploads recovers the sessions of the previous process, each with its
 // acknowledged bytes, and removes all other files of uploads.
 func (s *Store) recoverUploads() error {
-	dir := s.path(uploadsDir)
-	entries, err := os.ReadDir(dir)
+	entries, err := s.files.ReadDir(uploadsDir)
 	if err != nil {
 		return err
 	}
@@ -275,9 +284,9 @@ func (s *Store) recoverUploads() error {
 		if err != nil {
 			continue
 		}
-		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		data, err := readFile(s.fsys, path.Join(uploadsDir, e.Name()))
 		if err != nil {
-			return err
+			continue
 		}
 		if u := s.recoverUpload(base, data); u != nil && s.sessions.byKey[u.key()] == nil {
 			u.lastUse.Store(info.ModTime().UnixNano())
@@ -286,8 +295,8 @@ func (s *Store) recoverUploads() error {
 		}
 	}
 	for _, e := range entries {
-		if name := filepath.Join(dir, e.Name()); !kept[name] {
-			if err := os.Remove(name); err != nil {
+		if name := path.Join(uploadsDir, e.Name()); !kept[name] {
+			if err := s.files.root.Remove(name); err != nil {
 				return err
 			}
 		}
@@ -306,10 +315,10 @@ func (s *Store) recoverUpload(base string, data []byte) *upload {
 	if u.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(state.Hash) != nil {
 		return nil
 	}
-	if linkCount(u.dataFile) > 1 {
+	if s.linkCount(u.dataFile) > 1 {
 		return nil // the machine crashed while it was being published
 	}
-	if info, err := os.Stat(u.dataFile); state.Size > 0 && (err != nil || info.Size() < state.Size) {
+	if info, err := s.files.Stat(u.dataFile); state.Size > 0 && (err != nil || info.Size() < state.Size) {
 		return nil // the machine crashed before the bytes were on disk
 	}
 	return u

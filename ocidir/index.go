@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Reading and writing of index.json.
+
+package ocidir
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berth-oci/registry"
+)
+
+// Annotations of entries that the store writes.
+const (
+	// annotationList is the subject of a list of referrers.
+	annotationList = "io.github.berth-oci.referrers"
+	// annotationTag marks a tag that has the form of a list's tag, but is an
+	// ordinary tag.
+	annotationTag = "io.github.berth-oci.tag"
+	// annotationBlob marks a manifest that was pushed as a blob too.
+	annotationBlob = "io.github.berth-oci.blob"
+)
+
+// The maximum sizes of files to read, in bytes.
+const (
+	maxIndex    = 1 << 30
+	maxManifest = 64 << 20
+)
+
+// folder is the folder of a repository as it is read.
+type folder struct {
+	fsys  fs.FS
+	dir   string
+	facts map[digest.Digest]fact
+}
+
+func (f folder) content(d digest.Digest) ([]byte, error) { return readContent(f.fsys, f.dir, d) }
+
+// readIndex reads the index.json in a folder.
+func readIndex(fsys fs.FS, dir, name string, noLists bool) (*layout, error) {
+	file := path.Join(dir, ocispec.ImageIndexFile)
+	f, err := openRegular(fsys, file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	l := emptyLayout(name, noLists)
+	if l.info, err = f.Stat(); err != nil {
+		return nil, err
+	}
+	hash := digest.Canonical.Digester()
+	src := folder{fsys, dir, readFacts(fsys, dir)}
+	data := io.TeeReader(io.LimitReader(f, maxIndex), hash.Hash())
+	if err := l.decode(data, src); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if _, err := io.Copy(io.Discard, data); err != nil {
+		return nil, err
+	}
+	l.hash = hash.Digest()
+	return l, nil
+}
+
+// decode adds what the JSON of an index.json says, without holding all of it in
+// memory.
+func (l *layout) decode(r io.Reader, src folder) error {
+	d := json.NewDecoder(r)
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return cmp.Or(noEOF(err), errors.New("not a JSON object"))
+	}
+	l.index = make(map[string]json.RawMessage)
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return noEOF(err)
+		}
+		if key != "manifests" {
+			var raw json.RawMessage
+			if err := d.Decode(&raw); err != nil {
+				return noEOF(err)
+			}
+			l.index[key.(string)] = raw
+			continue
+		}
+		start, err := d.Token()
+		if start == nil && err == nil {
+			continue // null
+		}
+		if err != nil || start != json.Delim('[') {
+			return cmp.Or(noEOF(err), errors.New("manifests is not an array"))
+		}
+		for d.More() {
+			var raw json.RawMessage
+			if err := d.Decode(&raw); err != nil {
+				return noEOF(err)
+			}
+			if err := l.addEntry(src, raw); err != nil {
+				return err
+			}
+		}
+		if _, err := d.Token(); err != nil {
+			return noEOF(err)
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return noEOF(err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("data after the JSON object")
+	}
+	return nil
+}
+
+// noEOF returns err, or io.ErrUnexpectedEOF for the end of a file that is cut short.
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// indexEntry is an entry of an index.json.
+type indexEntry struct {
+	ocispec.Descriptor
+	tag string
+}
+
+// parseEntry parses an entry of an index.json.
+func parseEntry(raw json.RawMessage) (indexEntry, error) {
+	var e indexEntry
+	if err := json.Unmarshal(raw, &e.Descriptor); err != nil {
+		return indexEntry{}, err
+	}
+	e.tag = tagOf(e.Annotations[ocispec.AnnotationRefName])
+	e.MediaType = intern(e.MediaType)
+	return e, e.Digest.Validate()
+}
+
+// mediaTypes are strings that many manifests share.
+var mediaTypes = [...]string{
+	ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex,
+	"application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.list.v2+json",
+}
+
+// intern returns s, without memory of its own if it is a usual media type.
+func intern(s string) string {
+	for _, known := range mediaTypes {
+		if s == known {
+			return known
+		}
+	}
+	return s
+}
+
+func isManifestType(mediaType string) bool { return slices.Contains(mediaTypes[:], mediaType) }
+
+// addEntry adds an entry of the index.json: a manifest, a tag or a list of
+// referrers.
+func (l *layout) addEntry(src folder, raw json.RawMessage) error {
+	e, err := parseEntry(raw)
+	if err != nil {
+		l.unreadable = l.unreadable.With(string(raw), raw)
+		return nil
+	}
+	subject := digest.Digest(e.Annotations[annotationList])
+	if l.noLists {
+		subject = ""
+	} else if subject == "" && e.Annotations[annotationTag] == "" {
+		if subject, err = l.subjectOfList(src, e); err != nil {
+			return err
+		}
+	}
+	switch {
+	case subject == "":
+		readable, err := l.addManifest(src, e.Descriptor, e.tag)
+		if err != nil {
+			return err
+		}
+		if !readable {
+			l.unreadable = l.unreadable.With(entryKey(e.Digest, e.tag), raw)
+			return nil
+		}
+		l.keepEntry(e, raw)
+	case subject.Validate() != nil:
+	case e.tag == "" && l.hasList(subject): // another tool has replaced the store's list, and taken over its tag
+	default:
+		l.setList(subject, e.Descriptor)
+	}
+	if e.Annotations[annotationBlob] != "" {
+		l.addUse(e.Digest, asBlob)
+	}
+	return nil
+}
+
+// keepEntry keeps an entry that another tool wrote, unless the store would write
+// the same.
+func (l *layout) keepEntry(e indexEntry, raw json.RawMessage) {
+	if e.Annotations[annotationBlob] != "" || bytes.Equal(raw, appendEntry(nil, e.MediaType, e.Digest, e.Size, e.tag, false)) {
+		return
+	}
+	if isListTag(e.tag) {
+		raw, _ = marshal(annotated(e.Descriptor, annotationTag, "true")) // it was parsed from JSON: cannot fail
+	}
+	l.entries = l.entries.With(entryKey(e.Digest, e.tag), raw)
+}
+
+// addManifest adds a manifest and the manifests that it names, and points tag at
+// it unless tag is empty. It reports whether the manifest can be read: other tools
+// may have written the layout.
+func (l *layout) addManifest(src folder, d ocispec.Descriptor, tag string) (readable bool, err error) {
+	var tags []string
+	if tag != "" {
+		tags = []string{tag}
+	}
+	if l.uses(d.Digest).has(asManifest) { // with the media type of its first entry
+		m, err := l.manifests.GetManifest(context.Background(), l.name, d.Digest)
+		if err != nil {
+			return false, err
+		}
+		return true, l.manifests.PutManifest(context.Background(), l.name, m, tags, nil)
+	}
+	f, ok := src.facts[d.Digest]
+	if !ok || f.MediaType != d.MediaType {
+		data, err := src.content(d.Digest)
+		if err != nil {
+			if isMissing(err) || errors.Is(err, registry.ErrTooLarge) {
+				err = nil
+			}
+			return false, err
+		}
+		if f, ok = parseFact(d.MediaType, d.Digest, data); !ok {
+			return false, nil
+		}
+		if f.MediaType == d.MediaType {
+			l.unsaved = append(l.unsaved, f)
+		}
+	}
+	if err := l.putManifest(f.manifest(), f.Size, nil, tags, nil, time.Time{}); err != nil {
+		return false, err
+	}
+	l.stale = l.stale.Without(string(f.Subject)) // until it turns out to be
+	for _, child := range f.Children {
+		if _, err := l.addManifest(src, child, ""); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// encode writes the index.json.
+func (l *layout) encode(w io.Writer) error {
+	b := bufio.NewWriterSize(w, 64<<10)
+	index := l.index
+	if index == nil {
+		index = map[string]json.RawMessage{
+			"schemaVersion": json.RawMessage("2"),
+			"mediaType":     json.RawMessage(`"` + ocispec.MediaTypeImageIndex + `"`),
+		}
+	}
+	b.WriteByte('{')
+	for _, key := range slices.Sorted(maps.Keys(index)) {
+		name, err := marshal(key)
+		if err != nil {
+			return err
+		}
+		b.Write(name)
+		b.WriteByte(':')
+		b.Write(index[key])
+		b.WriteByte(',')
+	}
+	b.WriteString(`"manifests":[`)
+	if err := l.encodeEntries(b); err != nil {
+		return err
+	}
+	b.WriteString("]}")
+	return b.Flush()
+}
+
+// encodeEntries writes the entries of the index.json.
+func (l *layout) encodeEntries(b *bufio.Writer) error {
+	tags, err := l.tagsByDigest()
+	if err != nil {
+		return err
+	}
+	separator := ""
+	write := func(entry []byte) {
+		b.WriteString(separator)
+		b.Write(entry)
+		separator = ","
+	}
+	var buffer []byte
+	for _, c := range l.inOrder() {
+		m, err := l.manifests.GetManifest(context.Background(), l.name, c.digest)
+		if err != nil {
+			return err
+		}
+		for _, tag := range *cmp.Or(tags[c.digest], untagged) {
+			if raw, ok := l.entries.Get(entryKey(c.digest, tag)); ok && !c.has(asBlob) {
+				write(raw)
+				continue
+			}
+			buffer = appendEntry(buffer[:0], m.MediaType, c.digest, c.size, tag, c.has(asBlob))
+			write(buffer)
+		}
+	}
+	for subject := range l.lists.After("") {
+		raw, err := marshal(l.listEntry(digest.Digest(subject)))
+		if err != nil {
+			return err
+		}
+		write(raw)
+	}
+	for _, raw := range l.unreadable.After("") {
+		write(raw)
+	}
+	return nil
+}
+
+// untagged are the tags of a manifest without tags.
+var untagged = &[]string{""}
+
+// tagsByDigest returns the tags of each manifest that has some.
+func (l *layout) tagsByDigest() (map[digest.Digest]*[]string, error) {
+	tags := make(map[digest.Digest]*[]string)
+	for tag, err := range l.manifests.Tags(context.Background(), l.name, "") {
+		if errors.Is(err, registry.ErrNameUnknown) {
+			break // the repository has only blobs
+		}
+		m, err := l.manifests.GetTag(context.Background(), l.name, tag)
+		if err != nil {
+			return nil, err
+		}
+		if tags[m.Digest] == nil {
+			tags[m.Digest] = new([]string)
+		}
+		*tags[m.Digest] = append(*tags[m.Digest], tag)
+	}
+	return tags, nil
+}
+
+// orderedContent is content at its place in index.json.
+type orderedContent struct {
+	content
+	digest digest.Digest
+}
+
+// inOrder returns the manifests in the order of index.json.
+func (l *layout) inOrder() []orderedContent {
+	all := make([]orderedContent, 0, l.content.Len())
+	for d, c := range l.content.After("") {
+		if c.has(asManifest) {
+			all = append(all, orderedContent{c, digest.Digest(d)})
+		}
+	}
+	slices.SortFunc(all, func(a, b orderedContent) int { return cmp.Compare(a.order, b.order) })
+	return all
+}
+
+// appendEntry appends an entry of an index.json to b.
+func appendEntry(b []byte, mediaType string, d digest.Digest, size int64, tag string, isBlob bool) []byte {
+	descriptor := ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: size}
+	if tag != "" || isBlob {
+		descriptor.Annotations = make(map[string]string)
+	}
+	if tag != "" {
+		descriptor.Annotations[ocispec.AnnotationRefName] = tag
+	}
+	if isListTag(tag) {
+		descriptor.Annotations[annotationTag] = "true"
+	}
+	if isBlob {
+		descriptor.Annotations[annotationBlob] = "true"
+	}
+	raw, _ := marshal(descriptor) // strings and a number: cannot fail
+	return append(b, raw...)
+}
+
+// annotated returns d with another annotation.
+func annotated(d ocispec.Descriptor, key, value string) ocispec.Descriptor {
+	if d.Annotations = maps.Clone(d.Annotations); d.Annotations == nil {
+		d.Annotations = make(map[string]string)
+	}
+	d.Annotations[key] = value
+	return d
+}
+
+// readContent reads a manifest's file.
+func readContent(fsys fs.FS, dir string, d digest.Digest) ([]byte, error) {
+	f, err := openRegular(fsys, contentPath(dir, d))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readAll(f, maxManifest)
+}
+
+// openRegular opens a file. A folder or anything else that is no regular file does
+// not exist.
+func openRegular(fsys fs.FS, name string) (fs.File, error) {
+	info, err := fs.Stat(fsys, name)
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return fsys.Open(name)
+}
+
+// readAll reads r to its end. Errors: registry.ErrTooLarge.
+func readAll(r io.Reader, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		return nil, registry.ErrTooLarge
+	}
+	return data, err
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Merging an index.json that another tool wrote while the store has changed the
+// repository too.
+
+package ocidir
+
+import (
+	"context"
+	"errors"
+	"iter"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-oci/registry"
+)
+
+// difference counts how much two layouts differ.
+func difference(a, b *layout) int {
+	n := 0
+	for range changes(a, b) {
+		n++
+	}
+	return n
+}
+
+// edit is a difference between two layouts: of a tag or, if the tag is empty, of a
+// manifest. The digests are empty for none.
+type edit struct {
+	tag      string
+	from, to digest.Digest
+}
+
+// changes yields how b differs from a: deleted tags and manifests first.
+func changes(a, b *layout) iter.Seq[edit] {
+	return func(yield func(edit) bool) {
+		for tag, from := range a.allTags() {
+			if to := b.tagged(tag); to == "" && !yield(edit{tag: tag, from: from}) {
+				return
+			}
+		}
+		for d := range a.allManifests() {
+			if !b.uses(d).has(asManifest) && !yield(edit{from: d}) {
+				return
+			}
+		}
+		for d := range b.allManifests() {
+			if !a.uses(d).has(asManifest) && !yield(edit{to: d}) {
+				return
+			}
+		}
+		for tag, to := range b.allTags() {
+			if from := a.tagged(tag); from != to && !yield(edit{tag, from, to}) {
+				return
+			}
+		}
+	}
+}
+
+// allTags yields the tags with the digests that they point at.
+func (l *layout) allTags() iter.Seq2[string, digest.Digest] {
+	return func(yield func(string, digest.Digest) bool) {
+		for tag, err := range l.manifests.Tags(context.Background(), l.name, "") {
+			if err != nil || !yield(tag, l.tagged(tag)) { // a layout without manifests
+				return
+			}
+		}
+	}
+}
+
+// tagged returns the digest that a tag points at, "" if there is no such tag.
+func (l *layout) tagged(tag string) digest.Digest {
+	m, _ := l.manifests.GetTag(context.Background(), l.name, tag)
+	return m.Digest
+}
+
+func (l *layout) allManifests() iter.Seq[digest.Digest] {
+	return func(yield func(digest.Digest) bool) {
+		for d, c := range l.content.After("") {
+			if c.has(asManifest) && !yield(digest.Digest(d)) {
+				return
+			}
+		}
+	}
+}
+
+// mergeBase returns the version that another tool has read before it wrote theirs:
+// that with the fewest differences, since a tool keeps what it does not change.
+// The newest version is the last.
+func mergeBase(versions []*layout, theirs *layout) *layout {
+	var base *layout
+	fewest := 0
+	for i := len(versions) - 1; i >= 0; i-- {
+		if n := difference(versions[i], theirs); base == nil || n < fewest {
+			base, fewest = versions[i], n
+		}
+	}
+	return base
+}
+
+// merge returns theirs with the changes from base to ours. If both have changed a
+// tag, ours wins, and conflict is called.
+func merge(base, ours, theirs *layout, conflict func(tag string, ours, theirs digest.Digest)) (*layout, error) {
+	merged := theirs.clone()
+	merged.next = max(ours.next, theirs.next)
+	for e := range changes(base, ours) {
+		if e.tag != "" {
+			if now := theirs.tagged(e.tag); now != e.from && now != e.to {
+				conflict(e.tag, e.to, now)
+			}
+		}
+		if err := merged.edit(ours, e); err != nil {
+			return nil, err
+		}
+		merged.dirty = true
+	}
+	// Deleted files stay condemned, and content without a file pending.
+	for d := range ours.condemned.After("") {
+		if merged.uses(digest.Digest(d)) == 0 {
+			merged.condemned = merged.condemned.With(d, struct{}{})
+		}
+	}
+	for d := range merged.allManifests() {
+		switch was, is := base.uses(d).has(asBlob), ours.uses(d).has(asBlob); {
+		case is:
+			merged.addUse(d, asBlob)
+		case was:
+			merged.removeUse(d, asBlob)
+		}
+	}
+	for subject, list := range ours.lists.After("") {
+		if theirList, _ := merged.lists.Get(subject); theirList.Digest != list.Digest {
+			merged.stale = merged.stale.With(subject, struct{}{})
+		}
+	}
+	for subject := range ours.stale.After("") {
+		merged.stale = merged.stale.With(subject, struct{}{})
+	}
+	merged.dirty = merged.dirty || merged.condemned.Len() > 0
+	return merged, nil
+}
+
+// edit makes one change, to the state in ours.
+func (l *layout) edit(ours *layout, e edit) error {
+	ctx := context.Background()
+	switch {
+	case e.to == "" && e.tag != "":
+		return ignoreUnknown(l.manifests.DeleteTag(ctx, l.name, e.tag, nil))
+	case e.to == "":
+		return ignoreUnknown(l.deleteManifest(e.from))
+	}
+	m, err := ours.manifests.GetManifest(ctx, l.name, e.to)
+	if err != nil {
+		return err
+	}
+	c, _ := ours.content.Get(string(e.to))
+	p, _ := ours.pending.Get(string(e.to))
+	var tags []string
+	if e.tag != "" {
+		tags = []string{e.tag}
+	}
+	err = l.putManifest(m, c.size, p.data, tags, nil, p.time)
+	if errors.Is(err, registry.ErrManifestInvalid) {
+		return nil // theirs has another media type
+	}
+	return err
+}
+
+func ignoreUnknown(err error) error {
+	if isUnknown(err) {
+		return nil
+	}
+	return err
+}

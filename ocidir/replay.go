@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Loading a repository: its index.json with the changes of its journal.
+
+package ocidir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berth-oci/registry"
+)
+
+// loadLayout reads the repository in dir, and reports whether it has a journal.
+// Another process may fold the journal meanwhile.
+func loadLayout(fsys fs.FS, dir, name string, noLists bool) (l *layout, hasJournal bool, err error) {
+	for {
+		l, err := readIndex(fsys, dir, name, noLists)
+		if err != nil {
+			return nil, false, err
+		}
+		if info, err := fs.Stat(fsys, path.Join(dir, journalFile)); err == nil {
+			l.journal = info
+		}
+		j, err := readJournal(fsys, dir)
+		if err != nil {
+			return nil, false, err
+		}
+		info, err := fs.Stat(fsys, path.Join(dir, ocispec.ImageIndexFile))
+		if err != nil {
+			return nil, false, err
+		}
+		if !isUnchanged(l.info, info) {
+			continue // the journal may be that of the next index.json
+		}
+		if j == nil {
+			return l, false, nil
+		}
+		if err := l.replay(folder{fsys: fsys, dir: dir}, j); err != nil {
+			return nil, false, fmt.Errorf("%s: %w", path.Join(dir, journalFile), err)
+		}
+		return l, true, nil
+	}
+}
+
+// replay makes the changes of a journal. Over an index.json that another tool has
+// written, it makes all of them.
+func (l *layout) replay(src folder, j *journalContent) error {
+	contained, _ := j.isBase(l.hash)
+	l.dirty = true
+	for i, b := range j.batches {
+		for _, r := range b.Changes {
+			var err error
+			if i < contained {
+				l.removeLeftover(r)
+			} else {
+				err = l.apply(src, r)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// removeLeftover condemns a file again that was to be removed after a change that
+// index.json contains.
+func (l *layout) removeLeftover(r record) {
+	switch {
+	case r.Op == opPush || r.Op == opKeepBlob:
+		l.condemned = l.condemned.Without(string(r.Digest))
+	case r.Op == opDelete && !r.Blob || r.Op == opDeleteBlob:
+		if l.uses(r.Digest) == 0 {
+			l.condemned = l.condemned.With(string(r.Digest), struct{}{})
+		}
+	}
+}
+
+// apply makes a change, which may have been made already.
+func (l *layout) apply(src folder, r record) error {
+	switch r.Op {
+	case opPush:
+		return l.applyPush(src, r)
+	case opDelete:
+		if err := l.deleteManifest(r.Digest); isUnknown(err) {
+			l.removeLeftover(r)
+		} else if err != nil {
+			return err
+		}
+		return nil
+	case opUntag:
+		for _, tag := range r.Tags {
+			if err := l.manifests.DeleteTag(context.Background(), l.name, tag, nil); err != nil && !isUnknown(err) {
+				return err
+			}
+		}
+		return nil
+	case opKeepBlob:
+		l.keepBlob(r.Digest)
+		return nil
+	case opDeleteBlob:
+		l.deleteBlob(r.Digest)
+		return nil
+	}
+	return fmt.Errorf("unknown operation %q", r.Op)
+}
+
+// applyPush pushes a manifest.
+func (l *layout) applyPush(src folder, r record) error {
+	f := fact{Digest: r.Digest, MediaType: r.MediaType, Size: r.Size}
+	if !l.uses(r.Digest).has(asManifest) {
+		content := r.Content
+		if content == nil {
+			var err error
+			if content, err = src.content(r.Digest); isMissing(err) {
+				return nil // another tool has removed it
+			} else if err != nil {
+				return err
+			}
+		}
+		if parsed, ok := parseFact(r.MediaType, r.Digest, content); ok {
+			f = parsed
+		}
+	}
+	err := l.putManifest(f.manifest(), f.Size, r.Content, r.Tags, nil, r.Time)
+	if errors.Is(err, registry.ErrManifestInvalid) {
+		return nil // another tool has given it another media type
+	}
+	if err == nil && r.Blob {
+		l.addUse(r.Digest, asBlob)
+	}
+	return err
+}
+
+// isUnknown reports whether err means that something does not exist.
+func isUnknown(err error) bool {
+	return errors.Is(err, registry.ErrManifestUnknown) || errors.Is(err, registry.ErrNameUnknown)
+}
