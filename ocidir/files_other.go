@@ -27,4 +27,6 @@ const canCountLinks = false
 
 func linkCount(fs.FileInfo) int { return 0 }
 
+func idOf(fs.FileInfo) (fileID, bool) { return fileID{}, false }
+
 func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) }

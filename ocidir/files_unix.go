@@ -39,6 +39,15 @@ func linkCount(info fs.FileInfo) int {
 	return 0
 }
 
+// idOf returns the ID of a file.
+func idOf(info fs.FileInfo) (fileID, bool) {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return fileID{}, false
+	}
+	return fileID{uint64(stat.Dev), uint64(stat.Ino)}, true
+}
+
 func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -143,8 +143,18 @@ func (l *lease) Commit(_ context.Context, d digest.Digest) error {
 	if err := l.checkDigest(d); err != nil {
 		return err
 	}
-	if err := l.syncFile(); err != nil {
-		return l.fileError(err)
+	if err := l.syncFile(); l.isOver() {
+		return registry.ErrBlobUploadUnknown
+	} else if err != nil {
+		// The system may have dropped bytes of the file, and report success
+		// the next time.
+		all := &l.s.sessions
+		all.mu.Lock()
+		if !l.ended.Load() {
+			all.end(l.upload)
+		}
+		l.s.unlockSessions()
+		return storeError(err)
 	}
 	// From here on the session can't be cancelled.
 	all := &l.s.sessions
@@ -160,7 +170,10 @@ func (l *lease) Commit(_ context.Context, d digest.Digest) error {
 	// From here on the file may be a blob's, so the next process must not find
 	// a session that would write to it.
 	l.s.files.remove(l.stateFile)
-	err := l.s.addBlob(l.Repo, d, l.dataFile)
+	err := l.s.heal(l.Repo, d, l.dataFile)
+	if err == nil {
+		err = l.s.addBlob(l.Repo, d, l.dataFile)
+	}
 	if err != nil {
 		all.mu.Lock()
 		defer all.mu.Unlock()

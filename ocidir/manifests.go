@@ -16,25 +16,42 @@ import (
 )
 
 func (s *Store) PutManifest(_ context.Context, repo string, m registry.Manifest, tags []string, allow registry.AllowFunc) error {
-	return s.update(repo, func(t *txn) error { return t.put(m, tags, allow) })
+	wasDamaged := false
+	err := s.update(repo, func(t *txn) (err error) {
+		wasDamaged, err = t.put(m, tags, allow)
+		return err
+	})
+	if err != nil || !wasDamaged {
+		return err
+	}
+	// The file of another repository may be the same.
+	source, err := s.files.writeTemp(m.Content)
+	if err != nil {
+		return storeError(err)
+	}
+	defer s.files.remove(source)
+	return s.replaceDamaged(m.Digest, &comparer{files: s.files, source: source})
 }
 
-// put adds a manifest, and points tags at it.
-func (t *txn) put(m registry.Manifest, tags []string, allow registry.AllowFunc) error {
+// put adds a manifest, and points tags at it. It reports whether the repository had
+// its file, damaged or missing.
+func (t *txn) put(m registry.Manifest, tags []string, allow registry.AllowFunc) (wasDamaged bool, err error) {
 	now := time.Now()
 	r := record{Op: opPush, Digest: m.Digest, MediaType: m.MediaType, Size: int64(len(m.Content)), Tags: tags, Time: now}
 	known := t.uses(m.Digest).has(asManifest)
 	if known {
-		if err := t.checkContent(m); err != nil {
-			return err
+		if wasDamaged, err = t.checkContent(m); err != nil {
+			return false, err
 		}
 	}
-	if !known || t.isMissing(m.Digest) {
-		r.Content = m.Content
+	if !known || wasDamaged {
+		if r.Content = m.Content; r.Content == nil {
+			r.Content = []byte{}
+		}
 		r.Blob = t.uses(m.Digest) == 0 && t.isBlob(m.Digest) && t.hasFile(m.Digest)
 	}
 	if err := t.putManifest(m, r.Size, r.Content, tags, allow, now); err != nil {
-		return err
+		return false, err
 	}
 	if r.Blob {
 		t.addUse(m.Digest, asBlob)
@@ -42,35 +59,30 @@ func (t *txn) put(m registry.Manifest, tags []string, allow registry.AllowFunc) 
 	if p, ok := t.pending.Get(string(m.Digest)); ok {
 		t.pending = t.pending.With(string(m.Digest), pendingContent{p.data, now})
 	} else if err := t.repo.s.touch(t.file(m.Digest)); err != nil {
-		return err
+		return false, err
 	}
 	if r.Content != nil || len(tags) > 0 {
 		t.record(r)
 	}
-	return nil
+	return wasDamaged, nil
 }
 
-// isMissing reports whether the content of a manifest of the repository is neither
-// pending nor intact in its file.
-func (t *txn) isMissing(d digest.Digest) bool {
-	m, err := t.manifests.GetManifest(context.Background(), t.name, d)
-	if err == nil {
-		_, err = t.repo.s.manifestContent(t.layout, m)
+// checkContent returns an error if the repository has m with other content. It
+// reports whether the content is damaged or missing. The transaction's MemStore
+// compares the media types.
+func (t *txn) checkContent(m registry.Manifest) (isDamaged bool, err error) {
+	stored, err := t.manifests.GetManifest(context.Background(), t.name, m.Digest)
+	if err != nil {
+		return false, err
 	}
-	return err != nil
-}
-
-// checkContent returns an error if the repository has m with other content. The
-// transaction's MemStore compares the media types.
-func (t *txn) checkContent(m registry.Manifest) error {
-	content, err := t.repo.s.manifestContent(t.layout, m)
+	content, err := t.repo.s.manifestContent(t.layout, stored)
 	if isMissing(err) {
-		return nil
+		return true, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
-	return m.CheckSame(registry.Manifest{MediaType: m.MediaType, Content: content})
+	return false, m.CheckSame(registry.Manifest{MediaType: m.MediaType, Content: content})
 }
 
 func (s *Store) DeleteManifest(_ context.Context, repo string, d digest.Digest) error {

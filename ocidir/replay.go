@@ -113,6 +113,9 @@ func (l *layout) apply(src folder, r record) error {
 
 // applyPush pushes a manifest.
 func (l *layout) applyPush(src folder, r record) error {
+	if r.Size == 0 && r.Content == nil {
+		r.Content = []byte{}
+	}
 	f := fact{Digest: r.Digest, MediaType: r.MediaType, Size: r.Size}
 	if !l.uses(r.Digest).has(asManifest) {
 		content := r.Content
