@@ -12,5 +12,11 @@
 //	BERTH_COMPARE_PROFILES=/tmp go test -run TestTable ./compare -table -rows HEAD   writes raw.pprof, berth.pprof, ...
 //	go test -run '^$' -bench . ./compare                   for benchstat
 //
+// TestGrowth measures servers that keep their content in a directory: the time and
+// the bytes written of serial changes to repositories of increasing sizes, starts,
+// and memory. Only one of the servers runs at a time.
+//
+//	go test -v -timeout 120m -run TestGrowth ./compare -growth -write ../../docs/benchmarks.md
+//
 // It reads /proc, so it requires Linux.
 package compare

@@ -53,18 +53,21 @@ func newHandler(kind string) http.Handler {
 	case "cuelabs":
 		return ociserver.New(ocimem.New(), nil)
 	case "distribution":
-		logrus.SetOutput(io.Discard)
-		config := &configuration.Configuration{Storage: configuration.Storage{
-			"inmemory": configuration.Parameters{},
-			"delete":   configuration.Parameters{"enabled": true},
-		}}
-		config.Catalog.MaxEntries = 1000
-		config.HTTP.RelativeURLs = true
-		config.Log.AccessLog.Disabled = true
-		config.Log.Level = "panic"
-		return handlers.NewApp(context.Background(), config)
+		return newDistribution(configuration.Storage{"inmemory": configuration.Parameters{}})
 	}
 	panic("unknown server " + kind)
+}
+
+// newDistribution returns distribution's registry with the given storage.
+func newDistribution(storage configuration.Storage) http.Handler {
+	logrus.SetOutput(io.Discard)
+	storage["delete"] = configuration.Parameters{"enabled": true}
+	config := &configuration.Configuration{Storage: storage}
+	config.Catalog.MaxEntries = 1000
+	config.HTTP.RelativeURLs = true
+	config.Log.AccessLog.Disabled = true
+	config.Log.Level = "panic"
+	return handlers.NewApp(context.Background(), config)
 }
 
 // raw serves fixed responses, and hashes the bodies of pushes.
@@ -165,8 +168,12 @@ func TestMain(m *testing.M) {
 			profile(filepath.Join(dir, kind+".pprof"))
 		}
 		fmt.Println(listener.Addr())
+		if dir := os.Getenv(dirVariable); dir != "" {
+			log.Fatal(http.Serve(listener, newDiskHandler(kind, dir)))
+		}
 		log.Fatal(http.Serve(listener, newHandler(kind)))
 	}
+	largeData = randomData(1, large)
 	os.Exit(m.Run())
 }
 
@@ -214,10 +221,14 @@ func (s *server) cpu() float64 {
 }
 
 // rss returns the resident memory of the server, in bytes.
-func (s *server) rss() int64 {
+func (s *server) rss() int64 { return s.memory("VmRSS:") }
+
+// memory returns the value of a line of /proc/<pid>/status, in bytes: VmRSS:, or
+// VmHWM: for its peak.
+func (s *server) memory(line string) int64 {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	fields := strings.Fields(string(status))
-	i := slices.Index(fields, "VmRSS:")
+	i := slices.Index(fields, line)
 	if i < 0 {
 		return 0
 	}

@@ -227,6 +227,10 @@ func TestTable(t *testing.T) {
 		}
 	}
 	if *write != "" {
+		old, _ := os.ReadFile(*write)
+		if _, kept, _ := section(string(old), growthHeading); kept != "" {
+			out.WriteString("\n" + kept)
+		}
 		if err := os.WriteFile(*write, []byte(fmt.Sprintf(document, time.Now().UTC().Format(time.DateOnly), machine(), versions(), *rounds, out.String())), 0o644); err != nil {
 			t.Fatal(err)
 		}
