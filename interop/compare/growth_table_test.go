@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 	"unicode/utf8"
 )
@@ -66,7 +68,7 @@ func compareFigures(p growthPlan, all []figure, f figure) []target {
 	if !changes || f.kind != "berth" || f.note != "" {
 		return nil
 	}
-	targets := []target{{"KiB written", f.perOp(f.during.disk), maxWritten}, {"KiB with the exit", f.perOp(f.ended.disk), maxWritten}}
+	targets := []target{{"KiB of wchar", f.perOp(f.during.chars), maxWritten}, {"KiB written", f.perOp(f.during.disk), maxWritten}, {"KiB with the exit", f.perOp(f.ended.disk), maxWritten}}
 	if first := of(p.sizes[0], "berth"); first > 0 && f.size == p.sizes[len(p.sizes)-1] {
 		targets = append(targets, target{fmt.Sprintf("× p50 at %d", p.sizes[0]), f.p50.Seconds() / first, 1.5})
 	}
@@ -214,4 +216,26 @@ func replaceSection(file, text string) error {
 		text += "\n"
 	}
 	return os.WriteFile(file, []byte(strings.TrimRight(before, "\n")+"\n\n"+text+after), 0o644)
+}
+
+func TestReplaceSection(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file.md")
+	if err := os.WriteFile(file, []byte("# Title\n\n## First\n\none\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	replace := func(text, want string) {
+		t.Helper()
+		if err := replaceSection(file, text); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := os.ReadFile(file); string(got) != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	replace(growthHeading+"\nold\n", "# Title\n\n## First\n\none\n\n"+growthHeading+"\nold\n")
+	replace(growthHeading+"\nnew\n", "# Title\n\n## First\n\none\n\n"+growthHeading+"\nnew\n")
+	if err := os.WriteFile(file, []byte("# Title\n\n"+growthHeading+"\nold\n\n## Last\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	replace(growthHeading+"\nnew\n", "# Title\n\n"+growthHeading+"\nnew\n\n## Last\n")
 }

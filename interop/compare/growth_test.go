@@ -22,7 +22,7 @@ var (
 	grow        = flag.Bool("growth", false, "measure the growth of directories in full")
 	growthSizes = flag.String("growth-sizes", "100,1000,10000,30000", "with -growth, the numbers of manifests in a repository, separated by commas")
 	growthOps   = flag.Int("growth-ops", 1000, "with -growth, the number of serial operations for each figure")
-	growthTime  = flag.Duration("growth-time", 20*time.Second, "with -growth, the maximum time of the operations for one figure; a fill may take 15 times as long")
+	growthTime  = flag.Duration("growth-time", 20*time.Second, "with -growth, the maximum time of the operations for one figure; a fill may take 30 times as long")
 )
 
 // growthKinds lists the servers, Berth first.
@@ -47,7 +47,7 @@ func newGrowthPlan(t testing.TB) growthPlan {
 	if !*grow {
 		return growthPlan{sizes: []int{10}, cold: 10, ops: 3, near: 3, limit: time.Second, fillLimit: time.Minute, repos: 20, runs: 1}
 	}
-	p := growthPlan{ops: *growthOps, near: 200, limit: *growthTime, fillLimit: 15 * *growthTime, settle: 3 * time.Second, repos: 10_000, runs: 5, whole: true}
+	p := growthPlan{ops: *growthOps, near: 200, limit: *growthTime, fillLimit: 30 * *growthTime, settle: 3 * time.Second, repos: 10_000, runs: 5, whole: true}
 	for text := range strings.SplitSeq(*growthSizes, ",") {
 		size, err := strconv.Atoi(text)
 		if err != nil {
