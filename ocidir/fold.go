@@ -92,8 +92,14 @@ func (r *repo) beginFold() (*fold, error) {
 		return nil, err
 	}
 	l = l.clone()
-	if err := l.updateLists(r.hasFile); err != nil {
+	lists, err := l.updateLists(r.hasFile)
+	if err != nil {
 		return nil, err
+	}
+	if len(lists) > 0 && r.journal != nil { // a crash must not make them blobs
+		if err := r.append(batch{Changes: lists}, true); err != nil {
+			return nil, r.foldFailed(err)
+		}
 	}
 	r.publish(l)
 	return r.newFold(l), nil

@@ -124,8 +124,8 @@ func (l *layout) encodeList(subject digest.Digest) ([]byte, error) {
 }
 
 // updateLists updates the lists that are out of date, for tools that read the
-// layout.
-func (l *layout) updateLists(hasFile func(digest.Digest) bool) error {
+// layout. It returns records of the lists whose files will be written.
+func (l *layout) updateLists(hasFile func(digest.Digest) bool) (written []record, err error) {
 	for key := range l.stale.After("") {
 		l.stale = l.stale.Without(key)
 		subject := digest.Digest(key)
@@ -134,19 +134,22 @@ func (l *layout) updateLists(hasFile func(digest.Digest) bool) error {
 		}
 		data, err := l.encodeList(subject)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if data == nil {
 			l.setList(subject, ocispec.Descriptor{})
 			continue
 		}
 		d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromBytes(data), Size: int64(len(data))}
-		wasBlob := l.uses(d.Digest) == 0 && l.isBlob(d.Digest) && hasFile(d.Digest)
+		isBlob, isFile := l.uses(d.Digest) == 0 && l.isBlob(d.Digest), hasFile(d.Digest)
 		l.setList(subject, d)
-		if wasBlob {
+		switch {
+		case isBlob && isFile:
 			l.addUse(d.Digest, asBlob)
+		case !isFile:
+			written = append(written, record{Op: opList, Digest: d.Digest})
 		}
 		l.pending = l.pending.With(string(d.Digest), pendingContent{data: data})
 	}
-	return nil
+	return written, nil
 }

@@ -75,7 +75,7 @@ func (l *layout) removeLeftover(r record) {
 	switch {
 	case r.Op == opPush || r.Op == opKeepBlob:
 		l.condemned = l.condemned.Without(string(r.Digest))
-	case r.Op == opDelete && !r.Blob || r.Op == opDeleteBlob:
+	case r.Op == opDelete && !r.Blob || r.Op == opDeleteBlob || r.Op == opList:
 		if l.uses(r.Digest) == 0 {
 			l.condemned = l.condemned.With(string(r.Digest), struct{}{})
 		}
@@ -106,6 +106,9 @@ func (l *layout) apply(src folder, r record) error {
 		return nil
 	case opDeleteBlob:
 		l.deleteBlob(r.Digest)
+		return nil
+	case opList:
+		l.removeLeftover(r)
 		return nil
 	}
 	return fmt.Errorf("unknown operation %q", r.Op)

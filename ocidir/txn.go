@@ -265,7 +265,12 @@ func (r *repo) createRepo(t *txn) error {
 	if err := s.files.replace(r.file(ocispec.ImageLayoutFile), []byte(`{"imageLayoutVersion":"`+ocispec.ImageLayoutVersion+`"}`)); err != nil {
 		return err
 	}
-	s.files.remove(r.file(journalFile)) // of a repository that was removed
+	if err := s.files.remove(r.file(journalFile)); err != nil { // of a repository that was removed
+		return err
+	}
+	if _, err := t.updateLists(r.hasFile); err != nil {
+		return err
+	}
 	f := r.newFold(t.layout)
 	defer f.cleanUp()
 	err = f.write()

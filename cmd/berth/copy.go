@@ -42,7 +42,7 @@ func (c *copyCmd) Run(stdout io.Writer, logs logOutput) error {
 	defer stop()
 	var stores [2]registry.Store
 	for i, name := range []string{c.From, c.To} {
-		s, closer, err := openStore(ctx, name, storeOptions{warn: logs.warn, onError: logs.failed})
+		s, closer, err := openStore(ctx, name, storeOptions{warn: logs.warn, onError: logs.failed, log: logs.logger()})
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}

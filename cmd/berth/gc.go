@@ -29,7 +29,7 @@ func (gcCmd) Help() string {
 
 func (c *gcCmd) Run(stdout io.Writer, logs logOutput) error {
 	ctx := context.Background()
-	s, closer, err := openStore(ctx, c.Store, storeOptions{warn: logs.warn, onError: logs.failed})
+	s, closer, err := openStore(ctx, c.Store, storeOptions{warn: logs.warn, onError: logs.failed, log: logs.logger()})
 	if err != nil {
 		return err
 	}

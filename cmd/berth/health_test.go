@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/http/httptest"
 	"testing"
 
@@ -12,7 +13,8 @@ import (
 
 func TestHealth(t *testing.T) {
 	stopping, stop := context.WithCancel(context.Background())
-	h := withHealth(registry.New(), stopping)
+	var notReady error
+	h := withHealth(registry.New(), stopping, func(context.Context) error { return notReady })
 	status := func(path string) int {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
@@ -21,6 +23,11 @@ func TestHealth(t *testing.T) {
 	if a, b, c := status("/healthz"), status("/readyz"), status("/v2/"); a != 200 || b != 200 || c != 200 {
 		t.Error(a, b, c)
 	}
+	notReady = errors.New("the disk is full")
+	if a, b, c := status("/healthz"), status("/readyz"), status("/v2/"); a != 200 || b != 503 || c != 200 {
+		t.Error(a, b, c)
+	}
+	notReady = nil
 	stop()
 	if a, b, c := status("/healthz"), status("/readyz"), status("/v2/"); a != 200 || b != 503 || c != 200 {
 		t.Error(a, b, c)

@@ -6,6 +6,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"runtime/debug"
 
@@ -22,6 +23,8 @@ type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Serve a registry."`
 	Copy    copyCmd    `cmd:"" help:"Copy content from one store to another."`
 	GC      gcCmd      `cmd:"" name:"gc" help:"Remove unused content from a store."`
+	Fold    foldCmd    `cmd:"" help:"Bring a directory's layouts up to date for other tools."`
+	Check   checkCmd   `cmd:"" help:"Verify a directory's content."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
@@ -68,6 +71,11 @@ type logOutput struct{ io.Writer }
 
 // warn logs a warning about a store.
 func (o logOutput) warn(text string) { fmt.Fprintf(o, "berth: warning: %s\n", text) }
+
+// logger returns a logger of warnings and errors.
+func (o logOutput) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(o, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
 
 // failed logs a failure of a bucket.
 func (o logOutput) failed(err error) { fmt.Fprintf(o, "berth: %v\n", err) }

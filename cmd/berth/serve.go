@@ -109,6 +109,7 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 			limits:   c.memLimits(),
 			onError:  func(err error) { log.Error("bucket", "error", err) },
 			warn:     func(text string) { log.Warn(text) },
+			log:      log,
 			readOnly: c.ReadOnly,
 
 			noReferrers: c.NoReferrers,
@@ -116,7 +117,11 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 		if err != nil {
 			return err
 		}
-		defer closer.Close()
+		defer func() {
+			if err := closer.Close(); err != nil {
+				log.Error("closing the store", "error", err)
+			}
+		}()
 		c.store = s
 	}
 	listener, err := net.Listen("tcp", c.Addr)
@@ -207,7 +212,7 @@ func (c *serveCmd) handler(stopping context.Context, log *slog.Logger) (http.Han
 	}
 	h = freeAfterDeletes(h, 3*time.Second, debug.FreeOSMemory)
 	h = logRequests(catchPanics(h, log), log)
-	return guard.Progress(c.Progress)(withHealth(h, stopping)), nil
+	return guard.Progress(c.Progress)(withHealth(h, stopping, c.ready())), nil
 }
 
 // policy lets users do everything and, with AnonymousPull, everyone pull.

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"os"
 	"strings"
 
 	"github.com/berth-oci/registry"
@@ -23,7 +25,8 @@ type storeOptions struct {
 	limits   registry.MemLimits // dir: and buckets use only the limits of uploads
 	onError  func(error)        // called with each failure of a bucket
 	warn     func(string)
-	readOnly bool // a bucket need not be writable
+	log      *slog.Logger // of a directory
+	readOnly bool         // nothing will be written; the store must exist
 
 	noReferrers bool // lists of referrers are tags
 }
@@ -37,8 +40,14 @@ func openStore(ctx context.Context, name string, opts storeOptions) (registry.St
 		if dir == "" {
 			return nil, nil, errors.New("dir: requires a path: dir:PATH")
 		}
-		s, err := ocidir.Open(dir, &ocidir.Options{Uploads: opts.limits.Uploads, UploadIdle: opts.limits.UploadIdle, NoReferrers: opts.noReferrers})
-		return s, s, err
+		if opts.readOnly {
+			return openReadOnly(dir)
+		}
+		s, err := ocidir.Open(dir, &ocidir.Options{Uploads: opts.limits.Uploads, UploadIdle: opts.limits.UploadIdle, NoReferrers: opts.noReferrers, Logger: opts.log})
+		if err != nil {
+			return nil, nil, err
+		}
+		return s, s, nil
 	}
 	if !strings.Contains(name, "://") {
 		return nil, nil, fmt.Errorf("unknown store %q: use mem:, dir:PATH or the URL of a bucket", name)
@@ -57,4 +66,14 @@ func openStore(ctx context.Context, name string, opts storeOptions) (registry.St
 		}
 	}
 	return s, s, nil
+}
+
+// openReadOnly opens a directory, which may be in use or on a file system that is
+// read-only.
+func openReadOnly(dir string) (registry.Store, io.Closer, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	return ocidir.FS(root.FS()), root, nil
 }
