@@ -97,7 +97,7 @@ type progressWriter struct {
 func (w *progressWriter) Write(p []byte) (written int, err error) {
 	for {
 		piece := p[:min(len(p), writeProgress)]
-		w.c.SetWriteDeadline(time.Now().Add(w.timeout))
+		w.extend(w.timeout)
 		n, err := w.ResponseWriter.Write(piece)
 		written += n
 		if p = p[n:]; err != nil || len(p) == 0 {
@@ -106,19 +106,48 @@ func (w *progressWriter) Write(p []byte) (written int, err error) {
 	}
 }
 
-// ReadFrom keeps the connection's own way to send content, such as sendfile.
+// ReadFrom keeps the connection's own way to send content, such as sendfile. A file
+// goes in larger pieces, for which one deadline each would be too short for a slow
+// client: a fileWatch extends it while the file is read.
 func (w *progressWriter) ReadFrom(r io.Reader) (total int64, err error) {
+	w.extend(w.timeout)
+	total, err = w.copyPiece(r, writeProgress)
+	if err != nil || total < writeProgress {
+		return total, err
+	}
+	size := int64(writeProgress)
+	watch := w.watch(r)
+	if watch != nil {
+		defer watch.stop()
+		size = filePiece
+	}
 	for {
-		w.c.SetWriteDeadline(time.Now().Add(w.timeout))
-		n, err := io.CopyN(w.ResponseWriter, r, writeProgress)
-		total += n
-		if err == io.EOF {
-			return total, nil
+		if watch == nil {
+			w.extend(w.timeout)
 		}
-		if err != nil {
+		n, err := w.copyPiece(r, size)
+		total += n
+		if err != nil || n < size {
 			return total, err
 		}
 	}
+}
+
+// copyPiece copies size bytes, or fewer on an error or at the end of r. Since the
+// connection finds a file behind one [io.LimitedReader], but not behind two, it
+// limits the reader below a limit that r has.
+func (w *progressWriter) copyPiece(r io.Reader, size int64) (int64, error) {
+	limited, ok := r.(*io.LimitedReader)
+	if !ok {
+		return io.Copy(w.ResponseWriter, &io.LimitedReader{R: r, N: size})
+	}
+	n, err := io.Copy(w.ResponseWriter, &io.LimitedReader{R: limited.R, N: min(size, limited.N)})
+	limited.N -= n
+	return n, err
+}
+
+func (w *progressWriter) extend(timeout time.Duration) {
+	w.c.SetWriteDeadline(time.Now().Add(timeout))
 }
 
 // Unwrap is for http.ResponseController.
