@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
-	"golang.org/x/net/netutil"
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/auth"
@@ -135,7 +134,7 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 		log.Warn("anyone who can reach this address can use the registry: see --htpasswd", "addr", addr)
 	}
 	if c.Connections > 0 {
-		listener = netutil.LimitListener(listener, c.Connections)
+		listener = limitConnections(listener.(*net.TCPListener), c.Connections)
 	}
 	handler, err := c.handler(ctx, log)
 	if err != nil {
