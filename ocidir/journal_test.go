@@ -147,14 +147,17 @@ func TestCrashWhileFolding(t *testing.T) {
 		after := crash(t, dir)
 		journal := read(t, before, "a/.index.journal")
 		index := read(t, after, "a/index.json")
+		journal = append(journal, listLines(t, index)...)
 		mark := line(t, map[string]any{"fold": map[string]any{
 			"index": digest.FromBytes(index), "batches": bytes.Count(journal, []byte("\n")) - 1,
 		}})
 		for name, crashed := range map[string]func(dir string){
-			"before the mark":   func(dir string) {},
+			"before the mark": func(dir string) { write(t, journal, dir, "a/.index.journal") },
 			"with the mark":     func(dir string) { write(t, append(journal, mark...), dir, "a/.index.journal") },
-			"before the rename": func(dir string) { write(t, index, dir, ".berth/uploads/x.tmp") },
-			"after the rename":  func(dir string) { write(t, index, dir, "a/index.json") },
+			"before the rename": func(dir string) {
+				write(t, journal, dir, "a/.index.journal")
+				write(t, index, dir, ".berth/uploads/x.tmp")
+			},
 			"rename without sync of the mark": func(dir string) {
 				write(t, append(journal, mark[:20]...), dir, "a/.index.journal")
 				write(t, index, dir, "a/index.json")
@@ -177,6 +180,24 @@ func TestCrashWhileFolding(t *testing.T) {
 			qt.Check(t, qt.DeepEquals(files(t, filepath.Join(copied, "a/blobs/sha256")), files(t, filepath.Join(after, "a/blobs/sha256"))), qt.Commentf("%s", name))
 		}
 	})
+}
+
+// listLines returns what a fold appends to a journal before it writes the lists of
+// referrers that are in an index.json.
+func listLines(t *testing.T, index []byte) []byte {
+	t.Helper()
+	var doc ocispec.Index
+	qt.Assert(t, qt.IsNil(json.Unmarshal(index, &doc)))
+	var records []map[string]any
+	for _, d := range doc.Manifests {
+		if d.Annotations["io.github.berth-oci.referrers"] != "" {
+			records = append(records, map[string]any{"op": "list", "digest": d.Digest})
+		}
+	}
+	if records == nil {
+		return nil
+	}
+	return line(t, map[string]any{"changes": records})
 }
 
 // files returns the names of the files in a folder.
