@@ -24,11 +24,14 @@ import (
 // foldAge after its first change, or when it is larger than half of index.json and
 // minFold. Up to then its manifests are in memory.
 const (
-	foldIdle  = time.Second
-	foldAge   = 5 * time.Second
-	foldRetry = 5 * time.Second
 	minFold   = 1 << 20
 	maxFold   = 16 << 20
+	foldRetry = 5 * time.Second
+)
+
+var (
+	foldIdle = time.Second
+	foldAge  = 5 * time.Second
 )
 
 // foldSize returns the size of a journal to fold.

@@ -65,7 +65,7 @@ const (
 	opUntag      op = "untag"      // of tags
 	opKeepBlob   op = "keepBlob"   // a push of a blob whose file was condemned, or has another use
 	opDeleteBlob op = "deleteBlob" // of a blob
-	opList       op = "list"       // a fold that writes the file of a list of referrers, which is no blob
+	opList       op = "list"       // a fold that writes or removes the file of a list of referrers, which is no blob
 )
 
 // journal is a journal that can be continued. Its file is open only while a line is

@@ -124,32 +124,36 @@ func (l *layout) encodeList(subject digest.Digest) ([]byte, error) {
 }
 
 // updateLists updates the lists that are out of date, for tools that read the
-// layout. It returns records of the lists whose files will be written.
-func (l *layout) updateLists(hasFile func(digest.Digest) bool) (written []record, err error) {
+// layout. It returns records of the lists whose files will be written or removed.
+func (l *layout) updateLists(hasFile func(digest.Digest) bool) (changed []record, err error) {
 	for key := range l.stale.After("") {
 		l.stale = l.stale.Without(key)
-		subject := digest.Digest(key)
 		if l.noLists {
 			continue // clients write them
 		}
-		data, err := l.encodeList(subject)
+		old, _ := l.lists.Get(key)
+		data, err := l.encodeList(digest.Digest(key))
 		if err != nil {
 			return nil, err
 		}
-		if data == nil {
-			l.setList(subject, ocispec.Descriptor{})
-			continue
+		var d ocispec.Descriptor // empty if there are no referrers left
+		if data != nil {
+			d = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromBytes(data), Size: int64(len(data))}
+			isFile := hasFile(d.Digest)
+			wasBlob := isFile && l.uses(d.Digest) == 0 && l.isBlob(d.Digest)
+			l.addUse(d.Digest, asList)
+			if wasBlob {
+				l.addUse(d.Digest, asBlob)
+			}
+			if !isFile {
+				changed = append(changed, record{Op: opList, Digest: d.Digest})
+			}
+			l.pending = l.pending.With(string(d.Digest), pendingContent{data: data})
 		}
-		d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromBytes(data), Size: int64(len(data))}
-		isBlob, isFile := l.uses(d.Digest) == 0 && l.isBlob(d.Digest), hasFile(d.Digest)
-		l.setList(subject, d)
-		switch {
-		case isBlob && isFile:
-			l.addUse(d.Digest, asBlob)
-		case !isFile:
-			written = append(written, record{Op: opList, Digest: d.Digest})
+		l.setList(digest.Digest(key), d)
+		if old.Digest != "" && l.uses(old.Digest) == 0 {
+			changed = append(changed, record{Op: opList, Digest: old.Digest})
 		}
-		l.pending = l.pending.With(string(d.Digest), pendingContent{data: data})
 	}
-	return written, nil
+	return changed, nil
 }

@@ -114,15 +114,14 @@ func (r *repo) refresh() (*layout, error) {
 	if err != nil {
 		return nil, err
 	}
-	current := r.current
-	if current == nil {
-		current = s.cached(r.name)
+	if r.current == nil {
+		r.current = s.cached(r.name)
 	}
+	current := r.current
 	switch {
 	case current == nil:
 		return r.load()
 	case isUnchanged(current.info, info):
-		r.current = current
 		return current, nil
 	case r.damaged != nil && isUnchanged(r.damaged, info):
 		return current, nil
@@ -160,6 +159,9 @@ func (r *repo) load() (*layout, error) {
 	r.mustFold = hasJournal
 	r.publish(l)
 	if hasJournal {
+		if base, err := readIndex(s.fsys, r.dir, r.name, s.noLists); err == nil && base.hash == l.hash {
+			r.keepVersion(base)
+		}
 		r.changed()
 	}
 	return l, nil
@@ -196,7 +198,10 @@ func (r *repo) merge(current, theirs *layout) (*layout, error) {
 	for _, v := range r.versions {
 		versions = append(versions, v.layout)
 	}
-	base := mergeBase(append(versions, current), theirs)
+	if !current.dirty || len(versions) == 0 { // otherwise no tool can have read it
+		versions = append(versions, current)
+	}
+	base := mergeBase(versions, theirs)
 	merged, err := merge(base, current, theirs, func(tag string, ours, others digest.Digest) {
 		s.log.Warn("another tool has changed a tag that was pushed meanwhile; the push wins",
 			"repository", r.name, "tag", tag, "pushed", ours, "other", others)
