@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"net/url"
 	"os"
 	"strings"
 
@@ -76,4 +78,31 @@ func openReadOnly(dir string) (registry.Store, io.Closer, error) {
 		return nil, nil, err
 	}
 	return ocidir.FS(root.FS()), root, nil
+}
+
+// openSource opens an existing store to read from, and takes no lock: it may be
+// in use. The caller must close it.
+// Errors: fs.ErrNotExist if the store is a folder that does not exist.
+func openSource(ctx context.Context, name string, opts storeOptions) (registry.Store, io.Closer, error) {
+	if name == "mem:" {
+		return nil, nil, fmt.Errorf("a store in memory has no content that could be read: %w", fs.ErrNotExist)
+	}
+	opts.readOnly = true
+	return openStore(ctx, withoutCreate(name), opts)
+}
+
+// withoutCreate returns the URL of a bucket without the parameter that creates a
+// folder that does not exist.
+func withoutCreate(bucketURL string) string {
+	u, err := url.Parse(bucketURL)
+	if err != nil {
+		return bucketURL
+	}
+	q := u.Query()
+	if !q.Has("create_dir") {
+		return bucketURL
+	}
+	q.Del("create_dir")
+	u.RawQuery = q.Encode()
+	return u.String()
 }
