@@ -70,25 +70,29 @@ func (c *copyCmd) Run(stdout io.Writer, logs logOutput) error {
 
 // open opens the source and the destination. Unless the source has something to
 // copy, the destination is not created.
-func (c *copyCmd) open(ctx context.Context, logs logOutput) (job *copier, err error) {
-	job = newCopier(max(1, c.Jobs))
+func (c *copyCmd) open(ctx context.Context, logs logOutput) (*copier, error) {
+	job := newCopier(max(1, c.Jobs))
 	job.dryRun = c.DryRun
-	defer func() {
-		if err != nil {
-			job.close()
-		}
-	}()
+	if err := c.openStores(ctx, job, logs); err != nil {
+		job.close()
+		return nil, err
+	}
+	return job, nil
+}
+
+// openStores opens the stores of a job.
+func (c *copyCmd) openStores(ctx context.Context, job *copier, logs logOutput) error {
 	opts := storeOptions{warn: func(string) {}, onError: logs.failed, log: logs.logger()}
 	from, closer, err := openSource(ctx, c.From, opts)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c.From, err)
+		return fmt.Errorf("%s: %w", c.From, err)
 	}
 	job.from, job.closers = from, append(job.closers, closer)
 	if err := job.list(ctx, c.Repos); err != nil {
-		return nil, fmt.Errorf("%s: %w", c.From, err)
+		return fmt.Errorf("%s: %w", c.From, err)
 	}
 	if isInside(c.To, c.From) {
-		return nil, fmt.Errorf("%s is inside the source", c.To)
+		return fmt.Errorf("%s is inside the source", c.To)
 	}
 	open := openStore
 	if c.DryRun {
@@ -100,12 +104,12 @@ func (c *copyCmd) open(ctx context.Context, logs logOutput) (job *copier, err er
 	switch {
 	case c.DryRun && errors.Is(err, fs.ErrNotExist):
 		job.to = new(registry.MemStore) // nothing exists
-		return job, nil
+		return nil
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w", c.To, err)
+		return fmt.Errorf("%s: %w", c.To, err)
 	}
 	job.to, job.closers = to, append(job.closers, closer)
-	return job, nil
+	return nil
 }
 
 // isInside reports whether a store is in a folder of another. As a destination it

@@ -24,8 +24,8 @@ import (
 )
 
 var (
-	interruptions = flag.Int("interrupts", 6, "number of times that TestCopyInterrupted interrupts a copy")
-	interruptSize = flag.Int("interrupt-images", 30, "number of images that each of those copies adds")
+	interruptions = flag.Int("interrupts", 4, "number of times that TestCopyInterrupted interrupts a copy")
+	interruptSize = flag.Int("interrupt-images", 15, "number of images that each of those copies adds")
 )
 
 // TestCopyInterrupted stops copies at random moments, with SIGTERM and SIGKILL, and

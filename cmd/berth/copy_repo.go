@@ -89,8 +89,6 @@ func (r *repoCopy) print() {
 	if tags+manifests+blobs == 0 {
 		return
 	}
-	r.printing.Lock()
-	defer r.printing.Unlock()
 	fmt.Fprintf(r.stdout, "%s: %v (%s)\n", r.name, &r.todo, units.HumanSize(float64(size)))
 	r.copied.tags.Add(tags)
 	r.copied.manifests.Add(manifests)

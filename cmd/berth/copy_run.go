@@ -27,9 +27,7 @@ type copier struct {
 	repos    []string // in byte order
 	named    bool     // on the command line
 	dryRun   bool
-
-	printing sync.Mutex // held while a dry run prints
-	stdout   io.Writer
+	stdout   io.Writer // of a dry run
 
 	slots    chan struct{} // held by each job
 	places   places
@@ -93,6 +91,9 @@ func (c *copier) run(ctx context.Context, screen *screen) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(cap(c.slots))
+	if c.dryRun {
+		g.SetLimit(1) // to print them in order
+	}
 	for _, name := range c.repos {
 		g.Go(func() error { return c.repository(ctx, name, existing[name]) })
 	}

@@ -85,7 +85,7 @@ func openReadOnly(dir string) (registry.Store, io.Closer, error) {
 // Errors: fs.ErrNotExist if the store is a folder that does not exist.
 func openSource(ctx context.Context, name string, opts storeOptions) (registry.Store, io.Closer, error) {
 	if name == "mem:" {
-		return nil, nil, fmt.Errorf("a store in memory has no content that could be read: %w", fs.ErrNotExist)
+		return nil, nil, fmt.Errorf("a store in memory is empty: %w", fs.ErrNotExist)
 	}
 	opts.readOnly = true
 	return openStore(ctx, withoutCreate(name), opts)
