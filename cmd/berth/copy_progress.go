@@ -47,8 +47,8 @@ func (s *screen) show(c *copier) (end func()) {
 func (s *screen) showBar(f *os.File, c *copier) (end func()) {
 	bars := mpb.New(mpb.WithOutput(f), mpb.WithWidth(30))
 	bar := bars.New(int64(len(c.repos)), mpb.BarStyle(), mpb.AppendDecorators(
-		decor.Any(func(stat decor.Statistics) string { return c.String() }),
-		decor.Elapsed(decor.ET_STYLE_GO, decor.WC{W: 6}),
+		decor.Elapsed(decor.ET_STYLE_GO),
+		decor.Any(func(decor.Statistics) string { return " " + c.String() }),
 	))
 	s.set(bars)
 	stopped, ended := make(chan struct{}), make(chan struct{})

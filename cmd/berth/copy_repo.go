@@ -188,19 +188,17 @@ func (r *repoCopy) checkDeleted(ctx context.Context, tag string) error {
 // compareManifests finds the manifests to copy.
 func (r *repoCopy) compareManifests(ctx context.Context) error {
 	manifests := sideBySide(r.from.Manifests(ctx, r.name, ""), r.inCopy(r.to.Manifests(ctx, r.name, "")))
-	existing := func(yield func(registry.Info, error) bool) {
+	existing := func(yield func(pair, error) bool) {
 		for p, err := range manifests {
-			if err != nil {
-				yield(registry.Info{}, err)
-				return
+			if err == nil {
+				r.compareManifest(p)
 			}
-			r.compareManifest(p)
-			if p.exists && !yield(p.Info, nil) {
+			if (p.exists || err != nil) && !yield(p, err) {
 				return
 			}
 		}
 	}
-	return r.tolerate("list of manifests", forEach(ctx, r.copier, existing, r.compareReferrer))
+	return r.tolerate("list of manifests", forEach(ctx, r.copier, existing, r.compareExisting))
 }
 
 // compareManifest adds a manifest to those to copy unless it exists.
@@ -224,16 +222,19 @@ func (r *repoCopy) compareManifest(p pair) {
 	}
 }
 
-// compareReferrer defers an existing manifest if the destination's list of
+// compareExisting defers an existing manifest if the destination's list of
 // referrers lacks it: a bucket writes the list after the manifest, and a copy may
 // have been killed in between.
-func (r *repoCopy) compareReferrer(ctx context.Context, info registry.Info) error {
-	m, err := r.from.GetManifest(ctx, r.name, info.Digest)
+func (r *repoCopy) compareExisting(ctx context.Context, p pair) error {
+	m, err := r.from.GetManifest(ctx, r.name, p.Digest)
 	if isUnknown(err) {
 		return nil
 	}
+	if err == nil {
+		err = p.checkSize()
+	}
 	if err != nil {
-		return r.tolerate("manifest "+info.Digest.String(), err)
+		return r.tolerate("manifest "+p.Digest.String(), err)
 	}
 	subject := namedBy(m.Content).Subject.Digest
 	if subject.Validate() != nil {

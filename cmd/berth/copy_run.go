@@ -63,8 +63,8 @@ func (c *copier) String() string {
 	if c.dryRun {
 		verb = "would copy"
 	}
-	return fmt.Sprintf("%s %v (%s) of %d repositories; %v existed",
-		verb, &c.copied, units.HumanSize(float64(c.bytes.Load())), c.done.Load(), &c.exists)
+	return fmt.Sprintf("%d of %d repositories: %s %v (%s); %v existed",
+		c.done.Load(), len(c.repos), verb, &c.copied, units.HumanSize(float64(c.bytes.Load())), &c.exists)
 }
 
 // destinationError is a failure of the destination. It ends the copy of the

@@ -3,11 +3,19 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
+	"iter"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-oci/registry"
 )
@@ -15,6 +23,8 @@ import (
 var (
 	scaleTags = flag.Int("copy-tags", 200, "number of tags that TestCopyScale copies")
 	scaleTo   = flag.String("copy-to", "dir:", "kind of store that TestCopyScale copies to: dir:, file:// or mem:")
+
+	scaleManifests = flag.Int("copy-manifests", 1000, "number of manifests that TestCopyMemory copies")
 )
 
 // TestCopyScale copies a repository, and prints how long it takes with half of its
@@ -58,4 +68,96 @@ func timeCopies(t *testing.T, tags int) (first time.Duration) {
 	}
 	t.Logf("%d tags: %v; when there is nothing to copy: %v, %.1f times as fast", tags, took[0], took[1], took[0].Seconds()/took[1].Seconds())
 	return took[0]
+}
+
+// generatedStore is a source with manifests of 50 KB, made when they are read.
+type generatedStore struct {
+	registry.UnimplementedStore
+	tags  []string
+	infos []registry.Info
+	index map[digest.Digest]int // of tags
+}
+
+func newGeneratedStore(n int) *generatedStore {
+	s := &generatedStore{index: make(map[digest.Digest]int)}
+	for i := range n {
+		m := s.manifest(i)
+		s.tags = append(s.tags, fmt.Sprintf("t%09d", i))
+		s.index[m.Digest] = i
+		s.infos = append(s.infos, registry.Info{Digest: m.Digest, Size: int64(len(m.Content))})
+	}
+	slices.SortFunc(s.infos, func(a, b registry.Info) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
+	return s
+}
+
+func (s *generatedStore) manifest(i int) registry.Manifest {
+	content := fmt.Appendf(nil, "%50000d", i)
+	return registry.Manifest{MediaType: "text/plain", Content: content, Digest: digest.FromBytes(content)}
+}
+
+func (s *generatedStore) Repositories(context.Context, string) iter.Seq2[string, error] {
+	return values([]string{"big"})
+}
+
+// Tags yields half of the tags: the other manifests have none.
+func (s *generatedStore) Tags(context.Context, string, string) iter.Seq2[string, error] {
+	return values(s.tags[:len(s.tags)/2])
+}
+
+func (s *generatedStore) GetTag(_ context.Context, _, tag string) (registry.Manifest, error) {
+	i, _ := slices.BinarySearch(s.tags, tag)
+	return s.manifest(i), nil
+}
+
+func (s *generatedStore) GetManifest(_ context.Context, _ string, d digest.Digest) (registry.Manifest, error) {
+	return s.manifest(s.index[d]), nil
+}
+
+func (s *generatedStore) Manifests(context.Context, string, digest.Digest) iter.Seq2[registry.Info, error] {
+	return values(s.infos)
+}
+
+func (s *generatedStore) Blobs(context.Context, string, digest.Digest) iter.Seq2[registry.Info, error] {
+	return values[registry.Info](nil)
+}
+
+// discardStore is a destination that keeps nothing, and measures memory.
+type discardStore struct {
+	registry.MemStore
+	puts atomic.Int64
+	at   int64 // the push at which memory is measured
+	heap atomic.Uint64
+}
+
+func (s *discardStore) PutManifest(context.Context, string, registry.Manifest, []string, registry.AllowFunc) error {
+	if s.puts.Add(1) == s.at {
+		s.heap.Store(heapSize())
+	}
+	return nil
+}
+
+func heapSize() uint64 {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.HeapAlloc
+}
+
+// TestCopyMemory checks that a copy holds no content. With many manifests:
+//
+//	go test -v -run TestCopyMemory ./cmd/berth -copy-manifests=100000
+func TestCopyMemory(t *testing.T) {
+	n := *scaleManifests
+	from, to := newGeneratedStore(n), &discardStore{at: int64(n) - 100}
+	before := heapSize()
+	job := copyAll(t, from, to)
+	if got := job.copied.manifests.Load(); got != int64(n) {
+		t.Fatalf("copied %d manifests: %v", got, job.failures.list)
+	}
+	used := int64(to.heap.Load()) - int64(before)
+	t.Logf("%d manifests of 50 KB: %.1f MB in use at the end", n, float64(used)/1e6)
+	if limit := int64(10<<20 + 500*n); used > limit {
+		t.Errorf("more than %d bytes", limit)
+	}
+	runtime.KeepAlive(from)
 }
