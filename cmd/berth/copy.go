@@ -53,9 +53,8 @@ func (c *copyCmd) Run(stdout io.Writer, logs logOutput) error {
 	logs = logOutput{screen}
 	job, err := c.open(ctx, logs)
 	if err == nil {
-		defer job.close()
 		job.stdout = stdout
-		err = job.run(ctx, screen)
+		err = errors.Join(job.run(ctx, screen), job.close())
 		job.failures.print(screen)
 		fmt.Fprintln(stdout, job)
 	}

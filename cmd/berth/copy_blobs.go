@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The copy of blobs, and what manifests name.
+// The copy of blobs, and the references in manifests.
 
 package main
 

@@ -54,7 +54,7 @@ func TestCopyReportsFailures(t *testing.T) {
 	if status := run([]string{"copy", "dir:" + work, "dir:" + to}, &stdout, &stderr); status != 1 {
 		t.Error("exit status", status)
 	}
-	for _, want := range []string{"broken/list: ", "broken/blob: blob " + blob.String() + ": corrupt in the source", manifest.String() + ": corrupt in the source", "the copy is incomplete: 3 failures"} {
+	for _, want := range []string{"broken/list: ", "broken/blob: blob " + blob.String() + ": corrupt in the source", manifest.String() + ": corrupt in the source", "the copy is incomplete: see the failures above (3)"} {
 		if !strings.Contains(stderr.String(), want) {
 			t.Errorf("no %q in the output:\n%s", want, &stderr)
 		}
@@ -117,8 +117,8 @@ func TestCopyEndsIfTheDestinationIsFull(t *testing.T) {
 	}
 }
 
-// killedStore is a destination whose bucket lacks what a killed push would have
-// written last: the entry of a referrer, and the name of a repository.
+// killedStore is a destination like a bucket after pushes were killed: it lacks
+// entries of referrers, and the name of a repository.
 type killedStore struct {
 	*registry.MemStore
 	mu       sync.Mutex               // guards the fields below

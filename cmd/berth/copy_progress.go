@@ -16,8 +16,8 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// screen is standard error, with a bar below what is written to it if it is a
-// terminal.
+// screen is standard error. If that is a terminal, a bar stays below the lines
+// that are written.
 type screen struct {
 	mu   sync.Mutex // guards the fields below
 	w    io.Writer

@@ -31,7 +31,7 @@ type repoCopy struct {
 	*copier
 	name   string
 	exists bool        // in the destination
-	again  bool        // what exists has been counted
+	again  bool        // existing content has been counted
 	moved  atomic.Bool // a tag has moved in the source since it was listed
 
 	missing []digest.Digest // manifests without tags

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -51,10 +52,12 @@ func newCopier(jobs int) *copier {
 	return &copier{slots: make(chan struct{}, jobs)}
 }
 
-func (c *copier) close() {
-	for _, closer := range c.closers {
-		closer.Close()
+// close closes the stores, the destination first.
+func (c *copier) close() (err error) {
+	for _, closer := range slices.Backward(c.closers) {
+		err = errors.Join(err, closer.Close())
 	}
+	return err
 }
 
 // String describes what was copied so far.
@@ -256,7 +259,7 @@ func (f *failures) err() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if n := len(f.list) + f.more; n > 0 {
-		return fmt.Errorf("the copy is incomplete: %d failures, see above", n)
+		return fmt.Errorf("the copy is incomplete: see the failures above (%d)", n)
 	}
 	return nil
 }
