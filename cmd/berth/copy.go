@@ -142,6 +142,9 @@ func realPath(name string) string {
 // list sets the repositories to copy: those with the given names or, if there are
 // none, all.
 func (c *copier) list(ctx context.Context, names []string) error {
+	if slices.Contains(names, "") {
+		return registry.ErrNameInvalid
+	}
 	if len(names) > 0 {
 		c.named = true
 		c.repos = slices.Compact(slices.Sorted(slices.Values(names)))
