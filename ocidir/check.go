@@ -273,5 +273,19 @@ func (c *checker) intact(d digest.Digest) (name string, ok bool) {
 	return "", false
 }
 
+// Unreadable returns the entries of a repository's index.json whose manifest is
+// missing or damaged, in JSON. Clients can't see them; pushes keep them. A store of
+// [FS] has the method too.
+func (r *reader) Unreadable(repo string) (entries []string, err error) {
+	l, err := r.load(repo)
+	if err != nil {
+		return nil, err
+	}
+	for _, raw := range l.unreadable.After("") {
+		entries = append(entries, string(raw))
+	}
+	return entries, nil
+}
+
 // fileID identifies a file with all its names.
 type fileID struct{ device, inode uint64 }

@@ -377,3 +377,40 @@ func TestFoldsOnItsOwn(t *testing.T) {
 	wait(copied)
 	qt.Check(t, qt.StringContains(string(read(t, copied, "a/index.json")), "second"))
 }
+
+// TestCrashWhileCreating leaves what a crash during the first push of a repository
+// leaves. The next push does not make a blob of the manifest's file.
+func TestCrashWhileCreating(t *testing.T) {
+	ocidir.NoFolds(t)
+	for _, next := range []struct {
+		name string
+		push func(t *testing.T, s *ocidir.Store)
+		want string // the number of blobs and manifests
+	}{
+		{"another manifest", func(t *testing.T, s *ocidir.Store) { pushText(t, s, "a", "other") }, "0 1"},
+		{"the same manifest", func(t *testing.T, s *ocidir.Store) { pushText(t, s, "a", "text") }, "0 1"},
+		{"the same bytes as a blob", func(t *testing.T, s *ocidir.Store) {
+			qt.Assert(t, qt.IsNil(registry.PushBlob(ctx, s, "a", digest.FromString("text"), strings.NewReader("text"))))
+		}, "1 0"},
+	} {
+		t.Run(strings.ReplaceAll(next.name, " ", "_"), func(t *testing.T) {
+			dir := t.TempDir()
+			s := open(t, dir)
+			pushText(t, s, "b", "text")
+			record := map[string]any{"op": "push", "digest": digest.FromString("text"), "mediaType": "text/plain", "size": 4, "content": []byte("text")}
+			journal := append(line(t, map[string]any{"journal": 1, "base": ""}), line(t, map[string]any{"changes": []any{record}})...)
+			qt.Assert(t, qt.IsNil(os.CopyFS(filepath.Join(dir, "a"), os.DirFS(filepath.Join(dir, "b")))))
+			qt.Assert(t, qt.IsNil(os.Remove(filepath.Join(dir, "a/index.json"))))
+			write(t, journal, dir, "a/.index.journal")
+			qt.Check(t, qt.DeepEquals(collect(t, s), []string{"b"}))
+
+			next.push(t, s)
+			for range 2 {
+				blobs, manifests := digestsIn(t, s.Blobs(ctx, "a", "")), digestsIn(t, s.Manifests(ctx, "a", ""))
+				qt.Check(t, qt.Equals(fmt.Sprint(len(blobs), len(manifests)), next.want))
+				qt.Assert(t, qt.IsNil(s.Close()))
+				s = open(t, dir)
+			}
+		})
+	}
+}

@@ -87,7 +87,7 @@ func (r *repo) begin() (*txn, error) {
 	t := &txn{repo: r, unsynced: make(map[string]bool)}
 	current, err := r.refresh()
 	if t.isNew = errors.Is(err, registry.ErrNameUnknown); t.isNew {
-		current, err = emptyLayout(r.name, r.s.noLists), nil
+		current, err = r.newLayout(), nil
 	}
 	if err != nil {
 		return nil, err
@@ -100,6 +100,22 @@ func (r *repo) begin() (*txn, error) {
 	}
 	t.layout = current.clone()
 	return t, nil
+}
+
+// newLayout returns the layout of a repository that does not exist yet. If a crash
+// has ended its creation, the journal tells which files are not blobs.
+func (r *repo) newLayout() *layout {
+	l := emptyLayout(r.name, r.s.noLists)
+	if j, err := readJournal(r.s.files, r.dir); err == nil && j != nil {
+		for _, b := range j.batches {
+			for _, old := range b.Changes {
+				if old.Op == opPush || old.Op == opList {
+					l.condemned = l.condemned.With(string(old.Digest), struct{}{})
+				}
+			}
+		}
+	}
+	return l
 }
 
 // commit makes the changes durable, if any, and then visible.
@@ -265,23 +281,23 @@ func (r *repo) createRepo(t *txn) error {
 	if err := s.files.replace(r.file(ocispec.ImageLayoutFile), []byte(`{"imageLayoutVersion":"`+ocispec.ImageLayoutVersion+`"}`)); err != nil {
 		return err
 	}
-	if err := s.files.remove(r.file(journalFile)); err != nil { // of a repository that was removed
+	lists, err := t.updateLists(r.hasFile)
+	if err != nil {
 		return err
 	}
-	if _, err := t.updateLists(r.hasFile); err != nil {
+	if err := r.beginCreate(t, append(t.records, lists...)); err != nil {
 		return err
 	}
 	f := r.newFold(t.layout)
 	defer f.cleanUp()
-	err = f.write()
 	defer func() {
-		if f.info == nil { // it is not visible, and its files must not become so
-			for _, name := range f.created {
+		if f.info == nil { // it has failed
+			for _, name := range append(f.created, r.file(journalFile)) {
 				s.files.remove(name)
 			}
 		}
 	}()
-	if err != nil {
+	if err := f.write(); err != nil {
 		return err
 	}
 	for _, dir := range slices.Sorted(maps.Keys(t.unsynced)) {
@@ -292,14 +308,35 @@ func (r *repo) createRepo(t *txn) error {
 	if err := f.putInPlace(); err != nil {
 		return err
 	}
+	l := f.result(t.layout)
+	if err := errors.Join(r.removeCondemned(f.l, l), s.files.remove(r.file(journalFile))); err != nil {
+		return err
+	}
 	for dir := r.dir; dir != "."; { // the folder's own name, and those above it
 		dir = path.Dir(dir)
 		if err := s.files.sync(dir); err != nil {
 			return err
 		}
 	}
-	r.publish(f.result(t.layout))
+	r.publish(l)
 	return nil
+}
+
+// beginCreate writes the journal of a repository that does not exist yet, for
+// newLayout.
+func (r *repo) beginCreate(t *txn, records []record) error {
+	files, name := r.s.files, r.file(journalFile)
+	if err := files.remove(name); err != nil || len(records) == 0 {
+		return err
+	}
+	line, err := appendLine(nil, batch{Changes: records})
+	if err != nil {
+		return err
+	}
+	if _, err := createJournal(files, name, "", line); err != nil {
+		return err
+	}
+	return files.sync(r.dir)
 }
 
 // removeIfEmpty removes the repository's folder if it has neither manifests nor

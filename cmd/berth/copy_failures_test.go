@@ -36,6 +36,8 @@ func TestCopyReportsFailures(t *testing.T) {
 	blob := pushBlob(t, dir, "broken/blob", "a blob")
 	pushBlob(t, dir, "broken/blob", "another blob")
 	manifest := pushManifest(t, dir, "broken/manifest", "text/plain", "a manifest", "", "tag")
+	untagged := pushManifest(t, dir, "broken/manifest", "text/plain", "untagged", "")
+	lost := pushManifest(t, dir, "broken/entry", "text/plain", "lost", "", "lost")
 	dir.Close()
 	corrupt := func(name, content string) {
 		t.Helper()
@@ -49,12 +51,16 @@ func TestCopyReportsFailures(t *testing.T) {
 	corrupt("broken/blob/blobs/sha256/"+blob.Encoded(), "a blob?")
 	corrupt("broken/manifest/blobs/sha256/"+manifest.Encoded(), "a manifest?")
 
+	corrupt("broken/manifest/blobs/sha256/"+untagged.Encoded(), "untagged?")
+	corrupt("broken/entry/blobs/sha256/"+lost.Encoded(), "lost?")
+	corrupt("broken/entry/.index.cache", "")
+
 	to := filepath.Join(t.TempDir(), "to")
 	var stdout, stderr bytes.Buffer
 	if status := run([]string{"copy", "dir:" + work, "dir:" + to}, &stdout, &stderr); status != 1 {
 		t.Error("exit status", status)
 	}
-	for _, want := range []string{"broken/list: ", "broken/blob: blob " + blob.String() + ": corrupt in the source", manifest.String() + ": corrupt in the source", "the copy is incomplete: see the failures above (3)"} {
+	for _, want := range []string{"broken/list: ", "broken/blob: blob " + blob.String() + ": corrupt in the source", "broken/manifest: tag tag: its manifest is missing or damaged in the source", "broken/manifest: manifest " + untagged.String() + ": it is missing or damaged in the source", `broken/entry: an entry of index.json can't be read: {"mediaType":"text/plain","digest":"` + lost.String(), "the copy is incomplete: see the failures above (7)"} {
 		if !strings.Contains(stderr.String(), want) {
 			t.Errorf("no %q in the output:\n%s", want, &stderr)
 		}

@@ -65,6 +65,9 @@ func (r *repoCopy) later(d digest.Digest) *deferredManifest {
 // copy compares and copies. It returns failures of the destination, and those of
 // the source that make it useless to continue.
 func (r *repoCopy) copy(ctx context.Context) error {
+	if err := r.reportUnreadable(); err != nil {
+		return err
+	}
 	err := forEach(ctx, r.copier, r.from.Tags(ctx, r.name, ""), r.compareTag)
 	if err != nil {
 		return err
@@ -176,10 +179,42 @@ func (r *repoCopy) checkDeleted(ctx context.Context, tag string) error {
 			return err
 		case name == tag:
 			if _, err := r.from.GetTag(ctx, r.name, tag); isUnknown(err) {
-				return errors.New("its manifest is missing in the source")
+				return errors.New("its manifest is missing or damaged in the source")
 			}
 			r.moved.Store(true)
 			return nil
+		}
+	}
+	return nil
+}
+
+// checkDeletedManifest returns an error if a manifest that does not exist is still
+// listed.
+func (r *repoCopy) checkDeletedManifest(ctx context.Context, d digest.Digest) error {
+	for info, err := range r.from.Manifests(ctx, r.name, d[:len(d)-1]) {
+		if err != nil || info.Digest != d {
+			return nil
+		}
+		if _, err := r.from.GetManifest(ctx, r.name, d); isUnknown(err) {
+			return errors.New("it is missing or damaged in the source")
+		}
+		return nil
+	}
+	return nil
+}
+
+// reportUnreadable records what the source can't read.
+func (r *repoCopy) reportUnreadable() error {
+	from, ok := r.from.(interface {
+		Unreadable(repo string) ([]string, error)
+	})
+	if !ok {
+		return nil
+	}
+	entries, _ := from.Unreadable(r.name) // the list of tags has the same error
+	for _, entry := range entries {
+		if err := r.fail(r.name, fmt.Errorf("an entry of index.json can't be read: %s", entry)); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -228,7 +263,7 @@ func (r *repoCopy) compareManifest(p pair) {
 func (r *repoCopy) compareExisting(ctx context.Context, p pair) error {
 	m, err := r.from.GetManifest(ctx, r.name, p.Digest)
 	if isUnknown(err) {
-		return nil
+		return r.tolerate("manifest "+p.Digest.String(), r.checkDeletedManifest(ctx, p.Digest))
 	}
 	if err == nil {
 		err = p.checkSize()
@@ -288,7 +323,7 @@ func values[T any](list []T) iter.Seq2[T, error] {
 func (r *repoCopy) pushMissing(ctx context.Context, d digest.Digest) error {
 	m, err := r.from.GetManifest(ctx, r.name, d)
 	if isUnknown(err) {
-		return nil // deleted meanwhile
+		return r.tolerate("manifest "+d.String(), r.checkDeletedManifest(ctx, d))
 	}
 	if err != nil {
 		return r.tolerate("manifest "+d.String(), err)

@@ -147,12 +147,6 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 		IdleTimeout:       c.IdleTimeout,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
-	if c.AddrFile != "" {
-		if err := writeFile(c.AddrFile, addr); err != nil {
-			return err
-		}
-	}
-
 	if c.DebugAddr != "" {
 		profiles, err := serveProfiles(c.DebugAddr)
 		if err != nil {
@@ -169,6 +163,11 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 		go func() { done <- server.Serve(listener) }()
 	}
 	fmt.Fprintf(stdout, "berth: serving on %s://%s\n", scheme, addr)
+	if c.AddrFile != "" {
+		if err := writeFile(c.AddrFile, addr); err != nil {
+			return err
+		}
+	}
 
 	select {
 	case err := <-done:
