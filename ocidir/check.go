@@ -250,7 +250,8 @@ func (c *checker) repair(f checkedFile) string {
 	}
 	files := c.store.files
 	aside := path.Join(ownDir, "damaged", f.digest.Encoded())
-	if files.mkdirAll(path.Dir(aside)) != nil || files.rename(f.name, aside) != nil {
+	// The file may be there already under another name: then rename does nothing.
+	if files.mkdirAll(path.Dir(aside)) != nil || files.rename(f.name, aside) != nil || files.remove(f.name) != nil {
 		return ""
 	}
 	return "moved to " + aside
