@@ -40,11 +40,11 @@ func TestPowerLoss(t *testing.T) {
 			m.restorePower()
 		}
 		layouts += checkIndexes(t, m.dir, clients)
-		s := startFolding(t, m.dir)
+		start := startFolding
 		if n%2 == 1 {
-			s.Kill()
-			s = startServe(t, m.dir)
+			start = startServe
 		}
+		s := start(t, m.dir)
 		verify(clients, s.Addr)
 		if t.Failed() {
 			t.Fatalf("after %d cuts", n)
