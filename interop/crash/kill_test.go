@@ -5,6 +5,7 @@ package crash
 import (
 	"flag"
 	"math/rand/v2"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,11 +22,11 @@ var kills = flag.Int("kills", 3, "the number of times that TestKill kills each r
 // was acknowledged.
 func TestKill(t *testing.T) {
 	wantSkopeo(t)
-	t.Run("serve", func(t *testing.T) { testKill(t, startServe) })
-	t.Run("fold", func(t *testing.T) { testKill(t, startFolding) })
+	t.Run("serve", func(t *testing.T) { testKill(t, startServe, killOrInterrupt) })
+	t.Run("fold", func(t *testing.T) { testKill(t, startFolding, (*berth.Server).Kill) })
 }
 
-func testKill(t *testing.T, start func(*testing.T, string) *berth.Server) {
+func testKill(t *testing.T, start func(*testing.T, string) *berth.Server, kill func(*berth.Server)) {
 	dir := t.TempDir()
 	clients := newClients(t, 6)
 	layouts := 0
@@ -38,7 +39,7 @@ func testKill(t *testing.T, start func(*testing.T, string) *berth.Server) {
 		}
 		work(clients, func() {
 			time.Sleep(100*time.Millisecond + rand.N(400*time.Millisecond))
-			s.Kill()
+			kill(s)
 		})
 		qt.Assert(t, qt.Equals(s.Log.String(), ""))
 		layouts += checkIndexes(t, dir, clients)
@@ -52,6 +53,15 @@ func testKill(t *testing.T, start func(*testing.T, string) *berth.Server) {
 	if !t.Failed() {
 		t.Logf("%d kills; %d acknowledged requests, none lost; %d layouts read at the kills; %d intact files at the end", *kills, acknowledged(clients), layouts, files)
 	}
+}
+
+// killOrInterrupt kills a registry, sometimes while it handles a SIGTERM.
+func killOrInterrupt(s *berth.Server) {
+	if rand.IntN(4) == 0 {
+		s.Cmd.Process.Signal(syscall.SIGTERM)
+		time.Sleep(rand.N(20 * time.Millisecond))
+	}
+	s.Kill()
 }
 
 // killAtStart kills a registry that is just starting, or folds its first journals.
