@@ -170,6 +170,13 @@ func (c *client) verify() {
 	case !before:
 		c.t.Errorf("a request took effect in part: it was to change\n%v to\n%v, but now there is\n%v", only(c.state, c.pending), c.pending, only(seen, c.pending))
 	}
+	for path, d := range c.pending {
+		if d != "" && seen[path] == "" && c.state[path] == "" {
+			// If the push was the first to a repository, its file may be
+			// there, and is a blob once another push creates the repository.
+			delete(c.state, path)
+		}
+	}
 	c.pending = nil
 	for path, d := range c.state {
 		if seen[path] != d {
