@@ -13,8 +13,8 @@ require (
 	github.com/distribution/distribution/v3 v3.1.1
 	github.com/go-quicktest/qt v1.102.0
 	github.com/google/go-containerregistry v0.22.1
-	github.com/olareg/olareg v0.2.1
 	github.com/hanwen/go-fuse/v2 v2.12.1
+	github.com/olareg/olareg v0.2.1
 	github.com/opencontainers/go-digest v1.0.0
 	github.com/opencontainers/image-spec v1.1.1
 	github.com/regclient/regclient v0.11.5

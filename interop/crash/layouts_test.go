@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -224,7 +225,7 @@ func checkFiles(t *testing.T, dir string) (files int) {
 			}
 			qt.Check(t, qt.Equals(digest.FromBytes(data).Encoded(), e.Name()))
 			files++
-		case e.Name() == "index.json", e.Name() == ".index.journal", e.Name() == "oci-layout", e.Name() == "lock", parent == "uploads":
+		case slices.Contains([]string{"index.json", ".index.journal", ".index.cache", "oci-layout"}, e.Name()), parent == ".berth", parent == "uploads":
 		case strings.HasSuffix(e.Name(), ".tmp"): // being written at the last kill
 		default:
 			t.Errorf("unexpected file %s", name)

@@ -58,11 +58,10 @@ func serve(dir string) error {
 }
 
 // foldForever folds the store's journals at random moments.
-func foldForever(store any) {
-	folder, ok := store.(interface{ Fold(context.Context) error }) // TODO: call Store.Fold once it exists
-	for ok {
+func foldForever(store *ocidir.Store) {
+	for {
 		time.Sleep(rand.N(50 * time.Millisecond))
-		if err := folder.Fold(context.Background()); err != nil {
+		if err := store.Fold(context.Background()); err != nil {
 			fmt.Fprintln(os.Stderr, "fold:", err)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -46,10 +47,12 @@ func TestFailedSync(t *testing.T) {
 	qt.Check(t, qt.IsTrue(status >= 400), qt.Commentf("the PUT of a blob whose fsync fails: %d", status))
 	status = r.do("GET", upload, "")
 	qt.Check(t, qt.Equals(status, 404), qt.Commentf("the upload of the blob, whose bytes may be lost"))
-	status = r.push("image", "image")
+	large := strings.Repeat("a", 1<<20) // more than the last block of a journal takes
+	status = r.push(large, "image")
 	t.Logf("PUT of a manifest: %d", status)
 	qt.Check(t, qt.IsTrue(status >= 400), qt.Commentf("the PUT of a manifest whose fsync fails: %d", status))
 	r.moveTags(500)
+	qt.Check(t, qt.IsNotNil(r.store.Ready(t.Context())))
 	r.check("while the disk is full")
 
 	d.grow()
@@ -59,8 +62,9 @@ func TestFailedSync(t *testing.T) {
 		qt.Check(t, qt.Equals(status, 404))
 		r.pushBlob(blob)
 	}
-	qt.Check(t, qt.Equals(r.push("image", "image"), 201))
+	qt.Check(t, qt.Equals(r.push(large, "image"), 201))
 	r.moveTags(50)
+	qt.Check(t, qt.IsNil(r.store.Ready(t.Context())))
 	r.check("with space again")
 
 	r.close()
