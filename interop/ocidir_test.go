@@ -3,10 +3,12 @@
 package interop
 
 import (
+	"fmt"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/go-quicktest/qt"
@@ -64,6 +66,7 @@ func TestLayouts(t *testing.T) {
 	second, err := random.Image(1000, 2)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(crane.Push(second, host+"/ggcr:second")))
+	qt.Assert(t, qt.IsNil(store.Fold(t.Context())))
 	index, err := path.ImageIndex()
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(validate.Index(index)))
@@ -89,6 +92,68 @@ func TestLayouts(t *testing.T) {
 	// skopeo ignores Docker media types in a layout.
 	second = mutate.ConfigMediaType(mutate.MediaType(second, types.OCIManifestSchema1), types.OCIConfigJSON)
 	qt.Assert(t, qt.IsNil(crane.Push(second, host+"/nested/skopeo:second")))
+	qt.Assert(t, qt.IsNil(store.Fold(t.Context())))
 	run("oci:"+filepath.Join(dir, "nested", "skopeo")+":second", "oci:"+filepath.Join(dir, "again")+":tag")
 	pull("again:tag")
+}
+
+// TestSkopeoBesidePushes has skopeo copy images into a layout to which clients push
+// at the same time: no tag of either is lost, and no request fails.
+func TestSkopeoBesidePushes(t *testing.T) {
+	skopeo := newSkopeo(t)
+	dir := t.TempDir()
+	store, err := ocidir.Open(dir, nil)
+	qt.Assert(t, qt.IsNil(err))
+	defer store.Close()
+	s := httptest.NewServer(registry.New(registry.WithStore(store)))
+	defer s.Close()
+	host := strings.TrimPrefix(s.URL, "http://")
+	push := func(tag string) string {
+		t.Helper()
+		image, err := random.Image(100, 1)
+		qt.Assert(t, qt.IsNil(err))
+		image = mutate.ConfigMediaType(mutate.MediaType(image, types.OCIManifestSchema1), types.OCIConfigJSON)
+		qt.Assert(t, qt.IsNil(crane.Push(image, host+"/shared:"+tag)))
+		d, err := image.Digest()
+		qt.Assert(t, qt.IsNil(err))
+		return d.String()
+	}
+	want := map[string]string{"first": push("first")}
+	from := "docker://" + host + "/shared:first"
+
+	var copies sync.WaitGroup
+	copies.Go(func() {
+		for i := range 12 {
+			skopeo.run(t, "copy", "--src-tls-verify=false", from, fmt.Sprintf("oci:%s:skopeo-%d", filepath.Join(dir, "shared"), i))
+		}
+	})
+	for i := range 200 {
+		tag := fmt.Sprint("push-", i)
+		want[tag] = push(tag)
+	}
+	copies.Wait()
+	for i := range 12 {
+		want[fmt.Sprint("skopeo-", i)] = want["first"]
+	}
+	check := func() {
+		t.Helper()
+		tags, err := crane.ListTags(host + "/shared")
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.HasLen(tags, len(want)))
+		for tag, d := range want {
+			got, err := crane.Digest(host + "/shared:" + tag)
+			qt.Check(t, qt.IsNil(err))
+			qt.Check(t, qt.Equals(got, d), qt.Commentf("%s", tag))
+		}
+	}
+	check()
+	qt.Assert(t, qt.IsNil(store.Fold(t.Context())))
+	check()
+	path, err := layout.FromPath(filepath.Join(dir, "shared"))
+	qt.Assert(t, qt.IsNil(err))
+	index, err := path.ImageIndex()
+	qt.Assert(t, qt.IsNil(err))
+	manifest, err := index.IndexManifest()
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.HasLen(manifest.Manifests, len(want)))
 }

@@ -78,8 +78,15 @@ func (r *repo) foldNow() error {
 	}
 	defer f.cleanUp()
 	err = f.write()
-	if isFull(err) && r.s.releaseReserve() {
+	if isFull(err) {
+		r.s.releaseReserve()
 		err = f.write()
+		defer r.s.keepReserve(0)
+	}
+	if isFull(err) { // leave the space to the journal
+		for _, name := range f.created {
+			r.s.files.remove(name)
+		}
 	}
 	return r.endFold(f, err)
 }
@@ -359,6 +366,17 @@ func (r *repo) removeCondemned(folded, l *layout) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// removeBlobs removes the files of condemned blobs, which index.json does not name:
+// that needs no space.
+func (r *repo) removeBlobs(l *layout) {
+	for d, why := range l.condemned.After("") {
+		if !why.isNamed {
+			r.s.files.remove(contentPath(r.dir, digest.Digest(d)))
+			r.s.unpool(digest.Digest(d))
+		}
+	}
 }
 
 // shortenJournal replaces the journal by one with the changes that index.json does

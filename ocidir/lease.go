@@ -77,7 +77,7 @@ func (l *lease) fileError(err error) error {
 	if err != nil && l.isOver() {
 		return registry.ErrBlobUploadUnknown
 	}
-	return storeError(err)
+	return l.s.storeError(err)
 }
 
 var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
@@ -154,7 +154,7 @@ func (l *lease) Commit(_ context.Context, d digest.Digest) error {
 			all.end(l.upload)
 		}
 		l.s.unlockSessions()
-		return storeError(err)
+		return l.s.storeError(err)
 	}
 	// From here on the session can't be cancelled.
 	all := &l.s.sessions
@@ -258,5 +258,5 @@ func (l *lease) Close() error {
 	}
 	l.leased, l.lastSize = false, l.uploadState.Size
 	l.use()
-	return storeError(err)
+	return l.s.storeError(err)
 }

@@ -27,7 +27,7 @@ func (s *Store) PutManifest(_ context.Context, repo string, m registry.Manifest,
 	// The file of another repository may be the same.
 	source, err := s.files.writeTemp(m.Content)
 	if err != nil {
-		return storeError(err)
+		return s.storeError(err)
 	}
 	defer s.files.remove(source)
 	return s.replaceDamaged(m.Digest, &comparer{files: s.files, source: source})

@@ -115,9 +115,9 @@ func merge(base, ours, theirs *layout, conflict func(tag string, ours, theirs di
 		merged.dirty = true
 	}
 	// Deleted files stay condemned, and content without a file pending.
-	for d := range ours.condemned.After("") {
+	for d, why := range ours.condemned.After("") {
 		if merged.uses(digest.Digest(d)) == 0 {
-			merged.condemned = merged.condemned.With(d, struct{}{})
+			merged.condemned = merged.condemned.With(d, why)
 		}
 	}
 	for d := range merged.allManifests() {

@@ -303,8 +303,9 @@ func (s *Store) Ready(_ context.Context) error {
 
 // storeError converts an error of the file system: clients learn that the disk is
 // full, and see any other failure as an internal error.
-func storeError(err error) error {
+func (s *Store) storeError(err error) error {
 	if isFull(err) {
+		s.reserve.lastFull.Store(time.Now().UnixNano())
 		return fmt.Errorf("%w: the registry's disk is full", registry.ErrTooLarge)
 	}
 	return err

@@ -77,7 +77,7 @@ func (l *layout) removeLeftover(r record) {
 		l.condemned = l.condemned.Without(string(r.Digest))
 	case r.Op == opDelete && !r.Blob || r.Op == opDeleteBlob || r.Op == opList:
 		if l.uses(r.Digest) == 0 {
-			l.condemned = l.condemned.With(string(r.Digest), struct{}{})
+			l.condemned = l.condemned.With(string(r.Digest), condemned{isNamed: r.Op != opDeleteBlob})
 		}
 	}
 }

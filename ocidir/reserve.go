@@ -6,9 +6,10 @@ package ocidir
 
 import (
 	"crypto/rand"
-	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // reserveFile is a file that takes space until the disk is full. A delete needs a
@@ -23,10 +24,18 @@ type reserve struct {
 	mu   sync.Mutex
 	size int64 // 0 if it is released
 	want int64
+
+	lastFull atomic.Int64 // when the disk was full, in nanoseconds since 1970
 }
 
-// keepReserve makes the reserve large enough for a new version of an index.json,
-// if the disk has space.
+// isNeeded reports whether the disk was full in the last minute: deletes free space
+// at once then.
+func (r *reserve) isNeeded() bool {
+	return time.Now().UnixNano()-r.lastFull.Load() < int64(time.Minute)
+}
+
+// keepReserve makes the reserve large enough for a new version of an index.json, or
+// as large as the disk allows.
 func (s *Store) keepReserve(index int64) {
 	r := &s.reserve
 	r.mu.Lock()
@@ -35,41 +44,40 @@ func (s *Store) keepReserve(index int64) {
 	if r.size >= r.want {
 		return
 	}
-	if info, err := s.files.Stat(reserveFile); err == nil && info.Mode().IsRegular() && info.Size() >= r.want {
-		r.size = info.Size()
-		return
-	}
 	f, err := s.files.root.OpenFile(reserveFile, os.O_WRONLY|os.O_CREATE, 0o666)
 	if err != nil {
 		return
 	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil {
+		r.size = info.Size()
+	}
 	// A file system may compress other bytes than random ones.
-	chunk := make([]byte, 256<<10)
+	chunk := make([]byte, 64<<10)
 	rand.Read(chunk)
-	for at := int64(0); at < r.want && err == nil; at += int64(len(chunk)) {
-		_, err = f.WriteAt(chunk, at)
+	for r.size < r.want {
+		n, err := f.WriteAt(chunk, r.size)
+		r.size += int64(n)
+		if err != nil {
+			return
+		}
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		s.files.remove(reserveFile)
-		r.size = 0
-		return
-	}
-	r.size = r.want
 }
 
-// releaseReserve frees the reserve, and reports whether there was one.
-func (s *Store) releaseReserve() bool {
+// releaseReserve frees the reserve.
+func (s *Store) releaseReserve() {
 	r := &s.reserve
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	had := r.size > 0
-	r.size = 0
-	return s.files.remove(reserveFile) == nil && had
+	if s.files.remove(reserveFile) == nil {
+		r.size = 0
+	}
 }
 
 // hasReserve reports whether the disk has space for the reserve.
 func (s *Store) hasReserve() bool {
-	s.reserve.mu.Lock()
-	defer s.reserve.mu.Unlock()
-	return s.reserve.size > 0
+	r := &s.reserve
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.size >= r.want
 }

@@ -60,7 +60,7 @@ func (s *Store) update(name string, apply func(*txn) error) error {
 	if !c.done {
 		return errors.New("ocidir: the goroutine that was committing the change panicked")
 	}
-	return storeError(c.err)
+	return s.storeError(c.err)
 }
 
 // commit applies a batch of changes and makes those that succeed durable.
@@ -110,7 +110,7 @@ func (r *repo) newLayout() *layout {
 		for _, b := range j.batches {
 			for _, old := range b.Changes {
 				if old.Op == opPush || old.Op == opList {
-					l.condemned = l.condemned.With(string(old.Digest), struct{}{})
+					l.condemned = l.condemned.With(string(old.Digest), condemned{})
 				}
 			}
 		}
@@ -155,7 +155,8 @@ func (t *txn) commit() error {
 		if err := r.removeIfEmpty(); err != nil {
 			r.s.log.Error("an empty repository can't be removed", "repository", r.name, "error", err)
 		}
-	case !r.s.hasReserve(): // the disk is full
+	case r.s.reserve.isNeeded():
+		r.removeBlobs(t.layout)
 		r.foldNow()
 	}
 	return nil
@@ -168,8 +169,11 @@ func (r *repo) append(b batch, isDelete bool) error {
 		return err
 	}
 	err = r.appendLine(line)
-	if isDelete && isFull(err) && r.s.releaseReserve() {
+	if isDelete && isFull(err) {
+		r.s.reserve.lastFull.Store(time.Now().UnixNano())
+		r.s.releaseReserve()
 		err = r.appendLine(line)
+		r.s.keepReserve(0)
 	}
 	if err != nil {
 		return err

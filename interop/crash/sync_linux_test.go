@@ -148,6 +148,7 @@ type testRegistry struct {
 	t            *testing.T
 	store        *ocidir.Store
 	server       *httptest.Server
+	url          string
 	acknowledged map[string]string // by path
 }
 
@@ -155,7 +156,8 @@ func openRegistry(t *testing.T, dir string) *testRegistry {
 	t.Helper()
 	store, err := ocidir.Open(filepath.Join(dir, "store"), nil)
 	qt.Assert(t, qt.IsNil(err))
-	r := &testRegistry{t: t, store: store, server: httptest.NewServer(registry.New(registry.WithStore(store))), acknowledged: make(map[string]string)}
+	server := httptest.NewServer(registry.New(registry.WithStore(store)))
+	r := &testRegistry{t: t, store: store, server: server, url: server.URL, acknowledged: make(map[string]string)}
 	t.Cleanup(r.close)
 	return r
 }
@@ -172,10 +174,10 @@ func (r *testRegistry) close() {
 // none.
 func (r *testRegistry) request(method, path, body string) (status int, header http.Header, content string) {
 	r.t.Helper()
-	req, err := http.NewRequest(method, r.server.URL+path, bytes.NewReader([]byte(body)))
+	req, err := http.NewRequest(method, r.url+path, bytes.NewReader([]byte(body)))
 	qt.Assert(r.t, qt.IsNil(err))
 	req.Header.Set("Content-Type", "application/vnd.oci.image.manifest.v1+json") // of a blob too: it does not matter
-	resp, err := r.server.Client().Do(req)
+	resp, err := http.DefaultClient.Do(req)
 	qt.Assert(r.t, qt.IsNil(err))
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
