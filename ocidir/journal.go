@@ -7,6 +7,7 @@ package ocidir
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -161,10 +162,16 @@ func readJournal(fsys fs.FS, dir string) (*journalContent, error) {
 	}
 	defer f.Close()
 	var c journalContent
+	if err := c.read(f); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return &c, nil
+}
+
+// read adds the lines of r, without the last one if it is cut short.
+func (c *journalContent) read(r io.Reader) error {
 	torn := false
-	at := int64(0)
-	err = eachLine(f, func(line []byte) error {
-		at += int64(len(line))
+	return eachLine(r, func(line []byte) error {
 		if _, ok := parseLine(line); !ok {
 			torn = true
 			return nil
@@ -172,13 +179,9 @@ func readJournal(fsys fs.FS, dir string) (*journalContent, error) {
 		if torn {
 			return errDamaged
 		}
-		c.size = at
+		c.size += int64(len(line))
 		return c.addLine(line)
 	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return &c, nil
 }
 
 // addLine adds a whole line.

@@ -115,9 +115,11 @@ func TestCrash(t *testing.T) {
 	ocidir.NoFolds(t)
 	dir := t.TempDir()
 	s := open(t, dir)
+	reader := ocidir.FS(os.DirFS(dir)) // reads on
 	history(t, s, func() {
 		want := stateOf(t, s, "a")
 		qt.Check(t, qt.DeepEquals(stateOf(t, ocidir.FS(os.DirFS(dir)), "a"), want))
+		qt.Check(t, qt.DeepEquals(stateOf(t, reader, "a"), want))
 
 		copied := crash(t, dir)
 		again := open(t, copied)
@@ -145,10 +147,13 @@ func TestCrashWhileFolding(t *testing.T) {
 	ocidir.NoFolds(t)
 	dir := t.TempDir()
 	s := open(t, dir)
+	reader := ocidir.FS(os.DirFS(dir))
 	history(t, s, func() {
 		want := stateOf(t, s, "a")
 		before := crash(t, dir)
+		qt.Check(t, qt.DeepEquals(stateOf(t, reader, "a"), want))
 		fold(t, dir)
+		qt.Check(t, qt.DeepEquals(stateOf(t, reader, "a"), want))
 		after := crash(t, dir)
 		if !slices.Contains(files(t, filepath.Join(before, "a")), ".index.journal") {
 			return // the push of a blob needs none

@@ -26,8 +26,10 @@ type layout struct {
 	noLists bool        // lists of referrers are ordinary tags
 	info    fs.FileInfo // of the index.json that it was read from, or written to
 	hash    digest.Digest
-	journal fs.FileInfo // when it was read, nil if there was none
-	dirty   bool        // index.json lacks changes
+	dirty   bool // index.json lacks changes
+
+	journal     fs.FileInfo // when it was read, nil if there was none
+	journalSize int64       // of the lines that were read
 
 	// manifests holds the manifests, tags and referrers, without the
 	// manifests' content.

@@ -98,12 +98,19 @@ func (r *reader) hasJournal(dir string, journal fs.FileInfo) bool {
 
 // read is the reload of a reader that does not write.
 func (r *reader) read(repo string) (*layout, error) {
-	l, _, err := loadLayout(r.fsys, r.folder(repo), repo, r.noLists)
-	if isMissing(err) {
-		return nil, registry.ErrNameUnknown // deleted meanwhile
+	var l *layout
+	if cached := r.cached(repo); cached != nil {
+		l, _ = cached.readOn(r.fsys, r.folder(repo))
 	}
-	if err != nil {
-		return nil, err
+	if l == nil {
+		var err error
+		l, _, err = loadLayout(r.fsys, r.folder(repo), repo, r.noLists)
+		if isMissing(err) {
+			return nil, registry.ErrNameUnknown // deleted meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	l.dirty, l.unsaved = false, nil
 	r.cacheMu.Lock()

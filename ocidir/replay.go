@@ -8,7 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
 	"path"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -39,13 +41,60 @@ func loadLayout(fsys fs.FS, dir, name string, noLists bool) (l *layout, hasJourn
 			continue // the journal may be that of the next index.json
 		}
 		if j == nil {
+			l.journal = nil
 			return l, false, nil
 		}
+		l.journalSize = j.size
 		if err := l.replay(folder{fsys: fsys, dir: dir}, j); err != nil {
 			return nil, false, fmt.Errorf("%s: %w", path.Join(dir, journalFile), err)
 		}
 		return l, true, nil
 	}
+}
+
+// readOn returns l with the changes that were appended to its journal since it was
+// read. It returns nil if the repository must be read anew.
+func (l *layout) readOn(fsys fs.FS, dir string) (*layout, error) {
+	f, err := openRegular(fsys, path.Join(dir, journalFile))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	j := journalContent{size: l.journalSize}
+	if l.journal != nil {
+		s, ok := f.(io.Seeker)
+		if !ok || !os.SameFile(l.journal, info) || info.Size() < l.journalSize {
+			return nil, nil
+		}
+		if _, err := s.Seek(l.journalSize, io.SeekStart); err != nil {
+			return nil, err
+		}
+		j.header.Version = journalVersion
+	}
+	if err := j.read(f); err != nil {
+		return nil, err
+	}
+	if l.journal == nil && j.header.Base != l.hash {
+		return nil, nil
+	}
+	index, err := fs.Stat(fsys, path.Join(dir, ocispec.ImageIndexFile))
+	if err != nil || !isUnchanged(l.info, index) {
+		return nil, err
+	}
+	next := l.clone()
+	next.journal, next.journalSize = info, j.size
+	for _, b := range j.batches {
+		for _, r := range b.Changes {
+			if err := next.apply(folder{fsys: fsys, dir: dir}, r); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return next, nil
 }
 
 // replay makes the changes of a journal. Over an index.json that another tool has
