@@ -7,11 +7,14 @@ package ocidir
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -78,23 +81,70 @@ func childManifests(content []byte) []ocispec.Descriptor {
 	return index.Manifests
 }
 
+// facts are the facts of a cache. Most manifests have neither a subject nor
+// children: theirs take little memory.
+type facts struct {
+	plain map[[sha256.Size]byte]plainFact
+	other map[digest.Digest]fact
+}
+
+// plainFact is the fact of a manifest without a subject and children, with a usual
+// media type, and a SHA-256 digest.
+type plainFact struct {
+	size      int64
+	mediaType int8 // its index in mediaTypes
+}
+
 // readFacts reads the cache of the layout in dir.
-func readFacts(fsys fs.FS, dir string) map[digest.Digest]fact {
+func readFacts(fsys fs.FS, dir string) (all facts) {
 	f, err := openRegular(fsys, path.Join(dir, factsFile))
 	if err != nil {
-		return nil
+		return facts{}
 	}
 	defer f.Close()
-	facts := make(map[digest.Digest]fact)
+	all = facts{make(map[[sha256.Size]byte]plainFact), make(map[digest.Digest]fact)}
+	if info, err := f.Stat(); err == nil {
+		const line = 170 // bytes, about
+		all.plain = make(map[[sha256.Size]byte]plainFact, info.Size()/line)
+	}
 	eachLine(f, func(line []byte) error {
 		var one fact
 		if decodeLine(line, &one) && one.Digest.Validate() == nil {
-			one.MediaType = intern(one.MediaType)
-			facts[one.Digest] = one
+			all.add(one)
 		}
 		return nil
 	})
-	return facts
+	return all
+}
+
+func (all facts) add(f fact) {
+	mediaType := slices.Index(mediaTypes[:], f.MediaType)
+	key, ok := sha256Of(f.Digest)
+	if !ok || mediaType < 0 || f.Subject != "" || f.Children != nil {
+		all.other[f.Digest] = f
+		return
+	}
+	all.plain[key] = plainFact{f.Size, int8(mediaType)}
+}
+
+// get returns the fact of a manifest.
+func (all facts) get(d digest.Digest) (fact, bool) {
+	if key, ok := sha256Of(d); ok {
+		if p, ok := all.plain[key]; ok {
+			return fact{Digest: d, MediaType: mediaTypes[p.mediaType], Size: p.size}, true
+		}
+	}
+	f, ok := all.other[d]
+	return f, ok
+}
+
+// sha256Of returns the bytes of a SHA-256 digest.
+func sha256Of(d digest.Digest) (sum [sha256.Size]byte, ok bool) {
+	if d.Algorithm() != digest.SHA256 || len(d.Encoded()) != hex.EncodedLen(len(sum)) {
+		return sum, false
+	}
+	_, err := hex.Decode(sum[:], []byte(d.Encoded()))
+	return sum, err == nil
 }
 
 // addFacts appends to the cache in dir. Errors do not matter.

@@ -18,6 +18,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/internal/tree"
 )
 
 // A journal is folded once the repository is idle for foldIdle, at the latest
@@ -247,6 +248,14 @@ func (f *fold) putInPlace() error {
 	return files.sync(f.r.dir)
 }
 
+// version returns the state that the new index.json has.
+func (f *fold) version() *layout {
+	v := *f.l
+	v.info, v.hash, v.dirty = f.info, f.hash, false
+	v.pending = tree.Map[pendingContent]{}
+	return &v
+}
+
 // result returns the state of l, which f.l became meanwhile, after the fold.
 func (f *fold) result(l *layout) *layout {
 	l = l.clone()
@@ -293,7 +302,7 @@ func (r *repo) endFold(f *fold, writeErr error) error {
 		err = r.shortenJournal(l)
 	}
 	l.dirty = l.dirty || err != nil
-	r.keepVersion(l)
+	r.keepVersion(f.version())
 	r.publish(l)
 	if err != nil {
 		return r.foldFailed(err)

@@ -17,6 +17,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -46,7 +47,7 @@ const (
 type folder struct {
 	fsys  fs.FS
 	dir   string
-	facts map[digest.Digest]fact
+	facts facts
 }
 
 func (f folder) content(d digest.Digest) ([]byte, error) { return readContent(f.fsys, f.dir, d) }
@@ -234,7 +235,7 @@ func (l *layout) addManifest(src folder, d ocispec.Descriptor, tag string) (read
 		}
 		return true, l.manifests.PutManifest(context.Background(), l.name, m, tags, nil)
 	}
-	f, ok := src.facts[d.Digest]
+	f, ok := src.facts.get(d.Digest)
 	if !ok || f.MediaType != d.MediaType {
 		data, err := src.content(d.Digest)
 		if err != nil {
@@ -373,6 +374,9 @@ func (l *layout) inOrder() []orderedContent {
 
 // appendEntry appends an entry of an index.json to b.
 func appendEntry(b []byte, mediaType string, d digest.Digest, size int64, tag string, isBlob bool) []byte {
+	if isPlain(mediaType) { // a tag is, too
+		return appendPlainEntry(b, mediaType, d, size, tag, isBlob)
+	}
 	descriptor := ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: size}
 	if tag != "" || isBlob {
 		descriptor.Annotations = make(map[string]string)
@@ -388,6 +392,44 @@ func appendEntry(b []byte, mediaType string, d digest.Digest, size int64, tag st
 	}
 	raw, _ := marshal(descriptor) // strings and a number: cannot fail
 	return append(b, raw...)
+}
+
+// isPlain reports whether a string is the same in JSON.
+func isPlain(s string) bool {
+	for _, c := range []byte(s) {
+		if c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// appendPlainEntry is appendEntry for a media type that is the same in JSON.
+func appendPlainEntry(b []byte, mediaType string, d digest.Digest, size int64, tag string, isBlob bool) []byte {
+	b = append(b, `{"mediaType":"`...)
+	b = append(b, mediaType...)
+	b = append(b, `","digest":"`...)
+	b = append(b, d...)
+	b = append(b, `","size":`...)
+	b = strconv.AppendInt(b, size, 10)
+	separator := `,"annotations":{"`
+	annotate := func(key, value string) {
+		b = append(append(append(append(append(b, separator...), key...), `":"`...), value...), '"')
+		separator = `,"`
+	}
+	if isBlob {
+		annotate(annotationBlob, "true")
+	}
+	if isListTag(tag) {
+		annotate(annotationTag, "true")
+	}
+	if tag != "" {
+		annotate(ocispec.AnnotationRefName, tag)
+	}
+	if tag != "" || isBlob {
+		b = append(b, '}')
+	}
+	return append(b, '}')
 }
 
 // annotated returns d with another annotation.

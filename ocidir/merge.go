@@ -84,20 +84,6 @@ func (l *layout) allManifests() iter.Seq[digest.Digest] {
 	}
 }
 
-// mergeBase returns the version that another tool has read before it wrote theirs:
-// that with the fewest differences, since a tool keeps what it does not change.
-// The newest version is the last.
-func mergeBase(versions []*layout, theirs *layout) *layout {
-	var base *layout
-	fewest := 0
-	for i := len(versions) - 1; i >= 0; i-- {
-		if n := difference(versions[i], theirs); base == nil || n < fewest {
-			base, fewest = versions[i], n
-		}
-	}
-	return base
-}
-
 // merge returns theirs with the changes from base to ours. If both have changed a
 // tag, ours wins, and conflict is called.
 func merge(base, ours, theirs *layout, conflict func(tag string, ours, theirs digest.Digest)) (*layout, error) {

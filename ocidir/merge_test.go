@@ -147,6 +147,33 @@ func TestMerge(t *testing.T) {
 	}
 }
 
+// TestMergeAfterManyVersions lets another tool write what it has read many folds ago.
+func TestMergeAfterManyVersions(t *testing.T) {
+	ocidir.NoFolds(t)
+	for _, reads := range []int{0, 1, 13, 37, 59} {
+		dir := t.TempDir()
+		s := open(t, dir)
+		pushText(t, s, "a", "first", "moving")
+		other := &tool{dir: filepath.Join(dir, "a")}
+		want := []string{"moving=59"}
+		for i := range 60 {
+			pushText(t, s, "a", fmt.Sprint(i), "moving")
+			pushText(t, s, "a", fmt.Sprint(i), fmt.Sprintf("t%02d", i))
+			want = append(want, fmt.Sprintf("t%02d=%d", i, i))
+			qt.Assert(t, qt.IsNil(s.Fold(ctx)))
+			if i == reads {
+				other.read(t)
+			}
+		}
+		other.tag(t, "theirs", "theirs")
+		other.write(t)
+		want = append(want, "theirs=theirs")
+		got := tagsOf(t, s)
+		slices.Sort(want)
+		qt.Check(t, qt.DeepEquals(got, want), qt.Commentf("read after %d folds", reads))
+	}
+}
+
 // TestHalfWrittenIndex writes an index.json in pieces, as tools do that write it in
 // place, while clients read and write: there is no error, and nothing is lost.
 func TestHalfWrittenIndex(t *testing.T) {

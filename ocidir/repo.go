@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,20 +48,6 @@ type repo struct {
 	firstDirty time.Time   // since when index.json lacks a change
 	lastChange time.Time
 }
-
-// version is an index.json that was read or written, from which another tool may
-// have begun.
-type version struct {
-	*layout
-	until time.Time // when it is forgotten
-}
-
-// The versions of an index.json that are kept, and for how long: another tool may
-// take that long to copy an image, from reading to writing the index.json.
-const (
-	maxVersions = 16
-	versionLife = 15 * time.Minute
-)
 
 func (s *Store) acquireRepo(name string) *repo {
 	s.mu.Lock()
@@ -194,12 +181,9 @@ func (s *Store) logUnreadable(l *layout) {
 // merge merges an index.json that another tool wrote into the current state.
 func (r *repo) merge(current, theirs *layout) (*layout, error) {
 	s := r.s
-	var versions []*layout
-	for _, v := range r.versions {
-		versions = append(versions, v.layout)
-	}
+	versions := r.versions
 	if !current.dirty || len(versions) == 0 { // otherwise no tool can have read it
-		versions = append(versions, current)
+		versions = append(slices.Clip(versions), version{layout: current})
 	}
 	base := mergeBase(versions, theirs)
 	merged, err := merge(base, current, theirs, func(tag string, ours, others digest.Digest) {
@@ -218,14 +202,6 @@ func (r *repo) merge(current, theirs *layout) (*layout, error) {
 		r.changed()
 	}
 	return merged, nil
-}
-
-// keepVersion remembers a version of index.json for merges.
-func (r *repo) keepVersion(l *layout) {
-	r.versions = append(r.versions, version{l, time.Now().Add(versionLife)})
-	if len(r.versions) > maxVersions {
-		r.versions = r.versions[1:]
-	}
 }
 
 // publish makes l the current state.

@@ -77,11 +77,8 @@ func (r *repo) lookAfter() {
 		}
 		return
 	}
-	for len(r.versions) > 0 && now.After(r.versions[0].until) {
-		r.versions = r.versions[1:]
-	}
-	if len(r.versions) > 0 {
-		r.arm(r.versions[0].until.Sub(now) + time.Second)
+	if r.forgetVersions(now); len(r.versions) > 0 {
+		r.arm(versionLife / 10)
 		return
 	}
 	r.timer = nil

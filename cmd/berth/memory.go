@@ -5,7 +5,9 @@
 package main
 
 import (
+	"context"
 	"net/http"
+	"runtime/metrics"
 	"time"
 
 	"github.com/berth-oci/registry/internal/recorder"
@@ -28,4 +30,37 @@ func freeAfterDeletes(h http.Handler, pause time.Duration, free func()) http.Han
 			timer.Reset(pause)
 		}
 	})
+}
+
+// busy is the number of bytes that a server allocates between two looks while it
+// serves clients, and not only health checks.
+const busy = 1 << 20
+
+// freeWhenIdle calls free whenever the process was busy and is idle again, until ctx
+// is done: loading a large repository, or writing its index.json, leaves garbage.
+// The function allocated returns the number of bytes allocated so far.
+func freeWhenIdle(ctx context.Context, pause time.Duration, allocated func() uint64, free func()) {
+	ticker := time.NewTicker(pause)
+	defer ticker.Stop()
+	last, freed := allocated(), uint64(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := allocated()
+		if now-last < busy && now-freed >= busy {
+			free()
+			freed = allocated()
+		}
+		last = now
+	}
+}
+
+// allocatedBytes returns the number of bytes that the process has allocated.
+func allocatedBytes() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
 }

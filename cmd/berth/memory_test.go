@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -36,6 +37,33 @@ func TestOnlyDeletesThatSucceedFreeMemory(t *testing.T) {
 			time.Sleep(time.Minute)
 			if freed.Load() != test.want {
 				t.Errorf("%s with status %s: freed %d times, want %d", test.method, test.status, freed.Load(), test.want)
+			}
+		}
+	})
+}
+
+// TestFreeWhenIdle frees memory once after each time that the process was busy.
+func TestFreeWhenIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var bytes atomic.Uint64
+		var freed atomic.Int32
+		go freeWhenIdle(ctx, time.Second, bytes.Load, func() { freed.Add(1) })
+		time.Sleep(time.Second / 2)
+		for _, step := range []struct {
+			allocated uint64 // each second
+			seconds   int
+			want      int32 // so far
+		}{
+			{10 << 10, 50, 0}, {2 << 20, 50, 0}, {10 << 10, 50, 1}, {2 << 20, 1, 1}, {0, 50, 2},
+		} {
+			for range step.seconds {
+				bytes.Add(step.allocated)
+				time.Sleep(time.Second)
+			}
+			if freed.Load() != step.want {
+				t.Errorf("after %d s with %d bytes each: freed %d times, want %d", step.seconds, step.allocated, freed.Load(), step.want)
 			}
 		}
 	})

@@ -154,6 +154,7 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 		}
 		defer profiles.Close()
 	}
+	go freeWhenIdle(ctx, 3*time.Second, allocatedBytes, debug.FreeOSMemory)
 	done := make(chan error, 1)
 	scheme := "http"
 	if c.TLSCert != "" {

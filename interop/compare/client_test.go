@@ -39,7 +39,7 @@ func (s *server) dial() (*conn, error) {
 type response struct {
 	status   int
 	location string
-	link     bool
+	next     string // the target of Link
 	size     int64
 	body     []byte // nil if it was discarded
 }
@@ -94,7 +94,8 @@ func (c *conn) do(head, body []byte, isHead, keep bool) (a response, err error) 
 		case prefix(line, "transfer-encoding:"):
 			chunked = true
 		case prefix(line, "link:"):
-			a.link = true
+			next, _, _ := bytes.Cut(bytes.TrimSpace(line[5:]), []byte(">"))
+			a.next = string(bytes.TrimPrefix(next, []byte("<")))
 		}
 		if err != nil {
 			return a, err

@@ -26,32 +26,36 @@ func (d *disk) check(t testing.TB, size int) {
 	s, _ := d.start(t)
 	defer s.stop(t)
 	c := s.connect(t)
-	var tags struct{ Tags []string }
-	var referrers struct{ Manifests []json.RawMessage }
-	for _, list := range []struct {
-		target string
-		v      any
-	}{
-		{"/v2/" + growing + "/tags/list", &tags},
-		{"/v2/" + referred + "/referrers/" + growthSubject().Digest.String(), &referrers},
-	} {
-		a, err := c.want(200, "GET", list.target, nil)
+	tags := c.countAll(t, "/v2/"+growing+"/tags/list", "tags")
+	referrers := c.countAll(t, "/v2/"+referred+"/referrers/"+growthSubject().Digest.String(), "manifests")
+	if want := size + d.measured[growing].left + len([]string{"latest"}); tags != want {
+		t.Errorf("%s has %d tags, want %d", d.kind, tags, want)
+	}
+	if want := size + d.measured[referred].left; referrers != want {
+		t.Errorf("%s has %d referrers, want %d", d.kind, referrers, want)
+	}
+}
+
+// countAll returns the number of elements in all pages of a list.
+func (c *conn) countAll(t testing.TB, target, member string) (n int) {
+	t.Helper()
+	for target != "" {
+		a, err := c.want(200, "GET", target, nil)
+		var page map[string]json.RawMessage
+		var elements []json.RawMessage
 		if err == nil {
-			err = json.Unmarshal(a.body, list.v)
+			err = json.Unmarshal(a.body, &page)
+		}
+		if err == nil {
+			err = json.Unmarshal(page[member], &elements)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if a.link {
-			t.Fatalf("%s has several pages", list.target)
-		}
+		n += len(elements)
+		target = a.next
 	}
-	if want := size + d.measured[growing].left + len([]string{"latest"}); len(tags.Tags) != want {
-		t.Errorf("%s has %d tags, want %d", d.kind, len(tags.Tags), want)
-	}
-	if want := size + d.measured[referred].left; len(referrers.Manifests) != want {
-		t.Errorf("%s has %d referrers, want %d", d.kind, len(referrers.Manifests), want)
-	}
+	return n
 }
 
 // coldReaders measures one and 64 concurrent first readers of a repository.
