@@ -200,6 +200,8 @@ func (r *repo) merge(current, theirs *layout) (*layout, error) {
 	if merged.dirty {
 		r.keepVersion(theirs)
 		r.changed()
+		r.lastChange = time.Time{} // a crash must not undo the merge
+		r.arm(0)
 	}
 	return merged, nil
 }

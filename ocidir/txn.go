@@ -92,7 +92,10 @@ func (r *repo) begin() (*txn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.mustFold || r.journal != nil && r.journal.failed != nil {
+	for try := 0; r.mustFold || r.journal != nil && r.journal.failed != nil; try++ {
+		if try == 3 {
+			return nil, errors.New("ocidir: another tool keeps writing index.json")
+		}
 		if err := r.foldNow(); err != nil {
 			return nil, err
 		}
@@ -178,7 +181,7 @@ func (r *repo) append(b batch, isDelete bool) error {
 	if err != nil {
 		return err
 	}
-	if b.Fold == nil {
+	if r.isFolding {
 		r.tail = append(r.tail, line)
 	}
 	return nil
