@@ -105,8 +105,8 @@ func (r *repo) foldDue() time.Time {
 // that other tools see them. The store also does so on its own: once a repository is
 // idle, within seconds of a change, and in Close.
 func (s *Store) Fold(ctx context.Context) error {
-	var errs []error
-	for name, err := range s.journals() {
+	errs := []error{s.foldInUse()}
+	for name, err := range s.journals() { // left by another process
 		if err == nil {
 			err = ctx.Err()
 		}
@@ -153,11 +153,6 @@ func (s *Store) foldInUse() error {
 	s.mu.Unlock()
 	var errs []error
 	for _, r := range all {
-		r.committing.Lock()
-		if r.timer != nil {
-			r.timer.Stop()
-		}
-		r.committing.Unlock()
 		if err := r.fold(); err != nil {
 			errs = append(errs, err)
 		}
