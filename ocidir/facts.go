@@ -38,6 +38,16 @@ type fact struct {
 	Children     []ocispec.Descriptor `json:"children,omitempty"`   // the manifests that it names
 }
 
+// isValid reports whether a fact can be that of a manifest.
+func (f fact) isValid() bool {
+	for _, child := range f.Children {
+		if child.Digest.Validate() != nil {
+			return false
+		}
+	}
+	return f.Digest.Validate() == nil && (f.Subject == "" || f.Subject.Validate() == nil)
+}
+
 // manifest returns the manifest without its content.
 func (f fact) manifest() registry.Manifest {
 	m := registry.Manifest{MediaType: f.MediaType, Digest: f.Digest, Subject: f.Subject}
@@ -109,7 +119,7 @@ func readFacts(fsys fs.FS, dir string) (all facts) {
 	}
 	eachLine(f, func(line []byte) error {
 		var one fact
-		if decodeLine(line, &one) && one.Digest.Validate() == nil {
+		if decodeLine(line, &one) && one.isValid() {
 			all.add(one)
 		}
 		return nil

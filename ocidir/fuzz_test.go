@@ -4,6 +4,8 @@ package ocidir_test
 
 import (
 	"context"
+	"fmt"
+	"hash/crc32"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -68,6 +70,56 @@ func FuzzIndex(f *testing.F) {
 		for info, err := range s.Manifests(ctx, "a", "") {
 			if err != nil {
 				t.Fatalf("Manifests: %v, %v", info, err)
+			}
+		}
+	})
+}
+
+// FuzzJournal serves a layout with an arbitrary journal, whose lines have the right
+// checksums. Whatever it says, served content must match its digest.
+func FuzzJournal(f *testing.F) {
+	const content = "content"
+	d := digest.FromString(content)
+	base := digest.FromString(`{}`)
+	for _, changes := range []string{
+		``,
+		`{"op":"push","digest":"` + d.String() + `","mediaType":"text/plain","size":7,"content":"Y29udGVudA==","tags":["tag"]}`,
+		`{"op":"push","digest":"` + d.String() + `","tags":["tag"]},{"op":"untag","tags":["tag"]},{"op":"delete","digest":"` + d.String() + `"}`,
+		`{"op":"keepBlob","digest":"` + d.String() + `"},{"op":"deleteBlob","digest":"` + d.String() + `"},{"op":"list","digest":"` + d.String() + `"}`,
+		`{"op":"push","digest":"sha256:x"}`,
+		`{"op":"other"}`,
+	} {
+		f.Add(`{"journal":1,"base":"`+base.String()+`"}`, `{"changes":[`+changes+`]}`, `{"fold":{"index":"`+base.String()+`","batches":1}}`)
+	}
+	f.Fuzz(func(t *testing.T, header, first, second string) {
+		var journal []byte
+		for _, data := range []string{header, first, second} {
+			journal = fmt.Appendf(journal, "%08x %s\n", crc32.Checksum([]byte(data), crc32.MakeTable(crc32.Castagnoli)), data)
+		}
+		s := ocidir.FS(fstest.MapFS{
+			"a/index.json":                  {Data: []byte(`{}`)},
+			"a/.index.journal":              {Data: journal},
+			"a/blobs/sha256/" + d.Encoded(): {Data: []byte(content)},
+		})
+		ctx := context.Background()
+		for info, err := range s.Manifests(ctx, "a", "") {
+			if err != nil {
+				return
+			}
+			m, err := s.GetManifest(ctx, "a", info.Digest)
+			signed := strings.Contains(m.MediaType, "prettyjws")
+			if err == nil && !signed && info.Digest.Algorithm().FromBytes(m.Content) != info.Digest {
+				t.Fatalf("%s is %q", info.Digest, m.Content)
+			}
+		}
+		for tag, err := range s.Tags(ctx, "a", "") {
+			if err != nil {
+				t.Fatal(tag, err)
+			}
+		}
+		for _, err := range s.Blobs(ctx, "a", "") {
+			if err != nil {
+				t.Fatal(err)
 			}
 		}
 	})

@@ -57,6 +57,16 @@ type record struct {
 	Tags []string `json:"tags,omitempty"` // of a push, or to delete
 }
 
+// isValid reports whether a record can have been written by a Store.
+func (r record) isValid() bool {
+	for _, tag := range r.Tags {
+		if !validTag.MatchString(tag) {
+			return false
+		}
+	}
+	return r.Op == opUntag || r.Digest.Validate() == nil
+}
+
 // op is the operation of a record.
 type op string
 
@@ -195,6 +205,11 @@ func (c *journalContent) addLine(line []byte) error {
 	var b batch
 	if !decodeLine(line, &b) {
 		return errors.New("not a line of a journal")
+	}
+	for _, r := range b.Changes {
+		if !r.isValid() {
+			return fmt.Errorf("an invalid change %q", r.Op)
+		}
 	}
 	if b.Fold != nil {
 		c.marks = append(c.marks, *b.Fold)

@@ -179,8 +179,12 @@ func (l *layout) applyPush(src folder, r record) error {
 				return err
 			}
 		}
-		if parsed, ok := parseFact(r.MediaType, r.Digest, content); ok {
+		parsed, ok := parseFact(r.MediaType, r.Digest, content)
+		switch {
+		case ok:
 			f = parsed
+		case r.Content != nil:
+			return fmt.Errorf("the content of %s has another digest", r.Digest)
 		}
 	}
 	err := l.putManifest(f.manifest(), f.Size, r.Content, r.Tags, nil, r.Time)
