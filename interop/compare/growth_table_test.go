@@ -105,13 +105,13 @@ func (f figure) row() []string {
 
 var growthColumns = []string{"work", "size", "server", "ops", "p50 ms", "p90 ms", "max ms", "wchar KiB/op", "written KiB/op", "with exit KiB/op", "RSS MiB", "peak MiB", "targets"}
 
-// table returns the figures as an aligned table.
-func table(figures []figure) string {
-	rows := [][]string{growthColumns}
+// table returns the first columns of the figures as an aligned table.
+func table(figures []figure, columns int) string {
+	rows := [][]string{growthColumns[:columns]}
 	for _, f := range figures {
-		rows = append(rows, f.row())
+		rows = append(rows, f.row()[:columns])
 	}
-	widths := make([]int, len(growthColumns))
+	widths := make([]int, columns)
 	for _, row := range rows {
 		for i, cell := range row {
 			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
@@ -135,8 +135,9 @@ func table(figures []figure) string {
 
 const growthHeading = "## Growth of a directory\n"
 
-// growthSection returns a section of docs/benchmarks.md.
-func growthSection(p growthPlan, figures []figure) string {
+// growthSection returns a section of docs/benchmarks.md, with the first columns of
+// the table.
+func growthSection(p growthPlan, figures []figure, columns int) string {
 	for i, f := range figures {
 		figures[i].targets = append(f.targets, compareFigures(p, figures, f)...)
 	}
@@ -149,7 +150,7 @@ func growthSection(p growthPlan, figures []figure) string {
 	slices.SortStableFunc(figures, func(a, b figure) int {
 		return slices.Index(works, a.work) - slices.Index(works, b.work)
 	})
-	return fmt.Sprintf(growthDocument, time.Now().UTC().Format(time.DateOnly), machine(), growthVersions(), p.settle, p.ops, p.limit, p.near, p.runs, table(figures))
+	return fmt.Sprintf(growthDocument, time.Now().UTC().Format(time.DateOnly), machine(), growthVersions(), p.settle, p.ops, p.limit, p.near, p.runs, table(figures, columns))
 }
 
 const growthDocument = growthHeading + `
