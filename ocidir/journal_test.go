@@ -378,9 +378,16 @@ func TestFoldsOnItsOwn(t *testing.T) {
 	qt.Assert(t, qt.IsNil(os.CopyFS(copied, os.DirFS(dir))))
 	wait(dir)
 	qt.Check(t, qt.StringContains(string(read(t, dir, "a/index.json")), "second"))
+	again := crash(t, copied)
 	open(t, copied)
 	wait(copied)
 	qt.Check(t, qt.StringContains(string(read(t, copied, "a/index.json")), "second"))
+
+	// Close does not leave it for later.
+	write(t, nil, again, ".berth/open")
+	qt.Assert(t, qt.IsNil(open(t, again).Close()))
+	qt.Check(t, qt.DeepEquals(files(t, filepath.Join(again, "a")), []string{".index.cache", "blobs", "index.json", "oci-layout"}))
+	qt.Check(t, qt.StringContains(string(read(t, again, "a/index.json")), "second"))
 }
 
 // TestCrashWhileCreating leaves what a crash during the first push of a repository

@@ -106,6 +106,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -119,6 +120,8 @@ type Store struct {
 	files rootDir
 	opts  Options
 	lock  io.Closer
+
+	fromCrash atomic.Bool // there may be journals of another process
 
 	folders sync.Mutex // held while folders of repositories are created or removed
 	reserve reserve
@@ -257,6 +260,7 @@ func (s *Store) checkVersion() error {
 // markOpen creates the file that Close removes. If it exists, there may be journals.
 func (s *Store) markOpen() error {
 	if s.files.exists(openFile) {
+		s.fromCrash.Store(true)
 		go s.background(func() {
 			if err := s.Fold(context.Background()); err != nil {
 				s.log.Error("the journals of the last process can't be folded", "error", err)
@@ -264,7 +268,10 @@ func (s *Store) markOpen() error {
 		})
 		return nil
 	}
-	return s.files.replace(openFile, nil)
+	if err := s.files.replace(openFile, nil); err != nil {
+		return err
+	}
+	return s.files.sync(ownDir)
 }
 
 // Close folds the journals, and releases the directory for other processes. The
@@ -275,7 +282,11 @@ func (s *Store) Close() error {
 	s.closing = true
 	s.mu.Unlock()
 	s.running.Wait()
-	err := s.foldInUse()
+	fold := s.foldInUse
+	if s.fromCrash.Load() {
+		fold = func() error { return s.Fold(context.Background()) }
+	}
+	err := fold()
 	if err == nil {
 		err = s.files.remove(openFile)
 	}

@@ -123,7 +123,11 @@ func (s *Store) Fold(ctx context.Context) error {
 		}
 		s.releaseRepo(r)
 	}
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	if err == nil {
+		s.fromCrash.Store(false)
+	}
+	return err
 }
 
 // journals yields the repositories that have a journal.
