@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"path"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -50,7 +51,12 @@ type fold struct {
 	hash    digest.Digest
 	info    fs.FileInfo // once it is in place
 	created []string    // files of content
+
+	superseded atomic.Bool // by another fold
 }
+
+// errSuperseded is the error of a fold that another one has made useless.
+var errSuperseded = errors.New("ocidir: superseded by another fold")
 
 // fold folds the journal, if any, while changes go on.
 func (r *repo) fold() error {
@@ -58,21 +64,35 @@ func (r *repo) fold() error {
 	defer r.folding.Unlock()
 	r.committing.Lock()
 	f, err := r.beginFold()
-	r.isFolding = f != nil
-	r.committing.Unlock()
 	if f == nil {
+		r.committing.Unlock()
 		return err
 	}
+	r.isFolding, r.background = true, f
+	r.writing.Lock()
+	r.committing.Unlock()
 	defer f.cleanUp()
 	err = f.write()
+	r.writing.Unlock()
 	r.committing.Lock()
 	defer r.committing.Unlock()
-	r.isFolding = false
+	r.isFolding, r.background = false, nil
 	return r.endFold(f, err)
+}
+
+// stopFold ends the writes of the fold in the background, if any, so that it creates
+// no file that a change has removed. It must be called with committing held.
+func (r *repo) stopFold() {
+	if r.isFolding {
+		r.background.superseded.Store(true)
+		r.writing.Lock() // when it has ended
+		defer r.writing.Unlock()
+	}
 }
 
 // foldNow is fold for a caller that holds committing.
 func (r *repo) foldNow() error {
+	r.stopFold()
 	f, err := r.beginFold()
 	if f == nil {
 		return err
@@ -99,8 +119,12 @@ func (r *repo) beginFold() (*fold, error) {
 	if errors.Is(err, registry.ErrNameUnknown) {
 		return nil, nil // it was removed
 	}
-	if err != nil || !l.dirty && !r.mustFold {
+	if err != nil {
 		return nil, err
+	}
+	if !l.dirty && !r.mustFold && r.journal == nil {
+		r.s.setFailure(r.name, nil)
+		return nil, nil
 	}
 	l = l.clone()
 	lists, err := l.updateLists(r.hasFile)
@@ -163,6 +187,10 @@ func (f *fold) writePending() error {
 				return err
 			}
 			folders[dir] = true
+		}
+		if f.superseded.Load() {
+			wg.Wait()
+			return errSuperseded
 		}
 		free <- struct{}{}
 		wg.Add(1)
@@ -272,7 +300,7 @@ func (f *fold) result(l *layout) *layout {
 // writeErr is the error of write.
 func (r *repo) endFold(f *fold, writeErr error) error {
 	s := r.s
-	if f.epoch != r.epoch {
+	if f.epoch != r.epoch || f.superseded.Load() {
 		return nil // another fold was faster, or the repository was removed
 	}
 	if err := writeErr; err != nil {
@@ -297,9 +325,12 @@ func (r *repo) endFold(f *fold, writeErr error) error {
 		return r.foldFailed(err)
 	}
 	l := f.result(current)
-	err = r.removeCondemned(f.l, l)
+	removed, err := r.removeCondemned(f.l, l)
 	if err == nil {
 		err = r.shortenJournal(l)
+	}
+	for i := 0; err == nil && i < len(removed); i++ { // until then, a crash would condemn them again
+		l.condemned = l.condemned.Without(removed[i])
 	}
 	l.dirty = l.dirty || err != nil
 	r.keepVersion(f.version())
@@ -344,7 +375,7 @@ func (f *fold) mayReplace(current *layout) bool {
 	aside := r.file("." + ocispec.ImageIndexFile + ".damaged")
 	r.s.log.Error("an index.json that can't be read is kept under another name", "repository", r.name, "name", aside)
 	r.damaged = nil
-	return r.s.files.remove(aside) == nil && r.s.files.link(r.file(ocispec.ImageIndexFile), aside) == nil
+	return r.s.files.remove(aside) == nil && r.s.files.linkOrCopy(r.file(ocispec.ImageIndexFile), aside) == nil
 }
 
 // damagedAge is the age from which an index.json that can't be read is taken to be
@@ -352,8 +383,8 @@ func (f *fold) mayReplace(current *layout) bool {
 const damagedAge = 10 * time.Second
 
 // removeCondemned removes the files that were condemned in the state folded, and
-// still are in l.
-func (r *repo) removeCondemned(folded, l *layout) error {
+// still are in l. It returns their digests.
+func (r *repo) removeCondemned(folded, l *layout) (removed []string, err error) {
 	var errs []error
 	folders := make(map[string]bool)
 	for d := range folded.condemned.After("") {
@@ -365,7 +396,7 @@ func (r *repo) removeCondemned(folded, l *layout) error {
 			errs = append(errs, err)
 			continue
 		}
-		l.condemned = l.condemned.Without(d)
+		removed = append(removed, d)
 		r.s.unpool(digest.Digest(d))
 		folders[path.Dir(name)] = true
 	}
@@ -374,14 +405,18 @@ func (r *repo) removeCondemned(folded, l *layout) error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(errs...)
+	return removed, errors.Join(errs...)
 }
 
 // removeBlobs removes the files of condemned blobs, which index.json does not name:
 // that needs no space.
 func (r *repo) removeBlobs(l *layout) {
-	for d, why := range l.condemned.After("") {
-		if !why.isNamed {
+	if len(r.versions) == 0 {
+		return
+	}
+	published := r.versions[len(r.versions)-1]
+	for d := range l.condemned.After("") {
+		if published.uses(digest.Digest(d)) == 0 {
 			r.s.files.remove(contentPath(r.dir, digest.Digest(d)))
 			r.s.unpool(digest.Digest(d))
 		}
@@ -409,5 +444,9 @@ func (r *repo) shortenJournal(l *layout) error {
 	}
 	j.name = name
 	r.journal, r.tail, r.mustFold = j, nil, false
-	return files.sync(r.dir)
+	if err := files.sync(r.dir); err != nil {
+		j.failed = err // its name may be that of the former one
+		return err
+	}
+	return nil
 }

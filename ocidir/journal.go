@@ -120,6 +120,9 @@ func (j *journal) append(line []byte) error {
 	}
 	f, err := j.dir.root.OpenFile(j.name, os.O_WRONLY, 0)
 	if err != nil {
+		if isMissing(err) { // another tool has removed it
+			j.failed = err
+		}
 		return err
 	}
 	defer f.Close()

@@ -37,7 +37,7 @@ type layout struct {
 
 	content   tree.Map[content]            // of files that are more than a blob, by digest
 	pending   tree.Map[pendingContent]     // manifests and lists without a file yet, by digest
-	condemned tree.Map[condemned]          // files to remove once index.json does not name them, by digest
+	condemned tree.Map[struct{}]           // files to remove once index.json does not name them, by digest
 	next      uint64                       // the order of the next manifest
 	lists     tree.Map[ocispec.Descriptor] // of referrers, by subject
 	stale     tree.Map[struct{}]           // subjects whose list is out of date
@@ -71,11 +71,6 @@ const (
 
 // has reports whether u and other have a use in common.
 func (u use) has(other use) bool { return u&other != 0 }
-
-// condemned is a file that is to be removed.
-type condemned struct {
-	isNamed bool // by index.json: it is not a blob
-}
 
 // pendingContent is content that is written to its file when the journal is folded.
 type pendingContent struct {
@@ -129,7 +124,7 @@ func (l *layout) removeUse(d digest.Digest, u use) {
 		l.pending = l.pending.Without(string(d))
 		l.content = l.content.Without(string(d))
 		if !c.has(asBlob) {
-			l.condemned = l.condemned.With(string(d), condemned{isNamed: true})
+			l.condemned = l.condemned.With(string(d), struct{}{})
 		}
 		return
 	}
@@ -221,7 +216,7 @@ func (l *layout) deleteBlob(d digest.Digest) {
 		l.removeUse(d, asBlob)
 		return
 	}
-	l.condemned = l.condemned.With(string(d), condemned{})
+	l.condemned = l.condemned.With(string(d), struct{}{})
 }
 
 // isEmpty reports whether the layout has neither manifests nor entries that may

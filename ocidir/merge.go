@@ -84,26 +84,38 @@ func (l *layout) allManifests() iter.Seq[digest.Digest] {
 	}
 }
 
-// merge returns theirs with the changes from base to ours. If both have changed a
-// tag, ours wins, and conflict is called.
-func merge(base, ours, theirs *layout, conflict func(tag string, ours, theirs digest.Digest)) (*layout, error) {
+// merge returns theirs with the changes from base to ours, and those changes. The
+// tags in touched were changed too, though they may be the same again. If both have
+// changed a tag, ours wins, and conflict is called.
+func merge(base, ours, theirs *layout, touched map[string]bool, conflict func(tag string, ours, theirs digest.Digest)) (*layout, []record, error) {
 	merged := theirs.clone()
 	merged.next = max(ours.next, theirs.next)
+	var records []record
+	apply := func(e edit) error {
+		if now := theirs.tagged(e.tag); e.tag != "" && now != e.from && now != e.to {
+			conflict(e.tag, e.to, now)
+		}
+		records = append(records, ours.recordOf(e))
+		return merged.edit(ours, e)
+	}
 	for e := range changes(base, ours) {
-		if e.tag != "" {
-			if now := theirs.tagged(e.tag); now != e.from && now != e.to {
-				conflict(e.tag, e.to, now)
+		if err := apply(e); err != nil {
+			return nil, nil, err
+		}
+	}
+	for tag := range touched {
+		if now := ours.tagged(tag); now != merged.tagged(tag) {
+			if err := apply(edit{tag, base.tagged(tag), now}); err != nil {
+				return nil, nil, err
 			}
 		}
-		if err := merged.edit(ours, e); err != nil {
-			return nil, err
-		}
-		merged.dirty = true
 	}
-	// Deleted files stay condemned, and content without a file pending.
-	for d, why := range ours.condemned.After("") {
+	if err := merged.keepPending(ours); err != nil {
+		return nil, nil, err
+	}
+	for d := range ours.condemned.After("") {
 		if merged.uses(digest.Digest(d)) == 0 {
-			merged.condemned = merged.condemned.With(d, why)
+			merged.condemned = merged.condemned.With(d, struct{}{})
 		}
 	}
 	for d := range merged.allManifests() {
@@ -115,15 +127,62 @@ func merge(base, ours, theirs *layout, conflict func(tag string, ours, theirs di
 		}
 	}
 	for subject, list := range ours.lists.After("") {
-		if theirList, _ := merged.lists.Get(subject); theirList.Digest != list.Digest {
+		theirList, _ := merged.lists.Get(subject)
+		if _, isPending := ours.pending.Get(string(list.Digest)); isPending || theirList.Digest != list.Digest {
 			merged.stale = merged.stale.With(subject, struct{}{})
 		}
 	}
 	for subject := range ours.stale.After("") {
 		merged.stale = merged.stale.With(subject, struct{}{})
 	}
-	merged.dirty = merged.dirty || merged.condemned.Len() > 0
-	return merged, nil
+	merged.dirty = ours.dirty || len(records) > 0 || merged.condemned.Len() > 0
+	return merged, records, nil
+}
+
+// keepPending adds the manifests of ours that have no file yet: they were pushed
+// since any index.json was written.
+func (l *layout) keepPending(ours *layout) error {
+	for key, p := range ours.pending.After("") {
+		d := digest.Digest(key)
+		if !ours.uses(d).has(asManifest) {
+			continue // a list, which is written anew
+		}
+		m, err := ours.manifests.GetManifest(context.Background(), l.name, d)
+		if err != nil {
+			return err
+		}
+		var tags []string
+		if !l.uses(d).has(asManifest) { // the tool has deleted an earlier one
+			for tag, to := range ours.allTags() {
+				if to == d && l.tagged(tag) == "" {
+					tags = append(tags, tag)
+				}
+			}
+		}
+		err = l.putManifest(m, int64(len(p.data)), p.data, tags, nil, p.time)
+		if err != nil && !errors.Is(err, registry.ErrManifestInvalid) { // theirs has another media type
+			return err
+		}
+	}
+	return nil
+}
+
+// recordOf returns the record of a change to the state in l.
+func (l *layout) recordOf(e edit) record {
+	switch {
+	case e.to == "" && e.tag != "":
+		return record{Op: opUntag, Tags: []string{e.tag}}
+	case e.to == "":
+		return record{Op: opDelete, Digest: e.from, Blob: l.isBlob(e.from)}
+	}
+	m, _ := l.manifests.GetManifest(context.Background(), l.name, e.to) // e is a change to it
+	c, _ := l.content.Get(string(e.to))
+	p, _ := l.pending.Get(string(e.to))
+	r := record{Op: opPush, Digest: e.to, MediaType: m.MediaType, Size: c.size, Content: p.data, Time: p.time}
+	if e.tag != "" {
+		r.Tags = []string{e.tag}
+	}
+	return r
 }
 
 // edit makes one change, to the state in ours.

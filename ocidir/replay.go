@@ -18,37 +18,37 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// loadLayout reads the repository in dir, and reports whether it has a journal.
-// Another process may fold the journal meanwhile.
-func loadLayout(fsys fs.FS, dir, name string, noLists bool) (l *layout, hasJournal bool, err error) {
+// loadLayout reads the repository in dir, and returns its journal, nil if it has
+// none. Another process may fold the journal meanwhile.
+func loadLayout(fsys fs.FS, dir, name string, noLists bool) (*layout, *journalContent, error) {
 	for {
 		l, err := readIndex(fsys, dir, name, noLists)
 		if err != nil {
-			return nil, false, err
+			return nil, nil, err
 		}
 		if info, err := fs.Stat(fsys, path.Join(dir, journalFile)); err == nil {
 			l.journal = info
 		}
 		j, err := readJournal(fsys, dir)
 		if err != nil {
-			return nil, false, err
+			return nil, nil, err
 		}
 		info, err := fs.Stat(fsys, path.Join(dir, ocispec.ImageIndexFile))
 		if err != nil {
-			return nil, false, err
+			return nil, nil, err
 		}
 		if !isUnchanged(l.info, info) {
 			continue // the journal may be that of the next index.json
 		}
 		if j == nil {
 			l.journal = nil
-			return l, false, nil
+			return l, nil, nil
 		}
 		l.journalSize = j.size
 		if err := l.replay(folder{fsys: fsys, dir: dir}, j); err != nil {
-			return nil, false, fmt.Errorf("%s: %w", path.Join(dir, journalFile), err)
+			return nil, nil, fmt.Errorf("%s: %w", path.Join(dir, journalFile), err)
 		}
-		return l, true, nil
+		return l, j, nil
 	}
 }
 
@@ -126,7 +126,7 @@ func (l *layout) removeLeftover(r record) {
 		l.condemned = l.condemned.Without(string(r.Digest))
 	case r.Op == opDelete && !r.Blob || r.Op == opDeleteBlob || r.Op == opList:
 		if l.uses(r.Digest) == 0 {
-			l.condemned = l.condemned.With(string(r.Digest), condemned{isNamed: r.Op != opDeleteBlob})
+			l.condemned = l.condemned.With(string(r.Digest), struct{}{})
 		}
 	}
 }

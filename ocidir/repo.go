@@ -33,19 +33,22 @@ type repo struct {
 	queue []*change
 
 	folding sync.Mutex // held by the caller that folds; taken before committing
+	writing sync.Mutex // held by that caller while it writes files; taken after committing
 
-	committing sync.Mutex  // guards the fields below; held by the caller that commits the queue
-	current    *layout     // nil until it is needed
-	journal    *journal    // nil until a change needs one
-	mustFold   bool        // there is a journal that can't be continued
-	epoch      int         // the number of folds that have begun
-	isFolding  bool        // in the background
-	tail       [][]byte    // lines appended since the current fold began
-	versions   []version   // of index.json, the newest last
-	damaged    fs.FileInfo // of an index.json that can't be read
-	timer      *time.Timer // of lookAfter, nil if there is nothing to do
-	timerDue   time.Time   // zero if it has fired
-	firstDirty time.Time   // since when index.json lacks a change
+	committing sync.Mutex      // guards the fields below; held by the caller that commits the queue
+	current    *layout         // nil until it is needed
+	journal    *journal        // nil until a change needs one
+	mustFold   bool            // there is a journal that can't be continued
+	epoch      int             // the number of folds that have begun
+	isFolding  bool            // in the background
+	background *fold           // then
+	tail       [][]byte        // lines appended since the current fold began
+	versions   []version       // of index.json, the newest last
+	touched    map[string]bool // the tags that changed since then
+	damaged    fs.FileInfo     // of an index.json that can't be read
+	timer      *time.Timer     // of lookAfter, nil if there is nothing to do
+	timerDue   time.Time       // zero if it has fired
+	firstDirty time.Time       // since when index.json lacks a change
 	lastChange time.Time
 }
 
@@ -120,6 +123,7 @@ func (r *repo) refresh() (*layout, error) {
 	}
 	if err != nil { // it is being written
 		r.damaged = info
+		r.arm(foldRetry)
 		s.log.Warn("index.json can't be read, serving its former state", "repository", r.name, "error", err)
 		return current, nil
 	}
@@ -129,10 +133,10 @@ func (r *repo) refresh() (*layout, error) {
 // load reads a repository that is not in memory.
 func (r *repo) load() (*layout, error) {
 	s := r.s
-	l, hasJournal, err := loadLayout(s.fsys, r.dir, r.name, s.noLists)
+	l, j, err := loadLayout(s.fsys, r.dir, r.name, s.noLists)
 	for start := time.Now(); isHalfWritten(err) && r.isRecent() && time.Since(start) < halfWritten; {
 		time.Sleep(10 * time.Millisecond)
-		l, hasJournal, err = loadLayout(s.fsys, r.dir, r.name, s.noLists)
+		l, j, err = loadLayout(s.fsys, r.dir, r.name, s.noLists)
 	}
 	if isMissing(err) {
 		return nil, registry.ErrNameUnknown
@@ -143,9 +147,12 @@ func (r *repo) load() (*layout, error) {
 	s.logUnreadable(l)
 	s.files.addFacts(r.dir, l.unsaved)
 	l.unsaved = nil
-	r.mustFold = hasJournal
 	r.publish(l)
-	if hasJournal {
+	if j != nil {
+		// The kernel may have bytes in memory that the last process failed to
+		// sync: no change is acknowledged in this file.
+		r.mustFold = true
+		r.journal = &journal{dir: s.files, name: r.file(journalFile), size: j.size, batches: len(j.batches)}
 		if base, err := readIndex(s.fsys, r.dir, r.name, s.noLists); err == nil && base.hash == l.hash {
 			r.keepVersion(base)
 		}
@@ -185,8 +192,8 @@ func (r *repo) merge(current, theirs *layout) (*layout, error) {
 	if !current.dirty || len(versions) == 0 { // otherwise no tool can have read it
 		versions = append(slices.Clip(versions), version{layout: current})
 	}
-	base := mergeBase(versions, theirs)
-	merged, err := merge(base, current, theirs, func(tag string, ours, others digest.Digest) {
+	base, touched := mergeBase(versions, theirs)
+	merged, records, err := merge(base, current, theirs, union(touched, r.touched), func(tag string, ours, others digest.Digest) {
 		s.log.Warn("another tool has changed a tag that was pushed meanwhile; the push wins",
 			"repository", r.name, "tag", tag, "pushed", ours, "other", others)
 	})
@@ -196,11 +203,17 @@ func (r *repo) merge(current, theirs *layout) (*layout, error) {
 	s.logUnreadable(theirs)
 	s.files.addFacts(r.dir, theirs.unsaved)
 	theirs.unsaved, r.damaged = nil, nil
+	r.keepVersion(theirs)
+	if len(records) > 0 { // a crash must not undo the merge
+		r.current = theirs // which a new journal continues
+		if err := r.append(batch{Changes: records}, true); err != nil {
+			s.log.Error("a merge can't be written to the journal", "repository", r.name, "error", err)
+		}
+	}
 	r.publish(merged)
 	if merged.dirty {
-		r.keepVersion(theirs)
 		r.changed()
-		r.lastChange = time.Time{} // a crash must not undo the merge
+		r.lastChange = time.Time{}
 		r.arm(0)
 	}
 	return merged, nil
@@ -220,6 +233,10 @@ func (r *repo) forget() {
 	delete(r.s.cache, r.name)
 	r.s.cacheMu.Unlock()
 	r.journal = nil
-	r.current, r.mustFold, r.damaged, r.tail, r.versions = nil, false, nil, nil, nil
-	r.epoch++ // a fold in progress must not bring it back
+	r.current, r.mustFold, r.damaged, r.tail, r.versions, r.touched = nil, false, nil, nil, nil, nil
+	r.firstDirty = time.Time{}
+	r.s.setFailure(r.name, nil)
+	if r.epoch++; r.isFolding { // it must not bring the repository back
+		r.background.superseded.Store(true)
+	}
 }

@@ -77,8 +77,9 @@ func (r *repo) lookAfter() {
 		}
 		return
 	}
-	if r.forgetVersions(now); len(r.versions) > 0 {
-		r.arm(versionLife / 10)
+	r.refresh() // another tool may have written meanwhile
+	if r.forgetVersions(now); len(r.versions) > 0 || r.damaged != nil {
+		r.arm(versionLife / 60)
 		return
 	}
 	r.timer = nil
@@ -89,7 +90,7 @@ func (r *repo) lookAfter() {
 // lacks nothing.
 func (r *repo) foldDue() time.Time {
 	switch {
-	case r.current == nil || !r.current.dirty && !r.mustFold:
+	case r.current == nil || !r.current.dirty && !r.mustFold && r.journal == nil:
 		return time.Time{}
 	case r.journal != nil && r.journal.size > r.foldSize():
 		return r.lastChange
@@ -157,8 +158,14 @@ func (s *Store) foldInUse() error {
 	s.mu.Unlock()
 	var errs []error
 	for _, r := range all {
-		if err := r.fold(); err != nil {
-			errs = append(errs, err)
+		for isDirty, try := true, 0; isDirty && try < 10; try++ { // another tool may write meanwhile
+			err := r.fold()
+			r.committing.Lock()
+			isDirty = err == nil && !r.foldDue().IsZero()
+			r.committing.Unlock()
+			if err != nil {
+				errs = append(errs, err)
+			}
 		}
 		s.releaseRepo(r)
 	}

@@ -92,9 +92,9 @@ func (r *repo) begin() (*txn, error) {
 	if err != nil {
 		return nil, err
 	}
-	for try := 0; r.mustFold || r.journal != nil && r.journal.failed != nil; try++ {
+	for try := 0; r.mustFold || r.journal != nil && (r.journal.failed != nil || r.journal.size > 4*maxFold); try++ {
 		if try == 3 {
-			return nil, errors.New("ocidir: another tool keeps writing index.json")
+			return nil, errors.New("ocidir: index.json is damaged, or another tool keeps writing it")
 		}
 		if err := r.foldNow(); err != nil {
 			return nil, err
@@ -113,7 +113,7 @@ func (r *repo) newLayout() *layout {
 		for _, b := range j.batches {
 			for _, old := range b.Changes {
 				if old.Op == opPush || old.Op == opList {
-					l.condemned = l.condemned.With(string(old.Digest), condemned{})
+					l.condemned = l.condemned.With(string(old.Digest), struct{}{})
 				}
 			}
 		}
@@ -136,18 +136,15 @@ func (t *txn) commit() error {
 		}
 	}
 	if len(t.records) > 0 {
-		if err := r.append(batch{Changes: t.records}, t.deletes); err != nil {
-			return err
-		}
 		if !t.dirty {
 			r.keepVersion(r.current)
+		}
+		if err := r.append(batch{Changes: t.records}, t.deletes); err != nil {
+			return err
 		}
 		t.dirty = true
 		r.publish(t.layout)
 		r.changed()
-		if r.journal.size > 4*maxFold { // changes come faster than they are folded
-			r.foldNow()
-		}
 	}
 	if !t.deletes {
 		return nil
@@ -181,6 +178,7 @@ func (r *repo) append(b batch, isDelete bool) error {
 	if err != nil {
 		return err
 	}
+	r.touch(b.Changes)
 	if r.isFolding {
 		r.tail = append(r.tail, line)
 	}
@@ -285,6 +283,7 @@ func (r *repo) createRepo(t *txn) error {
 		return err
 	}
 	t.unsynced[r.dir] = true
+	r.stopFold()
 	if err := s.files.replace(r.file(ocispec.ImageLayoutFile), []byte(`{"imageLayoutVersion":"`+ocispec.ImageLayoutVersion+`"}`)); err != nil {
 		return err
 	}
@@ -316,8 +315,12 @@ func (r *repo) createRepo(t *txn) error {
 		return err
 	}
 	l := f.result(t.layout)
-	if err := errors.Join(r.removeCondemned(f.l, l), s.files.remove(r.file(journalFile))); err != nil {
+	removed, err := r.removeCondemned(f.l, l)
+	if err := errors.Join(err, s.files.remove(r.file(journalFile))); err != nil {
 		return err
+	}
+	for _, d := range removed {
+		l.condemned = l.condemned.Without(d)
 	}
 	for dir := r.dir; dir != "."; { // the folder's own name, and those above it
 		dir = path.Dir(dir)
@@ -349,7 +352,7 @@ func (r *repo) beginCreate(t *txn, records []record) error {
 // removeIfEmpty removes the repository's folder if it has neither manifests nor
 // blobs.
 func (r *repo) removeIfEmpty() error {
-	if err := r.foldNow(); err != nil {
+	if err := r.foldNow(); err != nil || r.current == nil || !r.current.isEmpty() {
 		return err
 	}
 	s := r.s
