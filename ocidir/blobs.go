@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"iter"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -72,8 +73,8 @@ func poolPath(d digest.Digest) string {
 	return path.Join(poolDir, d.Algorithm().String(), d.Encoded())
 }
 
-// linkContent links name to the content with the digest d: to the file in the
-// pool, or if there is none to the file source, which keeps its name.
+// linkContent links name to the content with the digest d: to the file source, which
+// keeps its name, or to the one in the pool if source is an upload.
 // Errors: fs.ErrExist if name exists.
 func (s *Store) linkContent(d digest.Digest, source, name string) error {
 	pool := poolPath(d)
@@ -81,7 +82,8 @@ func (s *Store) linkContent(d digest.Digest, source, name string) error {
 		return s.files.linkOrCopy(source, name)
 	}
 	pooled := fs.ErrNotExist
-	if s.files.exists(pool) {
+	isUpload := strings.HasPrefix(source, uploadsDir+"/") // and was compared with the pool
+	if isUpload && s.files.exists(pool) {
 		pooled = s.files.link(pool, name)
 	}
 	if pooled == nil || errors.Is(pooled, fs.ErrExist) {

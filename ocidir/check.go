@@ -242,7 +242,7 @@ func (c *checker) repair(f checkedFile) string {
 	}
 	source, ok := c.intact(f.digest)
 	if ok {
-		cmp := comparer{files: c.store.files, source: source}
+		cmp := comparer{files: c.store.files, digest: f.digest, source: source}
 		if err := c.store.replaceDamaged(f.digest, &cmp); err != nil {
 			return ""
 		}

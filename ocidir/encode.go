@@ -136,9 +136,7 @@ func appendEntry(b []byte, mediaType string, d digest.Digest, size int64, tag st
 		return appendPlainEntry(b, mediaType, d, size, tag, isBlob)
 	}
 	descriptor := ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: size}
-	if tag != "" || isBlob {
-		descriptor.Annotations = make(map[string]string)
-	}
+	descriptor.Annotations = make(map[string]string)
 	if tag != "" {
 		descriptor.Annotations[ocispec.AnnotationRefName] = tag
 	}
@@ -147,6 +145,9 @@ func appendEntry(b []byte, mediaType string, d digest.Digest, size int64, tag st
 	}
 	if isBlob {
 		descriptor.Annotations[annotationBlob] = "true"
+	}
+	if isIndexType(mediaType) {
+		descriptor.Annotations[annotationChildren] = "listed"
 	}
 	raw, _ := marshal(descriptor) // strings and a number: cannot fail
 	return append(b, raw...)
@@ -178,13 +179,16 @@ func appendPlainEntry(b []byte, mediaType string, d digest.Digest, size int64, t
 	if isBlob {
 		annotate(annotationBlob, "true")
 	}
+	if isIndexType(mediaType) {
+		annotate(annotationChildren, "listed")
+	}
 	if isListTag(tag) {
 		annotate(annotationTag, "true")
 	}
 	if tag != "" {
 		annotate(ocispec.AnnotationRefName, tag)
 	}
-	if tag != "" || isBlob {
+	if separator == `,"` {
 		b = append(b, '}')
 	}
 	return append(b, '}')

@@ -94,6 +94,7 @@ func childManifests(content []byte) []ocispec.Descriptor {
 // facts are the facts of a cache. Most manifests have neither a subject nor
 // children: theirs take little memory.
 type facts struct {
+	lines int // of the cache
 	plain map[[sha256.Size]byte]plainFact
 	other map[digest.Digest]fact
 }
@@ -112,12 +113,13 @@ func readFacts(fsys fs.FS, dir string) (all facts) {
 		return facts{}
 	}
 	defer f.Close()
-	all = facts{make(map[[sha256.Size]byte]plainFact), make(map[digest.Digest]fact)}
+	all = facts{0, make(map[[sha256.Size]byte]plainFact), make(map[digest.Digest]fact)}
 	if info, err := f.Stat(); err == nil {
 		const line = 170 // bytes, about
 		all.plain = make(map[[sha256.Size]byte]plainFact, info.Size()/line)
 	}
 	eachLine(f, func(line []byte) error {
+		all.lines++
 		var one fact
 		if decodeLine(line, &one) && one.isValid() {
 			all.add(one)
@@ -179,4 +181,26 @@ func (d rootDir) addFacts(dir string, facts []fact) {
 		}
 	}
 	f.Write(data)
+}
+
+// compactFacts writes the cache in dir anew, with only the facts to keep, each once.
+// It returns the number of its lines. Errors do not matter.
+func (d rootDir) compactFacts(dir string, keep func(digest.Digest) bool) (lines int) {
+	f, err := openRegular(d, path.Join(dir, factsFile))
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	var data []byte
+	seen := make(map[digest.Digest]bool)
+	eachLine(f, func(line []byte) error {
+		var one fact
+		if decodeLine(line, &one) && keep(one.Digest) && !seen[one.Digest] {
+			seen[one.Digest] = true
+			data = append(data, line...)
+		}
+		return nil
+	})
+	d.replace(path.Join(dir, factsFile), data)
+	return len(seen)
 }

@@ -52,6 +52,8 @@ type fold struct {
 	info    fs.FileInfo // once it is in place
 	created []string    // files of content
 
+	cacheLines int
+
 	superseded atomic.Bool // by another fold
 }
 
@@ -163,6 +165,10 @@ func (f *fold) write() error {
 		}
 	}
 	f.r.s.files.addFacts(f.r.dir, facts)
+	f.cacheLines = f.l.cacheLines + len(facts)
+	if f.cacheLines > 2*f.l.content.Len()+1000 {
+		f.cacheLines = f.r.s.files.compactFacts(f.r.dir, func(d digest.Digest) bool { return f.l.uses(d).has(asManifest) })
+	}
 	return f.writeIndex()
 }
 
@@ -287,7 +293,7 @@ func (f *fold) version() *layout {
 // result returns the state of l, which f.l became meanwhile, after the fold.
 func (f *fold) result(l *layout) *layout {
 	l = l.clone()
-	l.info, l.hash = f.info, f.hash
+	l.info, l.hash, l.cacheLines = f.info, f.hash, f.cacheLines
 	for d := range f.l.pending.After("") {
 		l.pending = l.pending.Without(d)
 	}

@@ -16,7 +16,7 @@ import (
 // heal replaces the files of the content d that are damaged, in all repositories,
 // if the file that a push to repo would use is. The file source has the right bytes.
 func (s *Store) heal(repo string, d digest.Digest, source string) error {
-	c := comparer{files: s.files, source: source}
+	c := comparer{files: s.files, digest: d, source: source}
 	for _, name := range []string{poolPath(d), contentPath(repoDir(repo), d)} {
 		if intact, err := c.isIntact(name); err != nil {
 			return err
@@ -52,13 +52,19 @@ func (s *Store) replaceDamaged(d digest.Digest, c *comparer) error {
 		if !s.files.exists(name) {
 			continue
 		}
-		if err := s.update(repo, func(t *txn) error {
-			replaced, err := replace(name)
-			if replaced {
+		var replaceErr error
+		err = s.update(repo, func(t *txn) error {
+			var replaced bool
+			if replaced, replaceErr = replace(name); replaced {
 				t.unsynced[path.Dir(name)] = true
 			}
-			return err
-		}); err != nil {
+			return replaceErr
+		})
+		if err != nil && replaceErr == nil { // nobody can read or change the repository
+			s.log.Warn("replacing a damaged file", "repository", repo, "error", err)
+			_, err = replace(name)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -66,10 +72,11 @@ func (s *Store) replaceDamaged(d digest.Digest, c *comparer) error {
 	return err
 }
 
-// comparer compares files with the file source. Files with several names are
-// compared once.
+// comparer compares files of the content digest with the file source. Files with
+// several names are compared once.
 type comparer struct {
 	files  rootDir
+	digest digest.Digest
 	source string
 	seen   []compared
 }
@@ -79,7 +86,9 @@ type compared struct {
 	intact bool
 }
 
-// isIntact reports whether a file has the bytes of the source, or does not exist.
+// isIntact reports whether a file has the bytes of the source, or does not exist. A
+// signed manifest of Docker schema 1 has the digest of its payload: in a repository,
+// it is intact with other bytes too.
 func (c *comparer) isIntact(name string) (bool, error) {
 	info, err := c.files.Stat(name)
 	if isMissing(err) {
@@ -94,8 +103,24 @@ func (c *comparer) isIntact(name string) (bool, error) {
 		}
 	}
 	intact, err := c.files.same(name, c.source)
+	if err == nil && !intact && name != poolPath(c.digest) {
+		intact = c.isSigned(name, info)
+	}
 	if err == nil {
 		c.seen = append(c.seen, compared{info, intact})
 	}
 	return intact, err
+}
+
+// isSigned reports whether a file is a signed manifest with the digest.
+func (c *comparer) isSigned(name string, info fs.FileInfo) bool {
+	if info.Size() > maxManifest {
+		return false
+	}
+	content, err := readFile(c.files, name)
+	if err != nil {
+		return false
+	}
+	_, ok := parseFact("application/vnd.docker.distribution.manifest.v1+prettyjws", c.digest, content)
+	return ok
 }

@@ -30,6 +30,9 @@ const (
 	// annotationTag marks a tag that has the form of a list's tag, but is an
 	// ordinary tag.
 	annotationTag = "io.github.berth-oci.tag"
+	// annotationChildren marks an index whose children have entries of their own,
+	// unless they were deleted.
+	annotationChildren = "io.github.berth-oci.children"
 	// annotationBlob marks a manifest that was pushed as a blob too.
 	annotationBlob = "io.github.berth-oci.blob"
 )
@@ -45,6 +48,12 @@ type folder struct {
 	fsys  fs.FS
 	dir   string
 	facts facts
+}
+
+// has reports whether there is a file with the digest d.
+func (f folder) has(d digest.Digest) bool {
+	info, err := fs.Stat(f.fsys, contentPath(f.dir, d))
+	return err == nil && info.Mode().IsRegular()
 }
 
 func (f folder) content(d digest.Digest) ([]byte, error) { return readContent(f.fsys, f.dir, d) }
@@ -63,6 +72,7 @@ func readIndex(fsys fs.FS, dir, name string, noLists bool) (*layout, error) {
 	}
 	hash := digest.Canonical.Digester()
 	src := folder{fsys, dir, readFacts(fsys, dir)}
+	l.cacheLines = src.facts.lines
 	data := io.TeeReader(io.LimitReader(f, maxIndex), hash.Hash())
 	if err := l.decode(data, src); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
@@ -165,6 +175,11 @@ func intern(s string) string {
 	return s
 }
 
+// isIndexType reports whether a media type is that of an index or a list.
+func isIndexType(mediaType string) bool {
+	return mediaType == mediaTypes[1] || mediaType == mediaTypes[3]
+}
+
 func isManifestType(mediaType string) bool { return slices.Contains(mediaTypes[:], mediaType) }
 
 // addEntry adds an entry of the index.json: a manifest, a tag or a list of
@@ -185,7 +200,7 @@ func (l *layout) addEntry(src folder, raw json.RawMessage) error {
 	}
 	switch {
 	case subject == "":
-		readable, err := l.addManifest(src, e.Descriptor, e.tag)
+		readable, err := l.addManifest(src, e.Descriptor, e.tag, e.Annotations[annotationChildren] == "")
 		if err != nil {
 			return err
 		}
@@ -208,19 +223,39 @@ func (l *layout) addEntry(src folder, raw json.RawMessage) error {
 // keepEntry keeps an entry that another tool wrote, unless the store would write
 // the same.
 func (l *layout) keepEntry(e indexEntry, raw json.RawMessage) {
+	if isListTag(e.tag) && e.Annotations[annotationTag] == "" {
+		raw = annotateRaw(raw, annotationTag, "true")
+	}
+	if isIndexType(e.MediaType) && e.Annotations[annotationChildren] == "" {
+		raw = annotateRaw(raw, annotationChildren, "listed")
+	}
 	if e.Annotations[annotationBlob] != "" || bytes.Equal(raw, appendEntry(nil, e.MediaType, e.Digest, e.Size, e.tag, false)) {
 		return
-	}
-	if isListTag(e.tag) {
-		raw, _ = marshal(annotated(e.Descriptor, annotationTag, "true")) // it was parsed from JSON: cannot fail
 	}
 	l.entries = l.entries.With(entryKey(e.Digest, e.tag), raw)
 }
 
-// addManifest adds a manifest and the manifests that it names, and points tag at
-// it unless tag is empty. It reports whether the manifest can be read: other tools
-// may have written the layout.
-func (l *layout) addManifest(src folder, d ocispec.Descriptor, tag string) (readable bool, err error) {
+// annotateRaw returns an entry with another annotation, and all that another tool
+// wrote in it.
+func annotateRaw(raw json.RawMessage, key, value string) json.RawMessage {
+	var entry map[string]json.RawMessage
+	var annotations map[string]string
+	json.Unmarshal(raw, &entry) // it was parsed before: none of this can fail
+	json.Unmarshal(entry["annotations"], &annotations)
+	if annotations == nil {
+		annotations = make(map[string]string)
+	}
+	annotations[key] = value
+	entry["annotations"], _ = marshal(annotations)
+	raw, _ = marshal(entry)
+	return raw
+}
+
+// addManifest adds a manifest, and points tag at it unless tag is empty. It adds the
+// manifests that it names too, if withChildren is set: the index.json of some tools
+// does not have them. It reports whether the manifest can be read: other tools may
+// have written the layout.
+func (l *layout) addManifest(src folder, d ocispec.Descriptor, tag string, withChildren bool) (readable bool, err error) {
 	var tags []string
 	if tag != "" {
 		tags = []string{tag}
@@ -253,7 +288,10 @@ func (l *layout) addManifest(src folder, d ocispec.Descriptor, tag string) (read
 	}
 	l.stale = l.stale.Without(string(f.Subject)) // until it turns out to be
 	for _, child := range f.Children {
-		if _, err := l.addManifest(src, child, ""); err != nil {
+		if !withChildren || !src.has(child.Digest) {
+			continue
+		}
+		if _, err := l.addManifest(src, child, "", true); err != nil {
 			return false, err
 		}
 	}

@@ -49,7 +49,8 @@ type layout struct {
 	entries    tree.Map[json.RawMessage]
 	unreadable tree.Map[json.RawMessage]
 
-	unsaved []fact // of manifests that had to be parsed
+	unsaved    []fact // of manifests that had to be parsed
+	cacheLines int    // in the cache, about
 }
 
 // content describes a file in a layout's blobs folder.

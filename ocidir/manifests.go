@@ -30,7 +30,7 @@ func (s *Store) PutManifest(_ context.Context, repo string, m registry.Manifest,
 		return s.storeError(err)
 	}
 	defer s.files.remove(source)
-	return s.replaceDamaged(m.Digest, &comparer{files: s.files, source: source})
+	return s.replaceDamaged(m.Digest, &comparer{files: s.files, digest: m.Digest, source: source})
 }
 
 // put adds a manifest, and points tags at it. It reports whether the repository had

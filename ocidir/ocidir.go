@@ -40,7 +40,7 @@
 // store already has through .berth/blobs, so DIR must be on one file system. If
 // the file system has no hard links, bytes are copied.
 //
-// Symbolic links are followed only inside DIR, and only to folders.
+// Symbolic links are followed only inside DIR, only to folders, and only to read.
 //
 // # The journal
 //

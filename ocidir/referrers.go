@@ -56,7 +56,7 @@ func (l *layout) subjectOfList(src folder, e indexEntry) (digest.Digest, error) 
 		if child.Digest.Validate() != nil || !isManifestType(child.MediaType) {
 			return "", nil
 		}
-		if _, err := l.addManifest(src, child, ""); err != nil {
+		if _, err := l.addManifest(src, child, "", true); err != nil {
 			return "", err
 		}
 		m, err := l.manifests.GetManifest(context.Background(), l.name, child.Digest)

@@ -8,10 +8,13 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
+
+	"github.com/berth-oci/registry"
 )
 
 // rootDir is a directory as an fs.FS that can be written to. Symbolic links do not
@@ -45,6 +48,17 @@ func (d rootDir) Stat(name string) (fs.FileInfo, error) {
 }
 
 func (d rootDir) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadDir(d.root.FS(), name) }
+
+// checkNoLinks returns an error if a part of a folder's name is a symbolic link: what
+// is written to a folder must have one name only.
+func (d rootDir) checkNoLinks(name string) error {
+	for ; name != "."; name = path.Dir(name) {
+		if info, err := d.root.Lstat(name); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+			return fmt.Errorf("%w: the folder %s is a symbolic link", registry.ErrDenied, name)
+		}
+	}
+	return nil
+}
 
 // exists reports whether there is a regular file.
 func (d rootDir) exists(name string) bool {

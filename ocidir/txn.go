@@ -85,6 +85,9 @@ func (r *repo) commit(batch []*change) {
 // begin begins a transaction.
 func (r *repo) begin() (*txn, error) {
 	t := &txn{repo: r, unsynced: make(map[string]bool)}
+	if err := r.s.files.checkNoLinks(r.dir); err != nil {
+		return nil, err
+	}
 	current, err := r.refresh()
 	if t.isNew = errors.Is(err, registry.ErrNameUnknown); t.isNew {
 		current, err = r.newLayout(), nil
