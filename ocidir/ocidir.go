@@ -57,10 +57,11 @@
 // time. They see each index.json whole, seconds old at most, and exact after Close.
 // They may also write to them: if a tool replaces an index.json that the store has
 // changed since the tool has read it, both changes are merged, tag by tag. If both
-// have changed a tag, the store's change wins, and that is logged. Two limits
-// remain: tools that write the same index.json at the same time lose each other's
-// changes, as they do without Berth; and an index.json that a tool is writing in
-// the moment when the store replaces it is lost. A tool must not delete or change
+// have changed a tag, the store's change wins, and that is logged. A tool that
+// deletes or moves a tag within 10 seconds of a push is taken for one that has not
+// seen the push. Two limits remain: tools that write the same index.json at the same
+// time lose each other's changes, as they do without Berth; and an index.json that a
+// tool is writing in the moment when the store replaces it is lost. A tool must not delete or change
 // files in blobs, nor the files whose names start with a dot.
 //
 // # Lists of referrers

@@ -185,11 +185,14 @@ func (r *reader) OpenBlob(_ context.Context, repo string, d digest.Digest) (io.R
 	return content, nil
 }
 
-// FindBlob searches all repositories, at the cost of a stat for each.
+// FindBlob searches all repositories, at the cost of two stats for each.
 func (r *reader) FindBlob(ctx context.Context, d digest.Digest) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		for repo, err := range r.Repositories(ctx, "") {
 			if err == nil {
+				if _, err := r.stat(repo, d); err != nil {
+					continue // without loading the repository
+				}
 				if _, err := r.StatBlob(ctx, repo, d); err != nil {
 					continue
 				}
