@@ -45,7 +45,6 @@ func (r *repo) foldSize() int64 {
 type fold struct {
 	r       *repo
 	l       *layout
-	epoch   int    // of the repository, when it began
 	batches int    // of the journal that l contains
 	temp    string // the file of the new index.json
 	hash    digest.Digest
@@ -54,7 +53,7 @@ type fold struct {
 
 	cacheLines int
 
-	superseded atomic.Bool // by another fold
+	superseded atomic.Bool // by another fold, or the repository was removed
 }
 
 // errSuperseded is the error of a fold that another one has made useless.
@@ -62,30 +61,42 @@ var errSuperseded = errors.New("ocidir: superseded by another fold")
 
 // fold folds the journal, if any, while changes go on.
 func (r *repo) fold() error {
-	r.folding.Lock()
-	defer r.folding.Unlock()
-	r.committing.Lock()
-	f, err := r.beginFold()
+	f, err := r.startBackground()
 	if f == nil {
-		r.committing.Unlock()
 		return err
 	}
-	r.isFolding, r.background = true, f
-	r.writing.Lock()
-	r.committing.Unlock()
-	defer f.cleanUp()
-	err = f.write()
-	r.writing.Unlock()
+	return r.endBackground(f, f.write())
+}
+
+// startBackground begins the fold in the background. It returns nil if index.json
+// lacks nothing.
+func (r *repo) startBackground() (*fold, error) {
+	r.folding.Lock()
 	r.committing.Lock()
 	defer r.committing.Unlock()
-	r.isFolding, r.background = false, nil
-	return r.endFold(f, err)
+	f, err := r.beginFold()
+	if f == nil {
+		r.folding.Unlock()
+		return nil, err
+	}
+	r.background = f
+	return f, nil
+}
+
+// endBackground ends the fold in the background.
+func (r *repo) endBackground(f *fold, writeErr error) error {
+	defer r.folding.Unlock()
+	r.committing.Lock()
+	defer r.committing.Unlock()
+	defer f.cleanUp()
+	r.background = nil
+	return r.endFold(f, writeErr)
 }
 
 // stopFold ends the writes of the fold in the background, if any, so that it creates
 // no file that a change has removed. It must be called with committing held.
 func (r *repo) stopFold() {
-	if r.isFolding {
+	if r.background != nil {
 		r.background.superseded.Store(true)
 		r.writing.Lock() // when it has ended
 		defer r.writing.Unlock()
@@ -142,11 +153,10 @@ func (r *repo) beginFold() (*fold, error) {
 	return r.newFold(l), nil
 }
 
-// newFold returns a fold of l. It supersedes one that is in progress.
+// newFold returns a fold of l.
 func (r *repo) newFold(l *layout) *fold {
-	r.epoch++
 	r.tail = nil
-	f := &fold{r: r, l: l, epoch: r.epoch}
+	f := &fold{r: r, l: l}
 	if r.journal != nil {
 		f.batches = r.journal.batches
 	}
@@ -155,6 +165,8 @@ func (r *repo) newFold(l *layout) *fold {
 
 // write writes all files, without their names in the folders being durable.
 func (f *fold) write() error {
+	f.r.writing.Lock()
+	defer f.r.writing.Unlock()
 	if err := f.writePending(); err != nil {
 		return err
 	}
@@ -184,19 +196,20 @@ func (f *fold) writePending() error {
 		wg   sync.WaitGroup
 		mu   sync.Mutex // guards the fields of f, and err
 		err  error
+		stop error // that of this goroutine
 		free = make(chan struct{}, foldWriters)
 	)
 	for d, p := range f.l.pending.After("") {
+		if f.superseded.Load() {
+			stop = errSuperseded
+			break
+		}
 		name := contentPath(f.r.dir, digest.Digest(d))
 		if dir := path.Dir(name); !folders[dir] {
-			if err := files.mkdirAll(dir); err != nil {
-				return err
+			if stop = files.mkdirAll(dir); stop != nil {
+				break
 			}
 			folders[dir] = true
-		}
-		if f.superseded.Load() {
-			wg.Wait()
-			return errSuperseded
 		}
 		free <- struct{}{}
 		wg.Add(1)
@@ -213,6 +226,7 @@ func (f *fold) writePending() error {
 		}()
 	}
 	wg.Wait()
+	err = cmp.Or(stop, err)
 	for dir := range folders {
 		if err == nil {
 			err = errors.Join(files.sync(dir), files.sync(path.Dir(dir)))
@@ -233,12 +247,11 @@ func (d rootDir) writeContent(name string, p pendingContent) (isNew bool, err er
 	if !p.time.IsZero() {
 		err = d.chtimes(temp, p.time)
 	}
-	if err == nil {
-		err = d.rename(temp, name)
-	}
 	if err != nil {
 		d.remove(temp)
+		return false, err
 	}
+	err = d.moveTemp(temp, name)
 	return err == nil, err
 }
 
@@ -306,8 +319,8 @@ func (f *fold) result(l *layout) *layout {
 // writeErr is the error of write.
 func (r *repo) endFold(f *fold, writeErr error) error {
 	s := r.s
-	if f.epoch != r.epoch || f.superseded.Load() {
-		return nil // another fold was faster, or the repository was removed
+	if f.superseded.Load() {
+		return nil
 	}
 	if err := writeErr; err != nil {
 		return r.foldFailed(err)
@@ -365,7 +378,7 @@ func (r *repo) foldFailed(err error) error {
 // after a while it is kept under another name.
 func (f *fold) mayReplace(current *layout) bool {
 	r := f.r
-	if f.l.info == nil || !isUnchanged(current.info, f.l.info) {
+	if !isUnchanged(current.info, f.l.info) {
 		return false
 	}
 	info, err := r.s.files.Stat(r.file(ocispec.ImageIndexFile))
@@ -445,8 +458,8 @@ func (r *repo) shortenJournal(l *layout) error {
 	if err != nil {
 		return err // the present one has the mark
 	}
-	if err := files.rename(j.name, name); err != nil {
-		return errors.Join(err, files.remove(j.name))
+	if err := files.moveTemp(j.name, name); err != nil {
+		return err
 	}
 	j.name = name
 	r.journal, r.tail, r.mustFold = j, nil, false

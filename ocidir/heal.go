@@ -38,11 +38,8 @@ func (s *Store) replaceDamaged(d digest.Digest, c *comparer) error {
 		if err := s.files.linkOrCopy(c.source, temp); err != nil {
 			return false, err
 		}
-		if err := s.files.rename(temp, name); err != nil {
-			s.files.remove(temp)
-			return false, err
-		}
-		return true, nil
+		err := s.files.moveTemp(temp, name)
+		return err == nil, err
 	}
 	for repo, err := range s.Repositories(context.Background(), "") {
 		if err != nil {

@@ -115,14 +115,9 @@ func runHistory(t *testing.T, seed int64) bool {
 		if !pf.w {
 			pf.e = pf.f.write()
 		}
-		pf.r.committing.Lock()
-		pf.r.isFolding, pf.r.background = false, nil
-		if err := pf.r.endFold(pf.f, pf.e); err != nil {
+		if err := pf.r.endBackground(pf.f, pf.e); err != nil {
 			t.Errorf("endFold: %v", err)
 		}
-		pf.f.cleanUp()
-		pf.r.committing.Unlock()
-		pf.r.folding.Unlock()
 		s.releaseRepo(pf.r)
 		pf = nil
 	}
@@ -181,13 +176,8 @@ func runHistory(t *testing.T, seed int64) bool {
 			} else if _, err := s.files.Stat(repoDir(repo) + "/index.json"); err == nil {
 				note("beginFold %s", repo)
 				r := s.acquireRepo(repo)
-				r.folding.Lock()
-				r.committing.Lock()
-				f, err := r.beginFold()
-				r.isFolding, r.background = f != nil, f
-				r.committing.Unlock()
+				f, err := r.startBackground()
 				if f == nil {
-					r.folding.Unlock()
 					s.releaseRepo(r)
 					if err != nil {
 						return fail("beginFold", "", err.Error())

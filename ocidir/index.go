@@ -159,10 +159,12 @@ func parseEntry(raw json.RawMessage) (indexEntry, error) {
 	return e, e.Digest.Validate()
 }
 
+const dockerList = "application/vnd.docker.distribution.manifest.list.v2+json"
+
 // mediaTypes are strings that many manifests share.
 var mediaTypes = [...]string{
 	ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex,
-	"application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.list.v2+json",
+	"application/vnd.docker.distribution.manifest.v2+json", dockerList,
 }
 
 // intern returns s, without memory of its own if it is a usual media type.
@@ -177,7 +179,7 @@ func intern(s string) string {
 
 // isIndexType reports whether a media type is that of an index or a list.
 func isIndexType(mediaType string) bool {
-	return mediaType == mediaTypes[1] || mediaType == mediaTypes[3]
+	return mediaType == ocispec.MediaTypeImageIndex || mediaType == dockerList
 }
 
 func isManifestType(mediaType string) bool { return slices.Contains(mediaTypes[:], mediaType) }
@@ -223,13 +225,16 @@ func (l *layout) addEntry(src folder, raw json.RawMessage) error {
 // keepEntry keeps an entry that another tool wrote, unless the store would write
 // the same.
 func (l *layout) keepEntry(e indexEntry, raw json.RawMessage) {
+	if e.Annotations[annotationBlob] != "" {
+		return
+	}
 	if isListTag(e.tag) && e.Annotations[annotationTag] == "" {
 		raw = annotateRaw(raw, annotationTag, "true")
 	}
 	if isIndexType(e.MediaType) && e.Annotations[annotationChildren] == "" {
 		raw = annotateRaw(raw, annotationChildren, "listed")
 	}
-	if e.Annotations[annotationBlob] != "" || bytes.Equal(raw, appendEntry(nil, e.MediaType, e.Digest, e.Size, e.tag, false)) {
+	if bytes.Equal(raw, appendEntry(nil, e.MediaType, e.Digest, e.Size, e.tag, false)) {
 		return
 	}
 	l.entries = l.entries.With(entryKey(e.Digest, e.tag), raw)

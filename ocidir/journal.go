@@ -151,15 +151,15 @@ type journalContent struct {
 	size    int64 // of its whole lines
 }
 
-// isBase reports whether the journal continues an index.json, and how many of its
-// batches that one contains.
-func (c *journalContent) isBase(index digest.Digest) (batches int, ok bool) {
+// contained returns the number of batches that an index.json contains, 0 if no mark
+// says so.
+func (c *journalContent) contained(index digest.Digest) (batches int) {
 	for _, m := range c.marks {
 		if m.Index == index {
-			return m.Batches, true
+			return m.Batches
 		}
 	}
-	return 0, c.header.Base == index
+	return 0
 }
 
 // readJournal reads the journal in dir, nil if there is none. The last line may be

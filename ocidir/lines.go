@@ -7,6 +7,7 @@ package ocidir
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"hash/crc32"
@@ -22,8 +23,7 @@ func appendLine(b []byte, v any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	sum := crc32.Checksum(data, castagnoli)
-	b = hex.AppendEncode(b, []byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
+	b = hex.AppendEncode(b, binary.BigEndian.AppendUint32(nil, crc32.Checksum(data, castagnoli)))
 	b = append(b, ' ')
 	b = append(b, data...)
 	return append(b, '\n'), nil
@@ -40,8 +40,7 @@ func parseLine(line []byte) (data []byte, ok bool) {
 		return nil, false
 	}
 	data = line[prefix : len(line)-1]
-	want := uint32(sum[0])<<24 | uint32(sum[1])<<16 | uint32(sum[2])<<8 | uint32(sum[3])
-	return data, crc32.Checksum(data, castagnoli) == want
+	return data, crc32.Checksum(data, castagnoli) == binary.BigEndian.Uint32(sum[:])
 }
 
 // decodeLine decodes the JSON of a line, and reports whether the line is whole.

@@ -95,8 +95,9 @@ func merge(base, ours, theirs *layout, touched map[string]bool, conflict func(ta
 		if now := theirs.tagged(e.tag); e.tag != "" && now != e.from && now != e.to {
 			conflict(e.tag, e.to, now)
 		}
-		records = append(records, ours.recordOf(e))
-		return merged.edit(ours, e)
+		r := ours.recordOf(e)
+		records = append(records, r)
+		return merged.edit(ours, r)
 	}
 	for e := range changes(base, ours) {
 		if err := apply(e); err != nil {
@@ -185,26 +186,19 @@ func (l *layout) recordOf(e edit) record {
 	return r
 }
 
-// edit makes one change, to the state in ours.
-func (l *layout) edit(ours *layout, e edit) error {
-	ctx := context.Background()
-	switch {
-	case e.to == "" && e.tag != "":
-		return ignoreUnknown(l.manifests.DeleteTag(ctx, l.name, e.tag, nil))
-	case e.to == "":
-		return ignoreUnknown(l.deleteManifest(e.from))
+// edit makes a change of recordOf.
+func (l *layout) edit(ours *layout, r record) error {
+	switch r.Op {
+	case opUntag:
+		return ignoreUnknown(l.manifests.DeleteTag(context.Background(), l.name, r.Tags[0], nil))
+	case opDelete:
+		return ignoreUnknown(l.deleteManifest(r.Digest))
 	}
-	m, err := ours.manifests.GetManifest(ctx, l.name, e.to)
+	m, err := ours.manifests.GetManifest(context.Background(), l.name, r.Digest)
 	if err != nil {
 		return err
 	}
-	c, _ := ours.content.Get(string(e.to))
-	p, _ := ours.pending.Get(string(e.to))
-	var tags []string
-	if e.tag != "" {
-		tags = []string{e.tag}
-	}
-	err = l.putManifest(m, c.size, p.data, tags, nil, p.time)
+	err = l.putManifest(m, r.Size, r.Content, r.Tags, nil, r.Time)
 	if errors.Is(err, registry.ErrManifestInvalid) {
 		return nil // theirs has another media type
 	}

@@ -317,7 +317,7 @@ func (s *Store) Ready(_ context.Context) error {
 // full, and see any other failure as an internal error.
 func (s *Store) storeError(err error) error {
 	if isFull(err) {
-		s.reserve.lastFull.Store(time.Now().UnixNano())
+		s.reserve.noteFull()
 		return fmt.Errorf("%w: the registry's disk is full", registry.ErrTooLarge)
 	}
 	return err

@@ -104,7 +104,7 @@ func (r *reader) read(repo string) (*layout, error) {
 	}
 	if l == nil {
 		var err error
-		l, _, err = loadLayout(r.fsys, r.folder(repo), repo, r.noLists)
+		l, _, _, err = loadLayout(r.fsys, r.folder(repo), repo, r.noLists)
 		if isMissing(err) {
 			return nil, registry.ErrNameUnknown // deleted meanwhile
 		}

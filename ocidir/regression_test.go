@@ -151,26 +151,15 @@ func TestSupersededFoldLeavesNoBlob(t *testing.T) {
 	d := pushManifest(t, s, "a", "D", "d")
 	// A fold in the background, as fold does it.
 	r := s.acquireRepo("a")
-	r.folding.Lock()
-	r.committing.Lock()
-	f, err := r.beginFold()
-	r.isFolding, r.background = f != nil, f
-	r.committing.Unlock()
+	f, err := r.startBackground()
 	if f == nil {
 		t.Fatal(err)
 	}
 	if err := s.DeleteManifest(bg, "a", d); err != nil { // the last: folds at once
 		t.Fatal(err)
 	}
-	err = f.write()
-	r.committing.Lock()
-	r.isFolding, r.background = false, nil
-	err = r.endFold(f, err)
-	f.cleanUp()
-	r.committing.Unlock()
-	r.folding.Unlock()
+	t.Log(r.endBackground(f, f.write()))
 	s.releaseRepo(r)
-	t.Log(err)
 	if got := blobText(s, "a", d); got == "D" {
 		t.Errorf("the deleted manifest is a blob: %q", got)
 	}
@@ -189,25 +178,15 @@ func TestRepositoryRemovedDuringFold(t *testing.T) {
 	pushManifest(t, s, "a", "keep", "keep")
 	d := pushManifest(t, s, "a", "D", "d")
 	r := s.acquireRepo("a")
-	r.folding.Lock()
-	r.committing.Lock()
-	f, err := r.beginFold()
-	r.isFolding, r.background = f != nil, f
-	r.committing.Unlock()
+	f, err := r.startBackground()
 	if f == nil {
 		t.Fatal(err)
 	}
 	s.DeleteManifest(bg, "a", digest.FromString("keep"))
 	s.DeleteManifest(bg, "a", d)
-	err = f.write()
-	r.committing.Lock()
-	r.isFolding, r.background = false, nil
-	if err := r.endFold(f, err); err != nil {
+	if err := r.endBackground(f, f.write()); err != nil {
 		t.Error(err)
 	}
-	f.cleanUp()
-	r.committing.Unlock()
-	r.folding.Unlock()
 	s.releaseRepo(r)
 	filepath.Walk(filepath.Join(dir, "a"), func(p string, _ os.FileInfo, _ error) error { t.Log("left:", p); return nil })
 	pushManifest(t, s, "a", "other", "other")

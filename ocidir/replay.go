@@ -18,37 +18,39 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// loadLayout reads the repository in dir, and returns its journal, nil if it has
-// none. Another process may fold the journal meanwhile.
-func loadLayout(fsys fs.FS, dir, name string, noLists bool) (*layout, *journalContent, error) {
+// loadLayout reads the repository in dir. It returns its state, that of its
+// index.json alone, and its journal, nil if it has none. Another process may fold the
+// journal meanwhile.
+func loadLayout(fsys fs.FS, dir, name string, noLists bool) (l, base *layout, j *journalContent, err error) {
 	for {
 		l, err := readIndex(fsys, dir, name, noLists)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		if info, err := fs.Stat(fsys, path.Join(dir, journalFile)); err == nil {
 			l.journal = info
 		}
 		j, err := readJournal(fsys, dir)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		info, err := fs.Stat(fsys, path.Join(dir, ocispec.ImageIndexFile))
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		if !isUnchanged(l.info, info) {
 			continue // the journal may be that of the next index.json
 		}
 		if j == nil {
 			l.journal = nil
-			return l, nil, nil
+			return l, l, nil, nil
 		}
+		base := l.clone()
 		l.journalSize = j.size
 		if err := l.replay(folder{fsys: fsys, dir: dir}, j); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", path.Join(dir, journalFile), err)
+			return nil, nil, nil, fmt.Errorf("%s: %w", path.Join(dir, journalFile), err)
 		}
-		return l, j, nil
+		return l, base, j, nil
 	}
 }
 
@@ -100,17 +102,13 @@ func (l *layout) readOn(fsys fs.FS, dir string) (*layout, error) {
 // replay makes the changes of a journal. Over an index.json that another tool has
 // written, it makes all of them.
 func (l *layout) replay(src folder, j *journalContent) error {
-	contained, _ := j.isBase(l.hash)
+	contained := j.contained(l.hash)
 	l.dirty = true
 	for i, b := range j.batches {
 		for _, r := range b.Changes {
-			var err error
 			if i < contained {
 				l.removeLeftover(r)
-			} else {
-				err = l.apply(src, r)
-			}
-			if err != nil {
+			} else if err := l.apply(src, r); err != nil {
 				return err
 			}
 		}

@@ -33,15 +33,13 @@ type repo struct {
 	queue []*change
 
 	folding sync.Mutex // held by the caller that folds; taken before committing
-	writing sync.Mutex // held by that caller while it writes files; taken after committing
+	writing sync.Mutex // held while a fold writes files; taken last
 
 	committing sync.Mutex      // guards the fields below; held by the caller that commits the queue
 	current    *layout         // nil until it is needed
 	journal    *journal        // nil until a change needs one
 	mustFold   bool            // there is a journal that can't be continued
-	epoch      int             // the number of folds that have begun
-	isFolding  bool            // in the background
-	background *fold           // then
+	background *fold           // in progress, nil if there is none
 	tail       [][]byte        // lines appended since the current fold began
 	versions   []version       // of index.json, the newest last
 	touched    map[string]bool // the tags that changed since then
@@ -133,10 +131,10 @@ func (r *repo) refresh() (*layout, error) {
 // load reads a repository that is not in memory.
 func (r *repo) load() (*layout, error) {
 	s := r.s
-	l, j, err := loadLayout(s.fsys, r.dir, r.name, s.noLists)
+	l, base, j, err := loadLayout(s.fsys, r.dir, r.name, s.noLists)
 	for start := time.Now(); isHalfWritten(err) && r.isRecent() && time.Since(start) < halfWritten; {
 		time.Sleep(10 * time.Millisecond)
-		l, j, err = loadLayout(s.fsys, r.dir, r.name, s.noLists)
+		l, base, j, err = loadLayout(s.fsys, r.dir, r.name, s.noLists)
 	}
 	if isMissing(err) {
 		return nil, registry.ErrNameUnknown
@@ -153,9 +151,7 @@ func (r *repo) load() (*layout, error) {
 		// sync: no change is acknowledged in this file.
 		r.mustFold = true
 		r.journal = &journal{dir: s.files, name: r.file(journalFile), size: j.size, batches: len(j.batches)}
-		if base, err := readIndex(s.fsys, r.dir, r.name, s.noLists); err == nil && base.hash == l.hash {
-			r.keepVersion(base)
-		}
+		r.keepVersion(base)
 		r.changed()
 	}
 	return l, nil
@@ -236,7 +232,7 @@ func (r *repo) forget() {
 	r.current, r.mustFold, r.damaged, r.tail, r.versions, r.touched = nil, false, nil, nil, nil, nil
 	r.firstDirty = time.Time{}
 	r.s.setFailure(r.name, nil)
-	if r.epoch++; r.isFolding { // it must not bring the repository back
+	if r.background != nil { // it must not bring the repository back
 		r.background.superseded.Store(true)
 	}
 }

@@ -28,6 +28,9 @@ type reserve struct {
 	lastFull atomic.Int64 // when the disk was full, in nanoseconds since 1970
 }
 
+// noteFull notes that the disk is full.
+func (r *reserve) noteFull() { r.lastFull.Store(time.Now().UnixNano()) }
+
 // isNeeded reports whether the disk was full in the last minute: deletes free space
 // at once then.
 func (r *reserve) isNeeded() bool {

@@ -120,11 +120,16 @@ func (d rootDir) replace(name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := d.rename(tmp, name); err != nil {
-		d.remove(tmp)
-		return err
+	return d.moveTemp(tmp, name)
+}
+
+// moveTemp puts a temporary file in the place of name, or removes it on an error.
+func (d rootDir) moveTemp(temp, name string) error {
+	err := d.rename(temp, name)
+	if err != nil {
+		d.remove(temp)
 	}
-	return nil
+	return err
 }
 
 // writeAndClose writes data to f, syncs and closes it.
@@ -162,11 +167,9 @@ func (d rootDir) linkOrCopy(from, to string) error {
 		err = out.Sync()
 	}
 	if err = errors.Join(err, out.Close()); err == nil {
-		err = d.rename(tmp, to)
+		return d.moveTemp(tmp, to)
 	}
-	if err != nil {
-		d.remove(tmp)
-	}
+	d.remove(tmp)
 	return err
 }
 

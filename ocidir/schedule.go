@@ -8,10 +8,9 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"iter"
 	"path"
 	"time"
-
-	"github.com/berth-oci/registry"
 )
 
 // arm has the repository looked after in a while, if it is not to be sooner. It must
@@ -61,7 +60,7 @@ func (r *repo) lookAfter() {
 	r.timerDue = time.Time{} // the timer has fired
 	now := time.Now()
 	switch due := r.foldDue(); {
-	case r.isFolding:
+	case r.background != nil:
 		r.arm(foldIdle)
 		return
 	case due.After(now):
@@ -114,10 +113,6 @@ func (s *Store) Fold(ctx context.Context) error {
 		if err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		if _, err := s.refresh(name); err != nil && !errors.Is(err, registry.ErrNameUnknown) {
-			errs = append(errs, err)
-			continue
-		}
 		r := s.acquireRepo(name)
 		if err := r.fold(); err != nil {
 			errs = append(errs, err)
@@ -132,7 +127,7 @@ func (s *Store) Fold(ctx context.Context) error {
 }
 
 // journals yields the repositories that have a journal.
-func (s *Store) journals() func(func(string, error) bool) {
+func (s *Store) journals() iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		for name, err := range s.Repositories(context.Background(), "") {
 			if err == nil {

@@ -173,7 +173,7 @@ func (r *repo) append(b batch, isDelete bool) error {
 	}
 	err = r.appendLine(line)
 	if isDelete && isFull(err) {
-		r.s.reserve.lastFull.Store(time.Now().UnixNano())
+		r.s.reserve.noteFull()
 		r.s.releaseReserve()
 		err = r.appendLine(line)
 		r.s.keepReserve(0)
@@ -182,7 +182,7 @@ func (r *repo) append(b batch, isDelete bool) error {
 		return err
 	}
 	r.touch(b.Changes)
-	if r.isFolding {
+	if r.background != nil {
 		r.tail = append(r.tail, line)
 	}
 	return nil
@@ -294,7 +294,7 @@ func (r *repo) createRepo(t *txn) error {
 	if err != nil {
 		return err
 	}
-	if err := r.beginCreate(t, append(t.records, lists...)); err != nil {
+	if err := r.beginCreate(append(t.records, lists...)); err != nil {
 		return err
 	}
 	f := r.newFold(t.layout)
@@ -337,7 +337,7 @@ func (r *repo) createRepo(t *txn) error {
 
 // beginCreate writes the journal of a repository that does not exist yet, for
 // newLayout.
-func (r *repo) beginCreate(t *txn, records []record) error {
+func (r *repo) beginCreate(records []record) error {
 	files, name := r.s.files, r.file(journalFile)
 	if err := files.remove(name); err != nil || len(records) == 0 {
 		return err
@@ -395,7 +395,7 @@ func (r *repo) changed() {
 	if r.lastChange = now; r.firstDirty.IsZero() {
 		r.firstDirty = now
 	}
-	if r.journal != nil && r.journal.size > r.foldSize() && !r.isFolding {
+	if r.journal != nil && r.journal.size > r.foldSize() && r.background == nil {
 		r.arm(0)
 		return
 	}

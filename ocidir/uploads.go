@@ -259,11 +259,9 @@ func (s *Store) writeState(u *upload) (err error) {
 	}
 	_, err = f.Write(data)
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = s.files.rename(tmp, u.stateFile)
+		return s.files.moveTemp(tmp, u.stateFile)
 	}
-	if err != nil {
-		s.files.remove(tmp)
-	}
+	s.files.remove(tmp)
 	return err
 }
 

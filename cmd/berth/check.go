@@ -38,16 +38,14 @@ func (c *checkCmd) Run(stdout io.Writer, logs logOutput) error {
 		return err
 	}
 	defer closer.Close()
-	var last time.Time
+	last := time.Now()
 	stats, err := ocidir.Check(ctx, s, ocidir.CheckOptions{
 		Repair:  c.Repair,
 		Problem: func(p ocidir.Problem) { fmt.Fprintln(stdout, p) },
 		Progress: func(done, total int64) {
-			if now := time.Now(); now.Sub(last) > 5*time.Second && !last.IsZero() {
+			if time.Since(last) > 5*time.Second {
 				fmt.Fprintf(logs, "berth: verified %s of %s\n", units.BytesSize(float64(done)), units.BytesSize(float64(total)))
-				last = now
-			} else if last.IsZero() {
-				last = now
+				last = time.Now()
 			}
 		},
 	})
