@@ -25,7 +25,7 @@ const contentType = "application/octet-stream"
 
 func (b *s3Bucket) Get(ctx context.Context, key string, offset, n int64) (*Reader, error) {
 	if n == 0 {
-		return b.getNothing(ctx, key, offset)
+		return getNothing(ctx, b, key, offset)
 	}
 	in := &s3.GetObjectInput{Bucket: &b.name, Key: &key}
 	switch {
@@ -66,27 +66,6 @@ func (b *s3Bucket) Get(ctx context.Context, key string, offset, n int64) (*Reade
 	return r, nil
 }
 
-// readCloser reads from one thing and closes another.
-type readCloser struct {
-	io.Reader
-	io.Closer
-}
-
-// getNothing is Get for no bytes, which can't be expressed as a range.
-func (b *s3Bucket) getNothing(ctx context.Context, key string, offset int64) (*Reader, error) {
-	o, err := b.Stat(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	if offset > 0 && offset >= o.Size {
-		return nil, errOffset
-	}
-	return &Reader{http.NoBody, o}, nil
-}
-
-// errOffset means that there is nothing to read at an offset.
-var errOffset = errors.New("objects: the offset is not in the object")
-
 // sizeOfRange returns the size of the object from a Content-Range.
 func sizeOfRange(s string) (int64, error) {
 	_, size, _ := strings.Cut(s, "/")
@@ -114,6 +93,9 @@ func (b *s3Bucket) Stat(ctx context.Context, key string) (Object, error) {
 }
 
 func (b *s3Bucket) Put(ctx context.Context, key string, data []byte, c Condition) (string, error) {
+	if c.Absent && c.Version != "" {
+		return "", ErrCondition
+	}
 	in := b.putInput(key, data)
 	if c.Absent {
 		in.IfNoneMatch = aws.String("*")

@@ -221,9 +221,6 @@ func (w *s3Writer) Close() error {
 	return nil
 }
 
-// errClosed is the error of a writer whose Close has returned nil.
-var errClosed = errors.New("objects: the writer is closed")
-
 func (w *s3Writer) finish() error {
 	if w.sending == nil && w.uploadID == "" {
 		return w.putAll()
@@ -286,7 +283,7 @@ func (w *s3Writer) Abort() {
 		return
 	}
 	if w.err == nil {
-		w.err = errors.New("objects: the writer was aborted")
+		w.err = errAborted
 	}
 	w.cancel()
 	if w.sending != nil {

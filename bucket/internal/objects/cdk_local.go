@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Buckets without conditional writes: file:// and mem://.
+
+package objects
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sort"
+	"sync"
+	"time"
+
+	"gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+)
+
+// localBucket is a bucket of this process. Locks stand in for conditional writes.
+type localBucket struct {
+	cdkBucket
+	unordered bool // lists are not in byte order: those of file://
+}
+
+func newLocal(b *blob.Bucket) *localBucket {
+	var info os.FileInfo
+	return &localBucket{cdkBucket{b, localProvider{}}, b.As(&info)}
+}
+
+// locks are the locks of keys, by the hash of the key. They belong to the process,
+// not to a Bucket, so that two stores can share a bucket. Each write and deletion
+// of a key locks it.
+var locks [64]sync.RWMutex
+
+func lockOf(key string) *sync.RWMutex {
+	h := uint32(2166136261) // FNV-1a
+	for i := range len(key) {
+		h = (h ^ uint32(key[i])) * 16777619
+	}
+	return &locks[h%uint32(len(locks))]
+}
+
+// lockFor locks a key, and returns a function that unlocks it.
+func lockFor(key string) (unlock func()) {
+	l := lockOf(key)
+	l.Lock()
+	return l.Unlock
+}
+
+type localProvider struct{}
+
+// localVersion returns the version of an object with a time and a size: see write.
+func localVersion(t time.Time, size int64) string {
+	return fmt.Sprintf("%x-%x", t.UnixNano(), size)
+}
+
+func (localProvider) version(r *blob.Reader) string         { return localVersion(r.ModTime(), r.Size()) }
+func (localProvider) statVersion(a *blob.Attributes) string { return localVersion(a.ModTime, a.Size) }
+func (localProvider) startAfter(string, func(any) bool)     {}
+func (localProvider) status(error) int                      { return 0 }
+
+func (localProvider) convert(err error) error {
+	switch gcerrors.Code(err) {
+	case gcerrors.NotFound:
+		return ErrNotExist
+	case gcerrors.PermissionDenied, gcerrors.InvalidArgument:
+		return fmt.Errorf("%w: %w", ErrRejected, err)
+	}
+	return err
+}
+
+func (b *localBucket) Conditional() bool { return false }
+
+// Get holds the lock while it opens the object, so that the version and the size
+// are those of the bytes.
+func (b *localBucket) Get(ctx context.Context, key string, offset, n int64) (*Reader, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	l := lockOf(key)
+	l.RLock()
+	defer l.RUnlock()
+	return b.cdkBucket.Get(ctx, key, offset, n)
+}
+
+func (b *localBucket) Stat(ctx context.Context, key string) (Object, error) {
+	if err := ctx.Err(); err != nil {
+		return Object{}, err
+	}
+	return b.cdkBucket.Stat(ctx, key)
+}
+
+func (b *localBucket) Put(ctx context.Context, key string, data []byte, c Condition) (string, error) {
+	return b.write(ctx, key, c, func() error {
+		return b.bucket.WriteAll(ctx, key, data, &blob.WriterOptions{ContentType: contentType})
+	})
+}
+
+// Copy copies the bytes. The copy of the Go CDK would keep the object's time in
+// mem://.
+func (b *localBucket) Copy(ctx context.Context, to, from string, size int64) error {
+	_, err := b.write(ctx, to, Condition{}, func() error { return b.copy(ctx, to, from) })
+	return err
+}
+
+func (b *localBucket) copy(ctx context.Context, to, from string) error {
+	r, err := b.bucket.NewReader(ctx, from, nil)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w, err := b.bucket.NewWriter(ctx, to, &blob.WriterOptions{ContentType: contentType})
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(w, r); err != nil {
+		cancel() // discards the object
+		w.Close()
+		return err
+	}
+	return w.Close()
+}
+
+// write writes an object if the condition holds. The version is made of the time
+// and the size, so it writes again while these are what they were before, which
+// happens if the clock is coarse.
+func (b *localBucket) write(ctx context.Context, key string, c Condition, once func() error) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	defer lockFor(key)()
+	old, err := b.Stat(ctx, key)
+	if err != nil && err != ErrNotExist {
+		return "", err
+	}
+	if c.Absent && err == nil || c.Version != "" && old.Version != c.Version {
+		return "", ErrCondition
+	}
+	for {
+		if err := b.result(once()); err != nil {
+			return "", err
+		}
+		o, err := b.Stat(ctx, key)
+		if err != nil || o.Version != old.Version {
+			return o.Version, err
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (b *localBucket) Delete(ctx context.Context, key, version string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	defer lockFor(key)()
+	if version != "" {
+		switch o, err := b.Stat(ctx, key); {
+		case err == ErrNotExist:
+			return nil
+		case err != nil:
+			return err
+		case o.Version != version:
+			return ErrCondition
+		}
+	}
+	if err := b.result(b.bucket.Delete(ctx, key)); err != ErrNotExist {
+		return err
+	}
+	return nil
+}
+
+// localWriter holds the lock while the object begins to exist.
+type localWriter struct {
+	Writer
+	key string
+}
+
+func (b *localBucket) NewWriter(ctx context.Context, key string) Writer {
+	return localWriter{b.cdkBucket.NewWriter(ctx, key), key}
+}
+
+func (w localWriter) Close() error {
+	defer lockFor(w.key)()
+	return w.Writer.Close()
+}
+
+// List lists by keys: the token is the last key of the page before.
+func (b *localBucket) List(ctx context.Context, q ListQuery, n int) ([]Object, string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, "", err
+	}
+	q.After, q.Token = max(q.After, q.Token), ""
+	if b.unordered {
+		return b.listAll(ctx, q, n)
+	}
+	q.Token = q.After // the same as that of the Go CDK
+	return b.cdkBucket.List(ctx, q, n)
+}
+
+// listAll lists all objects, and sorts them: file:// walks directories, so it lists
+// a/b before a-b, and a page that starts after the former would lack the latter.
+func (b *localBucket) listAll(ctx context.Context, q ListQuery, n int) ([]Object, string, error) {
+	var all []*blob.ListObject
+	for size := 4096; ; size *= 8 {
+		page, next, err := b.bucket.ListPage(ctx, blob.FirstPageToken, size, &blob.ListOptions{Prefix: q.Prefix})
+		if err := b.result(err); err != nil {
+			return nil, "", err
+		}
+		if len(next) == 0 {
+			all = page
+			break
+		}
+	}
+	slices.SortFunc(all, func(x, y *blob.ListObject) int { return cmp.Compare(x.Key, y.Key) })
+	all = all[sort.Search(len(all), func(i int) bool { return all[i].Key > q.After }):]
+	next := ""
+	if len(all) > n {
+		all = all[:n]
+		next = all[n-1].Key
+	}
+	list := make([]Object, len(all))
+	for i, o := range all {
+		list[i] = Object{Key: o.Key, Size: o.Size, Time: o.ModTime}
+	}
+	return list, next, nil
+}
