@@ -127,7 +127,10 @@ func (brokenStore) ResumeUpload(context.Context, string, string) (registry.Uploa
 	return nil, errBroken
 }
 func (brokenStore) UploadSize(context.Context, string, string) (int64, error) { return 0, errBroken }
-func (brokenStore) CancelUpload(context.Context, string, string) error        { return errBroken }
+func (brokenStore) PublishedUpload(context.Context, string, string) (digest.Digest, error) {
+	return "", errBroken
+}
+func (brokenStore) CancelUpload(context.Context, string, string) error { return errBroken }
 func (brokenStore) GetManifest(context.Context, string, digest.Digest) (registry.Manifest, error) {
 	return registry.Manifest{}, errBroken
 }

@@ -121,6 +121,8 @@ func (m *MemStore) checkCapacity(content memBytes, more int64, onDisk bool) erro
 	return nil
 }
 
+func (*MemStore) inMemory() {}
+
 func (m *MemStore) StatBlob(_ context.Context, repo string, d digest.Digest) (Info, error) {
 	l, err := m.load().link(repo, d)
 	if err != nil {

@@ -124,6 +124,11 @@ func (m *MemStore) CancelUpload(_ context.Context, repo, id string) error {
 	return nil
 }
 
+// PublishedUpload returns ErrBlobUploadUnknown: the store forgets a session at once.
+func (m *MemStore) PublishedUpload(context.Context, string, string) (digest.Digest, error) {
+	return "", ErrBlobUploadUnknown
+}
+
 // upload returns a session. It must be called with mu held.
 // Errors: ErrBlobUploadUnknown.
 func (m *MemStore) upload(repo, id string) (*memUpload, error) {

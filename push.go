@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -184,32 +185,57 @@ func statBlob(ctx context.Context, s BlobStore, repo string, d digest.Digest) (i
 	return content.Seek(0, io.SeekEnd)
 }
 
-// check returns an error if repo lacks content that a manifest names.
+// check returns an error if repo lacks content that a manifest names. It looks for
+// several at once, unless they are in memory, where that would take longer.
 func (refs references) check(ctx context.Context, s Store, repo string) error {
-	var missing []error
-	for _, d := range refs.blobs {
-		if len(missing) == maxErrors {
-			break
-		}
-		switch _, err := statBlob(ctx, s, repo, d); {
-		case err == nil:
-		case errors.Is(err, ErrBlobUnknown) || errors.Is(err, ErrNameUnknown):
-			missing = append(missing, fmt.Errorf("%w: blob %s", ErrManifestBlobUnknown, d))
-		default:
-			return err
-		}
+	parallel := maxParallelChecks
+	if _, ok := s.(inMemory); ok {
+		parallel = 1
 	}
-	for _, d := range refs.manifests {
-		if len(missing) == maxErrors {
-			break
+	all := slices.Concat(refs.blobs, refs.manifests)
+	var missing []error
+	for i := 0; i < len(all) && len(missing) < maxErrors; i += parallel {
+		errs := make([]error, min(parallel, len(all)-i))
+		checkOne := func(k int) { errs[k] = checkChild(ctx, s, repo, all[i+k], i+k < len(refs.blobs)) }
+		var wg sync.WaitGroup
+		for k := range errs[1:] {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				checkOne(k + 1)
+			}()
 		}
-		switch _, err := s.GetManifest(ctx, repo, d); {
-		case err == nil:
-		case errors.Is(err, ErrManifestUnknown) || errors.Is(err, ErrNameUnknown):
-			missing = append(missing, fmt.Errorf("%w: manifest %s", ErrManifestBlobUnknown, d))
-		default:
-			return err
+		checkOne(0)
+		wg.Wait()
+		for _, err := range errs {
+			switch {
+			case err == nil || len(missing) == maxErrors:
+			case errors.Is(err, ErrManifestBlobUnknown):
+				missing = append(missing, err)
+			default:
+				return err
+			}
 		}
 	}
 	return errors.Join(missing...)
+}
+
+// maxParallelChecks is the number of children of a manifest that check looks for at
+// once.
+const maxParallelChecks = 16
+
+// checkChild returns ErrManifestBlobUnknown if repo lacks a blob or a manifest.
+func checkChild(ctx context.Context, s Store, repo string, d digest.Digest, isBlob bool) error {
+	var err error
+	kind := "manifest"
+	if isBlob {
+		kind = "blob"
+		_, err = statBlob(ctx, s, repo, d)
+	} else {
+		_, err = s.GetManifest(ctx, repo, d)
+	}
+	if errors.Is(err, ErrBlobUnknown) || errors.Is(err, ErrManifestUnknown) || errors.Is(err, ErrNameUnknown) {
+		return fmt.Errorf("%w: %s %s", ErrManifestBlobUnknown, kind, d)
+	}
+	return err
 }

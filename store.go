@@ -38,7 +38,7 @@ import (
 //
 // The interfaces may gain methods. Each new one will have an implementation in
 // [UnimplementedStore] that returns ErrUnsupported, and the registry will do
-// without it, as it does without StatBlob, FindBlob and MountBlob. Embed
+// without it, as it does without StatBlob, FindBlob, MountBlob and PublishedUpload. Embed
 // UnimplementedStore in a store of your own so that it compiles with later versions.
 // A store that embeds another Store, to hide content for example, must override each
 // method that would reveal it, those of later versions too.
@@ -98,7 +98,17 @@ type BlobStore interface {
 	// then on the ID can be used again, and the holder gets ErrBlobUploadUnknown.
 	// Errors: ErrBlobUploadUnknown.
 	CancelUpload(ctx context.Context, repo, id string) error
+
+	// PublishedUpload returns the digest of the blob that an upload session of
+	// repo was published as. A client that has lost the response to its last
+	// request repeats the request, and the registry then repeats the response. A
+	// store may forget a session after some minutes, or at once.
+	// Errors: ErrBlobUploadUnknown.
+	PublishedUpload(ctx context.Context, repo, id string) (digest.Digest, error)
 }
+
+// inMemory is a Store whose calls take no time worth waiting for.
+type inMemory interface{ inMemory() }
 
 // Info describes a blob or a manifest in a repository.
 type Info struct {

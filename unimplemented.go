@@ -58,6 +58,10 @@ func (UnimplementedStore) CancelUpload(context.Context, string, string) error {
 	return ErrUnsupported
 }
 
+func (UnimplementedStore) PublishedUpload(context.Context, string, string) (digest.Digest, error) {
+	return "", ErrUnsupported
+}
+
 func (UnimplementedStore) GetManifest(context.Context, string, digest.Digest) (Manifest, error) {
 	return Manifest{}, ErrUnsupported
 }

@@ -110,11 +110,26 @@ func (h uploadHandlers) patch(w http.ResponseWriter, r *http.Request, req Reques
 // put handles PUT <blob-push-location>?digest=<digest>: end-6. It publishes the
 // blob and ends the session, or changes nothing.
 func (h uploadHandlers) put(w http.ResponseWriter, r *http.Request, req Request) error {
-	if _, err := h.receive(r, req); err != nil {
+	_, err := h.receive(r, req)
+	if errors.Is(err, ErrBlobUploadUnknown) && h.isRepeated(r.Context(), req) {
+		err = nil
+	}
+	if err != nil {
 		return h.outOfOrder(w, r, req, err)
 	}
 	writeCreated(w, h.prefix+blobURL(req.Repo, req.Digest), req.Digest)
 	return nil
+}
+
+// isRepeated reports whether the session of a PUT was published as the digest of
+// the request before, and still exists.
+func (h uploadHandlers) isRepeated(ctx context.Context, req Request) bool {
+	d, err := h.store.PublishedUpload(ctx, req.Repo, req.UploadID)
+	if err != nil || d != req.Digest {
+		return false
+	}
+	_, err = statBlob(ctx, h.store, req.Repo, d)
+	return err == nil
 }
 
 // status handles GET <blob-push-location>: end-13.

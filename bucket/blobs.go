@@ -7,48 +7,44 @@ package bucket
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"iter"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-oci/registry"
 )
 
-// link makes data readable as a blob of a repository.
+// link makes data readable as a blob of a repository: the data of a register.
 type link struct {
 	ID   string `json:"id"`   // unique
 	Data string `json:"data"` // the name of the data
 	Size int64  `json:"size"`
 
-	time time.Time // when the object was written
+	value value
 }
 
+func (l link) exists() bool { return l.Data != "" }
+
 func (l link) info(d digest.Digest) registry.Info {
-	return registry.Info{Digest: d, Size: l.Size, Time: l.time}
+	return registry.Info{Digest: d, Size: l.Size, Time: l.value.object.Time}
 }
 
 // readLink returns a repository's link to a blob.
-// Errors: errNotFound.
 func (s *Store) readLink(ctx context.Context, repo string, d digest.Digest) (link, error) {
-	c, err := s.get(ctx, linkKey(repo, d))
-	if err != nil {
-		return link{}, err
+	v, err := s.read(ctx, linkKey(repo, d))
+	l := link{value: v}
+	if err == nil && v.exists() && json.Unmarshal(v.data, &l) != nil {
+		err = errMalformed
 	}
-	l := link{time: c.time}
-	if err := json.Unmarshal(c.data, &l); err != nil {
-		return link{}, fmt.Errorf("bucket: malformed link: %w", err)
-	}
-	return l, nil
+	return l, s.corrupt(err, repo, d)
 }
 
 // blobLink is readLink with the errors of a registry.Store.
 // Errors: ErrNameUnknown, ErrBlobUnknown.
 func (s *Store) blobLink(ctx context.Context, repo string, d digest.Digest) (link, error) {
 	l, err := s.readLink(ctx, repo, d)
-	if err == errNotFound {
+	if err == nil && !l.exists() {
 		err = s.unknownError(ctx, repo, registry.ErrBlobUnknown)
 	}
 	return l, err
@@ -70,7 +66,9 @@ func (s *Store) OpenBlob(ctx context.Context, repo string, d digest.Digest) (io.
 	if err != nil {
 		return nil, err
 	}
-	return s.newReader(ctx, dataKey(d, l.Data), l.Size), nil
+	r := s.newReader(ctx, dataKey(d, l.Data), l.Size)
+	r.verify(d, func() { s.condemn(ctx, d, l.Data) })
+	return r, nil
 }
 
 // Blobs yields the blobs of a repository after a digest. It reads each link, since
@@ -78,6 +76,9 @@ func (s *Store) OpenBlob(ctx context.Context, repo string, d digest.Digest) (io.
 func (s *Store) Blobs(ctx context.Context, repo string, after digest.Digest) iter.Seq2[registry.Info, error] {
 	blobs := listDigests(ctx, s, linksPrefix(repo), after, func(ctx context.Context, d digest.Digest) (registry.Info, error) {
 		l, err := s.readLink(ctx, repo, d)
+		if err == nil && !l.exists() {
+			err = errNotFound
+		}
 		return l.info(d), err
 	})
 	return orNameUnknown(ctx, s, repo, blobs)
@@ -90,15 +91,15 @@ func (s *Store) MountBlob(ctx context.Context, repo, from string, d digest.Diges
 		return err
 	}
 	ctx = context.WithoutCancel(ctx) // half a mount is useless
-	err = s.publish(ctx, repo, d, l.Size, l.Data, func(key string) error {
+	p := publication{store: s, repo: repo, digest: d, size: l.Size, data: l.Data, write: func(key string) error {
 		return s.copy(ctx, key, dataKey(d, l.Data), l.Size)
-	})
-	if err != errNotFound {
+	}}
+	if err := p.publish(ctx); err != errNotFound {
 		return err
 	}
 	// The data was deleted meanwhile, and our link names nothing.
 	if current, err := s.readLink(ctx, repo, d); err == nil && current.Data == l.Data {
-		if err := s.unlink(ctx, repo, d, current); err != nil {
+		if _, err := s.unlink(ctx, repo, d, current); err != nil {
 			return err
 		}
 	}
@@ -119,11 +120,11 @@ func (s *Store) FindBlob(ctx context.Context, d digest.Digest) iter.Seq2[string,
 				continue
 			}
 			seen[repo] = true
-			switch _, err := s.readLink(ctx, repo, d); {
-			case err == errNotFound: // it was deleted, or is about to be written
+			switch l, err := s.readLink(ctx, repo, d); {
 			case err != nil:
 				yield("", err)
 				return
+			case !l.exists(): // it was deleted, or is about to be written
 			case !yield(repo, nil):
 				return
 			}
@@ -133,115 +134,26 @@ func (s *Store) FindBlob(ctx context.Context, d digest.Digest) iter.Seq2[string,
 
 // DeleteBlob makes a blob unreadable through repo.
 func (s *Store) DeleteBlob(ctx context.Context, repo string, d digest.Digest) error {
-	l, err := s.blobLink(ctx, repo, d)
-	if err != nil {
-		return err
-	}
-	err = s.unlink(context.WithoutCancel(ctx), repo, d, l)
-	if err == errNotFound {
-		return registry.ErrBlobUnknown // another caller was faster
-	}
-	return err
-}
-
-// unlink deletes a link.
-// Errors: errNotFound.
-func (s *Store) unlink(ctx context.Context, repo string, d digest.Digest, l link) error {
-	if err := s.remove(ctx, linkKey(repo, d)); err != nil {
-		return err
-	}
-	s.tryRemove(ctx, inverseKey(d, l, repo))
-	return s.removeRepo(ctx, repo)
-}
-
-// publish links a blob in repo: to the given data or, if data is "", to that of
-// another repository or to new data. It calls write to write new data at a key
-// that it chooses.
-//
-// GC condemns data and then looks for links to it. publish writes the link and
-// then checks whether the data is condemned, or deleted already. So at least one
-// of the two sees the other: data that publish finds usable has a link that GC
-// will find, and data that is condemned is written again, under another name. Data
-// that publish has just written is too young to be condemned.
-func (s *Store) publish(ctx context.Context, repo string, d digest.Digest, size int64, data string, write func(key string) error) error {
-	if data == "" {
-		var err error
-		if data, err = s.findData(ctx, d); err != nil {
+	ctx = context.WithoutCancel(ctx) // all or nothing
+	for attempt := range maxAttempts {
+		backOff(attempt)
+		l, err := s.blobLink(ctx, repo, d)
+		if err != nil {
 			return err
 		}
-	}
-	var written time.Time // when we began to write the data, if we did
-	for range maxAttempts {
-		if data == "" {
-			data, written = newUUID(), time.Now()
-			if err := write(dataKey(d, data)); err != nil {
-				return err
-			}
-		}
-		began := time.Now()
-		if err := s.writeLink(ctx, repo, d, link{ID: newUUID(), Data: data, Size: size}); err != nil {
+		if ok, err := s.unlink(ctx, repo, d, l); ok || err != nil {
 			return err
 		}
-		if time.Since(began) >= s.trustedFor {
-			continue // GC may have deleted the inverse, because the link did not follow it in time
-		}
-		if time.Since(written) < s.trustedFor {
-			return nil
-		}
-		if ok, err := s.isUsable(ctx, d, data); ok || err != nil {
-			return err
-		}
-		data = ""
 	}
 	return registry.ErrUnavailable
 }
 
-// writeLink writes a link: its inverse first, so that GC can't miss the link, and
-// the name of the repository last: see addRepo.
-func (s *Store) writeLink(ctx context.Context, repo string, d digest.Digest, l link) error {
-	b, err := json.Marshal(l)
-	if err != nil {
-		return err
-	}
-	if err := s.put(ctx, inverseKey(d, l, repo), nil); err != nil {
-		return err
-	}
-	if err := s.put(ctx, linkKey(repo, d), b); err != nil {
-		return err
-	}
-	return s.addRepo(ctx, repo)
-}
-
-// isUsable reports whether data exists and is not condemned. The order of the
-// calls matters: GC deletes the data first, and then the mark that condemns it.
-func (s *Store) isUsable(ctx context.Context, d digest.Digest, data string) (bool, error) {
-	condemned, err := s.exists(ctx, condemnedKey(d, data))
-	if condemned || err != nil {
+// unlink deletes a link, unless another writer has replaced it.
+func (s *Store) unlink(ctx context.Context, repo string, d digest.Digest, l link) (bool, error) {
+	_, ok, err := s.replace(ctx, linkKey(repo, d), l.value, newID(), nil)
+	if !ok || err != nil {
 		return false, err
 	}
-	return s.exists(ctx, dataKey(d, data))
-}
-
-// findData returns data that a repository's link to the blob names, or "". It
-// gives up after a few links, since it does no harm to store a blob twice.
-func (s *Store) findData(ctx context.Context, d digest.Digest) (data string, err error) {
-	const maxLinks = 4
-	tried := 0
-	for o, err := range s.list(ctx, inversePrefix(d), "", maxLinks) {
-		if err != nil {
-			return "", err
-		}
-		inverse, repo, _ := parseInverseKey(o.name)
-		l, err := s.readLink(ctx, repo, d)
-		if err != nil && err != errNotFound {
-			return "", err
-		}
-		if err == nil && l.Data == inverse.Data {
-			return l.Data, nil
-		}
-		if tried++; tried == maxLinks {
-			break
-		}
-	}
-	return "", nil
+	s.later(func() { s.remove(ctx, inverseKey(d, l, repo)) })
+	return true, s.removeRepo(ctx, repo)
 }

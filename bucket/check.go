@@ -8,43 +8,58 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
+
+	"github.com/berth-oci/registry/bucket/internal/objects"
 )
 
 // Check tests whether the bucket exists, whether the process may write, read, list
-// and delete objects, and whether conditional writes work: some S3-compatible
-// servers ignore the conditions, and would lose tags. Call it when the process
-// starts.
+// and delete objects, whether conditional writes work, and what time it is: some
+// S3-compatible servers ignore the conditions, and would lose tags. Call it when the
+// process starts.
 // Errors: registry.ErrUnavailable, or an error that names the failed requirement.
 func (s *Store) Check(ctx context.Context) error {
-	const prefix = "check/"
 	name := newUUID()
-	key := prefix + name
-	if _, err := s.create(ctx, key, []byte("1")); err != nil {
-		return err
-	}
-	defer s.tryRemove(context.WithoutCancel(ctx), key)
-	if again, err := s.create(ctx, key, []byte("2")); again || err != nil {
-		return conditionError(err, "it replaced an object that the write required not to exist")
-	}
-	c, err := s.get(ctx, key)
+	key := checkPrefix + name
+	defer s.remove(context.WithoutCancel(ctx), key)
+	one, created, err := s.replace(ctx, key, value{}, newID(), []byte("1"))
 	if err != nil {
 		return err
 	}
-	if ok, err := s.swap(ctx, key, []byte("3"), c.version); !ok || err != nil {
+	if !created {
+		return conditionError(nil, "it rejected a write that required the object not to exist")
+	}
+	if _, again, err := s.replace(ctx, key, value{}, newID(), []byte("2")); again || err != nil {
+		return conditionError(err, "it replaced an object that the write required not to exist")
+	}
+	if _, ok, err := s.replace(ctx, key, one, newID(), []byte("3")); !ok || err != nil {
 		return conditionError(err, "it rejected a write that required the object's current version")
 	}
-	if ok, err := s.swap(ctx, key, []byte("4"), c.version); ok || err != nil {
+	if _, ok, err := s.replace(ctx, key, one, newID(), []byte("4")); ok || err != nil {
 		return conditionError(err, "it accepted a write that required an old version of the object")
 	}
-	for o, err := range s.list(ctx, prefix, name[:1], firstPageSize) {
+	for o, err := range s.list(ctx, checkPrefix, name[:1], firstPageSize) {
 		if err != nil {
 			return err
 		}
 		if o.name == name {
-			return s.remove(ctx, key)
+			_, err = s.measureClock(ctx)
+			return err
 		}
 	}
-	return errors.New("bucket: a list lacks an object that was just written")
+	return errNoList
+}
+
+var errNoList = errors.New("bucket: a list lacks an object that was just written")
+
+// Ready reports whether the bucket can be read, with an error if not: it makes one
+// call, which may take 2 seconds.
+// Errors: registry.ErrUnavailable.
+func (s *Store) Ready(ctx context.Context) error {
+	call, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, _, err := s.bucket.List(call, objects.ListQuery{Prefix: s.opts.Prefix + namesPrefix}, 1)
+	return s.storeError(ctx, err)
 }
 
 // conditionError returns err or, if it is nil, an error about conditional writes.

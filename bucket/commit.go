@@ -13,13 +13,16 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/bucket/internal/objects"
 )
 
 // Commit publishes the session's bytes as a blob.
 //
-// First it ends the session, by a conditional write, and only the lease that has
-// ended the session publishes it. So a session that was cancelled, in this process
-// or in another, is never published. If publishing fails, the session is revived.
+// It ends the session by a conditional write before it publishes anything, and only
+// the lease that has ended the session publishes it. So a session that was
+// cancelled, in this process or in another, is never published. If publishing
+// fails, the session is revived. If the process stops, another request with the
+// same bytes can publish the session.
 func (l *lease) Commit(ctx context.Context, d digest.Digest) error {
 	if !l.useIfActive() {
 		return registry.ErrBlobUploadUnknown
@@ -30,21 +33,60 @@ func (l *lease) Commit(ctx context.Context, d digest.Digest) error {
 		}
 		return err
 	}
-	undo, err := l.endSession()
-	if err != nil {
+	if l.state.Phase == publishing && l.state.Digest != d {
+		return registry.ErrBlobUploadUnknown
+	}
+	if err := l.endLease(); err != nil {
 		return err
 	}
 	// From here on, cancelling the request has no effect: Commit succeeds or
 	// revives the session.
-	err = l.store.publish(l.ctx, l.repo, d, l.size, "", l.writeData)
-	if err != nil {
-		return errors.Join(err, undo())
+	p := publication{store: l.store, repo: l.repo, digest: d, size: l.size, write: l.writeData, small: l.isSmall()}
+	ended := l.state.Revision == ""
+	p.end = func() (err error) {
+		if !ended {
+			var st uploadState
+			if st, err = l.store.setPhase(l.ctx, l.key, l.state, publishing, d); err == nil {
+				// The state does not include the bytes of this lease, so the
+				// session can be revived as the lease found it.
+				l.state, ended = st, true
+			}
+		}
+		return err
+	}
+	if err := p.publish(l.ctx); err != nil {
+		if ended || !errors.Is(err, registry.ErrBlobUploadUnknown) {
+			err = errors.Join(err, l.revive())
+		}
+		return err
 	}
 	if l.state.Revision != "" {
-		l.store.removeUpload(l.ctx, l.key, l.allParts())
+		parts := l.allParts()
+		finish := func() { l.store.finish(l.ctx, l.key, l.state, parts) }
+		if l.state.Chosen { // another session may use the ID at once
+			finish()
+		} else {
+			l.store.forget(l.ctx, l.key, l.state)
+			l.store.later(finish)
+		}
 		l.parts = nil
 	}
 	return nil // Close discards the rest
+}
+
+// finish records that a session was published, and removes its parts.
+func (s *Store) finish(ctx context.Context, key string, st uploadState, parts []part) {
+	for range maxTries {
+		_, err := s.setPhase(ctx, key, st, published, st.Digest)
+		if err != registry.ErrUploadBusy {
+			break
+		}
+		// Another process is about to publish the same bytes.
+		if st, err = s.readState(ctx, key); err != nil || !st.isOpen() {
+			break
+		}
+	}
+	each(parts, func(p part) error { return s.remove(ctx, partKey(key, p.Name)) })
 }
 
 // verify compares the digest of the session's bytes with d.
@@ -66,51 +108,44 @@ func (l *lease) verify(d digest.Digest) error {
 	return nil
 }
 
-// endSession ends the session, so that no other caller can use it. undo revives
-// it.
-func (l *lease) endSession() (undo func() error, err error) {
+// endLease prevents other callers in this process from using the session.
+func (l *lease) endLease() error {
 	l.store.mu.Lock()
+	defer l.store.mu.Unlock()
 	if l.ended {
-		l.store.mu.Unlock()
-		return nil, registry.ErrBlobUploadUnknown
+		return registry.ErrBlobUploadUnknown
 	}
 	l.ended = true
 	l.store.stopTimer(l.leasedSession)
-	l.store.mu.Unlock()
-	revive := func() {
-		l.store.mu.Lock()
-		l.ended = false
-		l.store.use(l.leasedSession)
-		l.store.mu.Unlock()
-	}
-	if l.state.Revision == "" {
-		return func() error { revive(); return nil }, nil
-	}
-	// The state does not include the bytes of this lease, so the session is
-	// revived as the lease found it.
-	ended, err := l.store.endUpload(l.ctx, l.key, l.state)
-	if err != nil {
-		if !errors.Is(err, registry.ErrBlobUploadUnknown) {
-			revive()
-		}
-		return nil, err
-	}
-	return func() error {
-		st, err := l.store.reviveUpload(l.ctx, l.key, ended)
+	return nil
+}
+
+// revive undoes endLease, and ends the phase in which the session is published.
+func (l *lease) revive() error {
+	if l.state.Phase == publishing {
+		st, err := l.store.setPhase(l.ctx, l.key, l.state, active, "")
 		if err != nil {
-			return err // the session is lost: the client must start over
+			return err // the same request can publish it later
 		}
 		l.state = st
-		revive()
-		return nil
-	}, nil
+	}
+	l.store.mu.Lock()
+	defer l.store.mu.Unlock()
+	l.ended = false
+	l.store.use(l.leasedSession)
+	return nil
+}
+
+// isSmall reports whether the session's bytes are all in memory.
+func (l *lease) isSmall() bool {
+	return l.out == nil && len(l.parts) == 0 && len(l.state.Parts) == 0
 }
 
 // writeData writes the session's bytes as one object: from memory, by a copy that
 // the provider makes or, if there are several parts, through this process.
 func (l *lease) writeData(key string) error {
 	s := l.store
-	if l.out == nil && len(l.parts) == 0 && len(l.state.Parts) == 0 {
+	if l.isSmall() {
 		return s.put(l.ctx, key, l.buf)
 	}
 	if err := l.flush(); err != nil {
@@ -119,10 +154,14 @@ func (l *lease) writeData(key string) error {
 	if all := l.allParts(); len(all) == 1 && all[0].Size <= maxCopy {
 		return s.copy(l.ctx, key, partKey(l.key, all[0].Name), all[0].Size)
 	}
-	w, err := s.newWriter(l.ctx, key)
-	if err != nil {
-		return err
+	if !l.writing { // the parts are read from the bucket, and written to it
+		if err := l.reserve(&s.writers, objects.WriterMemory); err != nil {
+			return err
+		}
+		l.writing = true
 	}
+	defer l.releaseWriter()
+	w := s.newWriter(l.ctx, key)
 	if err := l.copyTo(w); err != nil {
 		w.abort()
 		return err

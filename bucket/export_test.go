@@ -2,9 +2,22 @@
 
 package bucket
 
-import "time"
+import (
+	"time"
+
+	"github.com/berth-oci/registry/bucket/internal/objects"
+)
+
+// NewOn returns a store in a bucket of any kind.
+func NewOn(b objects.Bucket, opts *Options) *Store { return newStore(b, opts) }
 
 // SetGrace shortens the times that GC and pushes rely on, so that tests are fast.
 func (s *Store) SetGrace(trustedFor, minGrace time.Duration) {
 	s.trustedFor, s.minGrace = trustedFor, minGrace
 }
+
+// SetClock replaces the clock of the store's process.
+func (s *Store) SetClock(now func() time.Time) { s.now = now }
+
+// Wait waits for work in the background.
+func (s *Store) Wait() { s.background.Wait() }

@@ -146,11 +146,12 @@ func TestNoBucket(t *testing.T) {
 	server := miniotest.Start(t)
 	s := open(t, server.URLAt("no-such-bucket", server.Address(0)), nil)
 	_, err := s.GetManifest(t.Context(), "a", digest.FromString("m"))
-	qt.Assert(t, qt.ErrorIs(err, error(registry.ErrUnavailable)))
+	qt.Assert(t, qt.ErrorMatches(err, ".*NoSuchBucket.*"))
 	_, err = collect(s.Repositories(t.Context(), ""))
-	qt.Assert(t, qt.ErrorIs(err, error(registry.ErrUnavailable)))
+	qt.Assert(t, qt.ErrorMatches(err, ".*NoSuchBucket.*"))
 	err = s.PutManifest(t.Context(), "a", manifest("m"), []string{"tag"}, nil)
-	qt.Assert(t, qt.ErrorIs(err, error(registry.ErrUnavailable)))
+	qt.Assert(t, qt.ErrorMatches(err, ".*NoSuchBucket.*"))
+	qt.Assert(t, qt.ErrorMatches(s.Check(t.Context()), ".*NoSuchBucket.*"))
 }
 
 // TestLostResponses loses the response to each write once: the SDK writes again,

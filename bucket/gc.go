@@ -32,14 +32,17 @@ type GCStats struct {
 	Deleted   int   // data objects deleted
 	Bytes     int64 // in the data objects deleted
 	Links     int   // inverse links deleted that stopped processes had left behind
-	Uploads   int   // upload sessions ended
+	Uploads   int   // upload sessions ended, and multipart uploads aborted
 	Names     int   // repositories removed from the catalog, likewise left behind
+	Entries   int   // entries of tags and referrers deleted, likewise left behind
+	Marks     int   // marks deleted that say that something was deleted
 }
 
-// GC deletes the data of blobs that no repository has anymore, and abandoned
-// upload sessions. It condemns data in one run and deletes it in another, at least
-// Grace later, so run it regularly, for example from cron. It may run while
-// clients push and pull, and concurrently with another GC.
+// GC deletes the data of blobs that no repository has anymore, abandoned upload
+// sessions, and what processes have left behind that stopped in the middle. It
+// condemns data in one run and deletes it in another, at least Grace later, so run
+// it regularly, for example from cron. It may run while clients push and pull, and
+// concurrently with another GC. All times are the bucket's.
 func (s *Store) GC(ctx context.Context, opts GCOptions) (GCStats, error) {
 	if opts.Grace == 0 {
 		opts.Grace = time.Hour
@@ -50,28 +53,34 @@ func (s *Store) GC(ctx context.Context, opts GCOptions) (GCStats, error) {
 	s.mu.Lock()
 	s.expire()
 	s.unlock()
-	g := &collection{store: s, cutoff: time.Now().Add(-opts.Grace)}
-	err := g.sweepUploads(ctx, time.Now().Add(-max(opts.Grace, s.opts.UploadIdle)))
-	if err == nil {
-		err = g.sweepBlobs(ctx)
+	now, err := s.measureClock(ctx)
+	if err != nil {
+		return GCStats{}, err
 	}
-	if err == nil {
-		err = g.sweepNames(ctx)
+	g := &collection{store: s, cutoff: now.Add(-opts.Grace), idleSince: now.Add(-max(opts.Grace, s.opts.UploadIdle))}
+	for _, sweep := range []func(context.Context) error{g.probe, g.sweepUploads, g.sweepBlobs, g.sweepRepos, g.sweepNames, g.sweepChecks} {
+		if err := sweep(ctx); err != nil {
+			return g.stats, err
+		}
 	}
-	return g.stats, err
+	return g.stats, nil
 }
 
 // collection is one run of GC.
 type collection struct {
-	store  *Store
-	cutoff time.Time // objects written before are old
-	stats  GCStats
+	store     *Store
+	cutoff    time.Time // objects written before are old
+	idleSince time.Time // upload sessions used before have ended
+	stats     GCStats
+
+	conditionalDelete bool // the bucket has it
 }
 
 func (g *collection) isOld(written time.Time) bool { return written.Before(g.cutoff) }
 
 // blobData is a data object of a blob.
 type blobData struct {
+	exists    bool
 	size      int64
 	old       bool
 	condemned bool
@@ -111,7 +120,7 @@ func (g *collection) sweepBlobs(ctx context.Context) error {
 				b.condemned, b.overdue = true, g.isOld(o.time)
 				continue
 			}
-			b.size, b.old = o.size, g.isOld(o.time)
+			b.exists, b.size, b.old = true, o.size, g.isOld(o.time)
 			g.stats.Blobs++
 		case "links":
 			l, repo, ok := parseInverseKey(name)
@@ -133,14 +142,17 @@ func (g *collection) sweepBlobs(ctx context.Context) error {
 // isLive reports whether the link of an inverse exists, or may be about to be
 // written. Otherwise it deletes the inverse.
 func (g *collection) isLive(ctx context.Context, d digest.Digest, inverse link, repo string, written time.Time) (bool, error) {
-	l, err := g.store.readLink(ctx, repo, d)
-	if err != nil && err != errNotFound {
-		return false, err
-	}
-	if err == nil && l.ID == inverse.ID || !g.isOld(written) {
+	if !g.isOld(written) {
 		return true, nil
 	}
-	if err := g.store.removeIfExists(ctx, inverseKey(d, inverse, repo)); err != nil {
+	l, err := g.store.readLink(ctx, repo, d)
+	if errors.Is(err, errCorrupt) || err == nil && l.ID == inverse.ID {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := g.store.remove(ctx, inverseKey(d, inverse, repo)); err != nil {
 		return false, err
 	}
 	g.stats.Links++
@@ -159,6 +171,13 @@ func (g *collection) condemnOrDelete(ctx context.Context, d digest.Digest, data 
 	s := g.store
 	for name, b := range data {
 		switch {
+		case !b.exists:
+			if b.overdue { // the run that has deleted the data was interrupted
+				if err := s.remove(ctx, condemnedKey(d, name)); err != nil {
+					return err
+				}
+				g.stats.Marks++
+			}
 		case b.linked || !b.old:
 		case !b.condemned:
 			if err := s.put(ctx, condemnedKey(d, name), nil); err != nil {
@@ -168,10 +187,10 @@ func (g *collection) condemnOrDelete(ctx context.Context, d digest.Digest, data 
 		case b.overdue:
 			// The links were listed after the data was condemned: a push that
 			// has written a link since then has seen the mark.
-			if err := s.removeIfExists(ctx, dataKey(d, name)); err != nil {
+			if err := s.remove(ctx, dataKey(d, name)); err != nil {
 				return err
 			}
-			if err := s.removeIfExists(ctx, condemnedKey(d, name)); err != nil {
+			if err := s.remove(ctx, condemnedKey(d, name)); err != nil {
 				return err
 			}
 			g.stats.Deleted++
@@ -183,14 +202,21 @@ func (g *collection) condemnOrDelete(ctx context.Context, d digest.Digest, data 
 
 // sweepUploads ends the sessions that were last used before idleSince, and deletes
 // parts that were left behind.
-func (g *collection) sweepUploads(ctx context.Context, idleSince time.Time) error {
+func (g *collection) sweepUploads(ctx context.Context) error {
+	for _, prefix := range []string{uploadsPrefix, blobsPrefix} {
+		n, err := g.store.bucket.AbortWriters(ctx, g.store.opts.Prefix+prefix, g.cutoff)
+		if err != nil {
+			return g.store.storeError(ctx, err)
+		}
+		g.stats.Uploads += n
+	}
 	var (
 		key      string // of the current session
 		parts    []part
 		lastUsed time.Time
 	)
 	sweep := func() error {
-		if key == "" || !lastUsed.Before(idleSince) {
+		if key == "" || !lastUsed.Before(g.idleSince) {
 			return nil
 		}
 		return g.sweepUpload(ctx, key, parts)
@@ -223,12 +249,14 @@ func (g *collection) sweepUploads(ctx context.Context, idleSince time.Time) erro
 // sweepUpload ends a session, unless a request has used it meanwhile, and deletes
 // its objects.
 func (g *collection) sweepUpload(ctx context.Context, key string, parts []part) error {
-	st, err := g.store.readState(ctx, key)
-	if err != nil && err != errNotFound {
+	s := g.store
+	st, err := s.readState(ctx, key)
+	if err != nil {
 		return err
 	}
-	if err == nil && !st.Ended {
-		switch _, err := g.store.endUpload(ctx, key, st); {
+	if st.isOpen() {
+		st, err = s.setPhase(ctx, key, st, cancelled, "")
+		switch {
 		case errors.Is(err, registry.ErrUploadBusy) || errors.Is(err, registry.ErrBlobUploadUnknown):
 			return nil
 		case err != nil:
@@ -236,8 +264,13 @@ func (g *collection) sweepUpload(ctx context.Context, key string, parts []part) 
 		}
 		g.stats.Uploads++
 	}
-	g.store.removeUpload(ctx, key, parts)
-	return nil
+	if err := each(parts, func(p part) error { return s.remove(ctx, partKey(key, p.Name)) }); err != nil {
+		return err
+	}
+	if st.Chosen { // another session may have the same key
+		return g.removeVersion(ctx, stateKey(key), st.value)
+	}
+	return s.remove(ctx, stateKey(key))
 }
 
 // sweepNames removes repositories without content from the catalog.
@@ -249,6 +282,12 @@ func (g *collection) sweepNames(ctx context.Context) error {
 		if !g.isOld(o.time) {
 			continue
 		}
+		if isDeletedSize(o.size) {
+			if err := g.removeDeleted(ctx, namesPrefix+o.name); err != nil {
+				return err
+			}
+			continue
+		}
 		repo := unflattenName.Replace(o.name)
 		hasContent, err := g.store.hasContent(ctx, repo)
 		if err == nil && !hasContent {
@@ -257,6 +296,21 @@ func (g *collection) sweepNames(ctx context.Context) error {
 		}
 		if err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// sweepChecks removes what processes have left that stopped during Check.
+func (g *collection) sweepChecks(ctx context.Context) error {
+	for o, err := range g.store.list(ctx, checkPrefix, "", nextPageSize) {
+		if err != nil {
+			return err
+		}
+		if g.isOld(o.time) {
+			if err := g.store.remove(ctx, checkPrefix+o.name); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

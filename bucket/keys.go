@@ -16,6 +16,8 @@ const (
 	namesPrefix   = "names/"
 	blobsPrefix   = "blobs/"
 	uploadsPrefix = "uploads/"
+	checkPrefix   = "check/"
+	reposPrefix   = "repos/"
 )
 
 // flattenName turns a repository's name into one component of a key, so that no
@@ -31,7 +33,7 @@ func nameKey(repo string) string { return namesPrefix + flattenName.Replace(repo
 
 // contentPrefix is the prefix of a repository's objects. Those that make the
 // repository exist, blobs and manifests, sort before the others.
-func contentPrefix(repo string) string { return "repos/" + repo + "/_" }
+func contentPrefix(repo string) string { return reposPrefix + repo + "/_" }
 
 func linksPrefix(repo string) string { return contentPrefix(repo) + "blobs/" }
 
@@ -45,11 +47,21 @@ func referrersPrefix(repo string, subject digest.Digest) string {
 	return contentPrefix(repo) + "referrers/" + digestPath(subject) + "/"
 }
 
+func referrerKey(repo string, subject, d digest.Digest, incarnation string) string {
+	return referrersPrefix(repo, subject) + digestPath(d) + "/" + incarnation
+}
+
+func packsPrefix(repo string, subject digest.Digest) string {
+	return contentPrefix(repo) + "packs/" + digestPath(subject) + "/"
+}
+
 func hintsPrefix(repo string, d digest.Digest) string {
 	return contentPrefix(repo) + "tagged/" + digestPath(d) + "/"
 }
 
 func tagsPrefix(repo string) string { return contentPrefix(repo) + "tags/" }
+
+func tagKey(repo, name string) string { return tagsPrefix(repo) + name }
 
 func dataKey(d digest.Digest, data string) string {
 	return blobsPrefix + digestPath(d) + "/data/" + data

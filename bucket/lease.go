@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/bucket/internal/objects"
 )
 
 // A lease collects its bytes in a buffer of up to maxBuffer bytes. If they do not
@@ -48,7 +49,10 @@ type lease struct {
 	writeCtx  context.Context    // ctx for writing parts
 	stop      context.CancelFunc // of writeCtx
 
-	touched time.Time // when the session's idle timer in the bucket was last reset
+	reserved int64 // of the store's memory for buffers
+	writing  bool  // memory for out is reserved
+
+	renewed time.Time // when the session's idle timer in the bucket was last reset
 	closed  bool
 }
 
@@ -95,12 +99,12 @@ func (l *lease) ReadFrom(r io.Reader) (total int64, err error) {
 	emptyReads := 0 // in a row
 	active := l.useIfActive()
 	for {
-		var space []byte
-		if active {
-			space = l.freeSpace()
-		}
-		if space == nil {
+		if !active {
 			return total, registry.ErrBlobUploadUnknown
+		}
+		space, err := l.freeSpace()
+		if err != nil {
+			return total, err
 		}
 		n, err := r.Read(space)
 		if n > 0 {
@@ -137,20 +141,25 @@ func (l *lease) ReadFrom(r io.Reader) (total int64, err error) {
 }
 
 // freeSpace returns the part of the buffer that the next bytes can be read into:
-// after the collected bytes or, once bytes are streamed to an object, all of it. It
-// returns nil if the session has ended.
-func (l *lease) freeSpace() []byte {
+// after the collected bytes or, once bytes are streamed to an object, all of it.
+// Errors: ErrBlobUploadUnknown if the session has ended, errBusy.
+func (l *lease) freeSpace() ([]byte, error) {
 	l.data.Lock()
 	defer l.data.Unlock()
 	if l.abandoned {
-		return nil
+		return nil, registry.ErrBlobUploadUnknown
 	}
 	if len(l.buf) == cap(l.buf) {
-		grown := make([]byte, len(l.buf), min(max(2*cap(l.buf), minBuffer), maxBuffer))
+		size := min(max(2*cap(l.buf), minBuffer), maxBuffer)
+		if err := l.reserve(&l.store.buffers, int64(size)-l.reserved); err != nil {
+			return nil, err
+		}
+		l.reserved = int64(size)
+		grown := make([]byte, len(l.buf), size)
 		copy(grown, l.buf)
 		l.buf = grown
 	}
-	return l.buf[len(l.buf):cap(l.buf)]
+	return l.buf[len(l.buf):cap(l.buf)], nil
 }
 
 // append appends bytes that are in the buffer's free space.
@@ -176,12 +185,13 @@ func (l *lease) append(p []byte) error {
 // beginPart begins to stream to an object, with the bytes in the buffer. It must be
 // called with data held.
 func (l *lease) beginPart() error {
-	l.part = part{Name: newUUID(), Size: int64(len(l.buf))}
-	var err error
-	if l.out, err = l.store.newWriter(l.writeCtx, partKey(l.key, l.part.Name)); err != nil {
+	if err := l.reserve(&l.store.writers, objects.WriterMemory); err != nil {
 		return err
 	}
-	_, err = l.out.Write(l.buf)
+	l.writing = true
+	l.part = part{Name: newUUID(), Size: int64(len(l.buf))}
+	l.out = l.store.newWriter(l.writeCtx, partKey(l.key, l.part.Name))
+	_, err := l.out.Write(l.buf)
 	l.buf = l.buf[:0]
 	return err
 }
@@ -189,15 +199,15 @@ func (l *lease) beginPart() error {
 // keepAlive resets the session's idle timer in the bucket now and then while bytes
 // arrive.
 func (l *lease) keepAlive() error {
-	if l.state.Revision == "" || time.Since(l.touched) < l.store.opts.UploadIdle/4 {
+	if l.state.Revision == "" || time.Since(l.renewed) < l.store.opts.UploadIdle/4 {
 		return nil
 	}
-	st, err := l.store.activeState(l.ctx, l.key)
+	st, err := l.store.openState(l.ctx, l.key)
 	if err != nil {
 		return err
 	}
-	l.touched = time.Now()
-	return l.store.touch(l.ctx, l.key, st)
+	l.renewed = time.Now()
+	return l.store.renew(l.ctx, l.key, st)
 }
 
 // flush writes the remaining bytes of this lease to a part. When it returns, all
@@ -211,6 +221,7 @@ func (l *lease) flush() error {
 	case l.out != nil:
 		out := l.out
 		l.out = nil
+		defer l.releaseWriter()
 		if err := out.close(); err != nil {
 			return err
 		}
@@ -259,12 +270,11 @@ func (l *lease) discard() {
 		l.out.abort()
 		l.out = nil
 	}
-	for _, p := range l.parts {
-		l.store.tryRemove(l.ctx, partKey(l.key, p.Name))
-	}
+	l.releaseWriter()
+	l.store.removeParts(l.ctx, l.key, l.parts)
 	l.parts, l.buf = nil, l.buf[:0]
 	if l.abandoned {
-		l.buf = nil
+		l.releaseBuffer()
 	}
 }
 
@@ -299,14 +309,15 @@ func (l *lease) Close() error {
 		return err
 	}
 	l.store.mu.Lock()
-	cancelled := l.ended
+	ended := l.ended
 	l.saved = true
 	l.store.mu.Unlock()
-	if cancelled { // while we were saving it
-		if _, err := l.store.endUpload(l.ctx, l.key, l.state); err != nil {
+	if ended { // while we were saving it
+		if _, err := l.store.setPhase(l.ctx, l.key, l.state, cancelled, ""); err != nil {
 			return err
 		}
-		l.store.removeUpload(l.ctx, l.key, l.state.Parts)
+		l.store.removeParts(l.ctx, l.key, l.state.Parts)
+		l.store.forget(l.ctx, l.key, l.state)
 	}
 	return nil
 }
@@ -328,13 +339,16 @@ func (l *lease) beginSaving() bool {
 func (l *lease) release() {
 	l.data.Lock()
 	defer l.data.Unlock()
-	l.buf = nil
+	l.releaseBuffer()
 }
 
 // save writes the session's state.
 func (l *lease) save() error {
-	if l.state.Revision != "" && l.size == l.state.Size {
-		return l.store.touch(l.ctx, l.key, l.state)
+	switch {
+	case l.state.Phase != active: // it can be published again, and nothing else
+		return registry.ErrBlobUploadUnknown
+	case l.state.Revision != "" && l.size == l.state.Size:
+		return l.store.renew(l.ctx, l.key, l.state)
 	}
 	next, err := l.nextState()
 	if err != nil {
@@ -350,7 +364,7 @@ func (l *lease) nextState() (uploadState, error) {
 		return uploadState{}, err
 	}
 	next := l.state
-	next.Parts, next.Size, next.Used = l.allParts(), l.size, time.Now()
+	next.Parts, next.Size = l.allParts(), l.size
 	if l.size > 0 {
 		var err error
 		if next.Hash, err = l.hash.(encoding.BinaryMarshaler).MarshalBinary(); err != nil {

@@ -10,11 +10,10 @@ import (
 	"sync"
 	"time"
 
-	"gocloud.dev/blob"
-
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/bucket/internal/objects"
 )
 
 // The sizes of a list's pages. A caller that needs 100 names and one more should
@@ -35,57 +34,48 @@ type object struct {
 // The name must be a keyPart. The first page has the given size.
 func (s *Store) list(ctx context.Context, prefix, after string, pageSize int) iter.Seq2[object, error] {
 	return func(yield func(object, error) bool) {
-		opts := &blob.ListOptions{Prefix: s.opts.Prefix + prefix}
-		token := blob.FirstPageToken
+		q := objects.ListQuery{Prefix: s.opts.Prefix + prefix}
 		if after != "" {
-			start, before := s.provider.startAfter(opts.Prefix + after)
-			if start != nil {
-				token = start
-			}
-			opts.BeforeList = before
+			q.After = q.Prefix + after
 		}
-		for size := pageSize; len(token) > 0; size = nextPageSize {
-			page, next, err := s.listPage(ctx, token, size, opts)
+		for size := pageSize; ; size = nextPageSize {
+			page, next, err := s.listPage(ctx, q, size)
 			if err != nil {
 				yield(object{}, err)
 				return
 			}
-			token = next
 			for _, o := range page {
-				name := o.Key[len(opts.Prefix):]
-				if after != "" && name <= after {
-					continue
-				}
-				if !yield(object{name, o.Size, o.ModTime}, nil) {
+				if !yield(object{o.Key[len(q.Prefix):], o.Size, o.Time}, nil) {
 					return
 				}
+			}
+			if q.Token = next; next == "" {
+				return
 			}
 		}
 	}
 }
 
-func (s *Store) listPage(ctx context.Context, token []byte, size int, opts *blob.ListOptions) ([]*blob.ListObject, []byte, error) {
-	call, cancel := s.withTimeout(ctx)
-	defer cancel()
-	page, next, err := s.bucket.ListPage(call, token, size, opts)
-	if err != nil {
-		if err = s.storeError(ctx, err); err == errNotFound { // the bucket itself does not exist
-			err = registry.ErrUnavailable
-		}
-		return nil, nil, err
+func (s *Store) listPage(ctx context.Context, q objects.ListQuery, size int) (page []objects.Object, next string, err error) {
+	err = s.try(ctx, func(ctx context.Context) (err error) {
+		page, next, err = s.bucket.List(ctx, q, size)
+		return err
+	})
+	if err == errNotFound { // the bucket itself does not exist
+		err = registry.ErrUnavailable
 	}
-	return page, next, nil
+	return page, next, err
 }
 
 // parallelReads is the number of objects that listDigests reads at once.
 const parallelReads = 16
 
-// listDigests lists the objects whose keys are a prefix and a digest, in the
+// listDigests lists the registers whose keys are a prefix and a digest, in the
 // order of the digests, after a digest or "" for all, and yields the result of
 // read for each. A list contains little more than keys, so read makes a call to
 // the bucket: several run at once, and none is running when listDigests yields.
-// It leaves out objects for which read returns errNotFound, because they were
-// deleted after they were listed.
+// It leaves out those that are deleted, and those for which read returns
+// errNotFound, because they were deleted after they were listed.
 func listDigests[T any](ctx context.Context, s *Store, prefix string, after digest.Digest, read func(context.Context, digest.Digest) (T, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var batch []digest.Digest
@@ -108,7 +98,7 @@ func listDigests[T any](ctx context.Context, s *Store, prefix string, after dige
 				yield(zero, err)
 				return
 			}
-			if d := parseDigestPath(o.name); d > after {
+			if d := parseDigestPath(o.name); d > after && !isDeletedSize(o.size) {
 				batch = append(batch, d)
 			}
 			if len(batch) == parallelReads && !flush() {

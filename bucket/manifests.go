@@ -1,280 +1,229 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Manifests: an object for each.
+// Manifests: a register for each.
 
 package bucket
 
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"iter"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-oci/registry"
 )
 
-// manifestHeader is the first line of a manifest's object. Byte slices become
-// base64, because JSON strings would change bytes that are not UTF-8.
+// manifestHeader is the first line of a manifest's data, before its bytes. Byte
+// slices become base64, because JSON strings would change bytes that are not UTF-8.
 type manifestHeader struct {
 	MediaType    []byte        `json:"mediaType"`
 	Subject      digest.Digest `json:"subject,omitempty"`
 	ArtifactType string        `json:"artifactType,omitempty"`
 	Descriptor   []byte        `json:"descriptor,omitempty"`
+
+	// Incarnation is new in each push that follows a delete. Tags, and the
+	// lists of referrers, name it.
+	Incarnation string `json:"incarnation"`
+
+	// Leaves is set while a delete is in progress. The manifest still exists.
+	Leaves bool `json:"leaves,omitempty"`
+
+	// Sum is the SHA-256 of the manifest's bytes, which its digest need not be:
+	// that of a signed Docker schema 1 manifest is of its payload.
+	Sum []byte `json:"sum"`
 }
 
-// readManifest returns a manifest.
-// Errors: errNotFound.
-func (s *Store) readManifest(ctx context.Context, repo string, d digest.Digest) (registry.Manifest, error) {
-	c, err := s.get(ctx, manifestKey(repo, d))
+// manifest is the value of a manifest's register.
+type manifest struct {
+	value
+	manifestHeader
+	digest  digest.Digest
+	content []byte
+}
+
+// readManifest returns the value of a manifest's register.
+func (s *Store) readManifest(ctx context.Context, repo string, d digest.Digest) (manifest, error) {
+	v, err := s.read(ctx, manifestKey(repo, d))
 	if err != nil {
-		return registry.Manifest{}, err
+		return manifest{value: v, digest: d}, s.corrupt(err, repo, d)
 	}
-	return parseManifest(d, c.data)
+	m, err := parseManifest(d, v)
+	return m, s.corrupt(err, repo, d)
 }
 
-// parseManifest parses a manifest's object.
-func parseManifest(d digest.Digest, object []byte) (registry.Manifest, error) {
-	line, content, ok := bytes.Cut(object, []byte("\n"))
-	if !ok {
-		return registry.Manifest{}, errNoHeader
+// parseManifest returns the manifest of a register's value.
+func parseManifest(d digest.Digest, v value) (manifest, error) {
+	m := manifest{value: v, digest: d}
+	if !v.exists() {
+		return m, nil
 	}
-	var h manifestHeader
-	if err := json.Unmarshal(line, &h); err != nil {
-		return registry.Manifest{}, fmt.Errorf("bucket: malformed manifest: %w", err)
+	line, content, ok := bytes.Cut(v.data, []byte("\n"))
+	if !ok || json.Unmarshal(line, &m.manifestHeader) != nil {
+		return m, errMalformed
 	}
-	m := registry.Manifest{MediaType: string(h.MediaType), Digest: d, Content: content, Subject: h.Subject}
-	if h.Subject != "" {
-		m.Referrer = registry.Referrer{Digest: d, ArtifactType: h.ArtifactType, Descriptor: h.Descriptor}
-	}
+	m.content = content
 	return m, nil
 }
 
-var errNoHeader = errors.New("bucket: malformed manifest: it has no header")
+// encode is the inverse of parseManifest.
+func (m manifest) encode() ([]byte, error) {
+	line, err := marshal(m.manifestHeader)
+	return append(append(line, '\n'), m.content...), err
+}
+
+// unchecked returns the manifest without checking its bytes.
+func (m manifest) unchecked() registry.Manifest {
+	r := registry.Manifest{MediaType: string(m.MediaType), Digest: m.digest, Content: m.content, Subject: m.Subject}
+	if m.Subject != "" {
+		r.Referrer = registry.Referrer{Digest: m.digest, ArtifactType: m.ArtifactType, Descriptor: m.Descriptor}
+	}
+	return r
+}
+
+// checked returns the manifest, or an error if its bytes are not those that were
+// pushed.
+func (m manifest) checked() (registry.Manifest, error) {
+	if !m.isIntact() {
+		return registry.Manifest{}, fmt.Errorf("%w: manifest %s", errCorrupt, m.digest)
+	}
+	return m.unchecked(), nil
+}
+
+func (m manifest) isIntact() bool {
+	sum := sha256.Sum256(m.content)
+	return bytes.Equal(sum[:], m.Sum)
+}
 
 // GetManifest returns the manifest with the given digest.
 func (s *Store) GetManifest(ctx context.Context, repo string, d digest.Digest) (registry.Manifest, error) {
 	m, err := s.readManifest(ctx, repo, d)
-	if err == errNotFound {
+	if err == nil && !m.exists() {
 		err = s.unknownError(ctx, repo, registry.ErrManifestUnknown)
 	}
-	return m, err
+	if err != nil {
+		return registry.Manifest{}, err
+	}
+	return m.checked()
 }
 
 // Manifests yields the manifests of a repository after a digest. It reads the
 // beginning of each, since the sizes in a list include the headers.
 func (s *Store) Manifests(ctx context.Context, repo string, after digest.Digest) iter.Seq2[registry.Info, error] {
 	manifests := listDigests(ctx, s, manifestsPrefix(repo), after, func(ctx context.Context, d digest.Digest) (registry.Info, error) {
-		return s.statManifest(ctx, repo, d)
+		m, err := s.statManifest(ctx, repo, d)
+		return registry.Info{Digest: d, Size: m.size, Time: m.object.Time}, err
 	})
 	return orNameUnknown(ctx, s, repo, manifests)
 }
 
-// statManifest returns the size and time of a manifest.
-// Errors: errNotFound.
-func (s *Store) statManifest(ctx context.Context, repo string, d digest.Digest) (registry.Info, error) {
-	const enough = 4 << 10 // for most headers
-	c, err := s.getStart(ctx, manifestKey(repo, d), enough)
-	if err != nil {
-		return registry.Info{}, err
-	}
-	end := bytes.IndexByte(c.data, '\n')
-	if end < 0 { // a referrer with many annotations
-		if c, err = s.get(ctx, manifestKey(repo, d)); err != nil {
-			return registry.Info{}, err
-		}
-		if end = bytes.IndexByte(c.data, '\n'); end < 0 {
-			return registry.Info{}, errNoHeader
-		}
-	}
-	return registry.Info{Digest: d, Size: c.size - int64(end+1), Time: c.time}, nil
+// manifestStat is what statManifest reads of a manifest.
+type manifestStat struct {
+	manifest
+	size int64 // of its bytes
 }
 
-// PutManifest stores m and points tags at it. If allow rejects a tag that another
-// process has moved meanwhile, m stays in the repository, without tags: another
-// client may have pushed it too, and may know of its success.
-func (s *Store) PutManifest(ctx context.Context, repo string, m registry.Manifest, tags []string, allow registry.AllowFunc) error {
-	moves := make([]move, len(tags))
-	for i, name := range tags {
-		moves[i].name = name
-		if allow == nil {
-			continue
+// statManifest returns the header of a manifest.
+// Errors: errNotFound, also if the manifest was deleted.
+func (s *Store) statManifest(ctx context.Context, repo string, d digest.Digest) (manifestStat, error) {
+	for _, n := range []int64{4 << 10, -1} { // enough for most headers, but not for one with many annotations
+		object, o, err := s.getStart(ctx, manifestKey(repo, d), n)
+		if err != nil {
+			return manifestStat{}, err
 		}
-		if err := s.checkAllowed(ctx, repo, &moves[i], allow); err != nil {
-			return err
+		v, err := parseValue(object)
+		if err != nil {
+			return manifestStat{}, s.corrupt(err, repo, d)
+		}
+		if !v.exists() {
+			return manifestStat{}, errNotFound
+		}
+		v.object = o
+		if m, err := parseManifest(d, v); err == nil {
+			return manifestStat{m, int64(len(m.content)) + o.Size - int64(len(object))}, nil
 		}
 	}
+	return manifestStat{}, s.corrupt(errMalformed, repo, d)
+}
+
+// DeleteManifest deletes a manifest, and with it the tags that point at it: they
+// name its incarnation, which never returns.
+//
+// A push of a tag writes a hint, then makes sure that the manifest exists and does
+// not leave, and then writes the tag, which it has read before all that.
+// DeleteManifest says that the manifest leaves, then looks for hints and changes
+// their tags, and then deletes the manifest. So either the push sees that the
+// manifest leaves, and makes it stay; or DeleteManifest sees the hint, and the push
+// can no longer write its tag. No tag ever points at a manifest that was deleted
+// before.
+func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest) error {
 	ctx = context.WithoutCancel(ctx) // all or nothing
 	for attempt := range maxAttempts {
-		if err := s.putContent(ctx, repo, m, tags); err != nil {
-			if attempt > 0 && errors.Is(err, registry.ErrManifestInvalid) {
-				return s.withdraw(ctx, repo, m, moves)
-			}
-			return err
-		}
-		for i := range moves {
-			if err := s.moveTag(ctx, repo, &moves[i], m.Digest, allow); err != nil {
-				if allow == nil {
-					return err // a failure of the bucket, not a rejection
-				}
-				return errors.Join(err, s.moveBack(ctx, repo, moves[:i]))
-			}
-		}
-		if len(tags) == 0 && m.Subject == "" {
-			return nil
-		}
-		// DeleteManifest deletes the manifest, and then the objects that point
-		// at it. We have written the objects that point at it, and now check
-		// that it still exists. If not, we start again, and write tags that
-		// DeleteManifest has not seen.
-		current, err := s.readManifest(ctx, repo, m.Digest)
-		if err == nil && m.CheckSame(current) != nil {
-			return s.withdraw(ctx, repo, m, moves)
-		}
-		if err != errNotFound {
-			return err
-		}
-	}
-	return registry.ErrUnavailable
-}
-
-// withdraw removes the objects that point at a manifest that was deleted after we
-// had pushed it, and then pushed with another media type. They would give the other
-// manifest our tags. Our push has succeeded, before that delete.
-func (s *Store) withdraw(ctx context.Context, repo string, m registry.Manifest, moves []move) error {
-	for _, move := range moves {
-		current, err := s.readTag(ctx, repo, move.name)
-		if err != nil {
-			return err
-		}
-		if current.id != move.id {
-			continue // another writer has moved it since
-		}
-		if _, err := s.swap(ctx, tagsPrefix(repo)+move.name, nil, current.version); err != nil {
-			return err
-		}
-	}
-	return s.removeReferrer(ctx, repo, m)
-}
-
-// putContent writes everything that belongs to a manifest, except for its tags.
-// The hints that tags may point at it are written before the tags, so that
-// DeleteManifest finds each tag.
-func (s *Store) putContent(ctx context.Context, repo string, m registry.Manifest, tags []string) error {
-	if err := s.putObject(ctx, repo, m); err != nil {
-		return err
-	}
-	if err := s.addReferrer(ctx, repo, m); err != nil {
-		return err
-	}
-	for _, name := range tags {
-		if err := s.put(ctx, hintsPrefix(repo, m.Digest)+name, nil); err != nil {
-			return err
-		}
-	}
-	return s.addRepo(ctx, repo)
-}
-
-// putObject writes a manifest's object. If it exists, putObject rewrites it, which
-// renews its time. The write is conditional on the version that was read, because
-// the manifest may have been deleted meanwhile, and pushed again with another media
-// type.
-// Errors: ErrManifestInvalid if the repository has the manifest with another media
-// type or other content.
-func (s *Store) putObject(ctx context.Context, repo string, m registry.Manifest) error {
-	h := manifestHeader{MediaType: []byte(m.MediaType), Subject: m.Subject}
-	if m.Subject != "" {
-		h.ArtifactType, h.Descriptor = m.Referrer.ArtifactType, m.Referrer.Descriptor
-	}
-	line, err := marshal(h)
-	if err != nil {
-		return err
-	}
-	key, object := manifestKey(repo, m.Digest), append(append(line, '\n'), m.Content...)
-	changed := false // since we have read it
-	for attempt := range maxAttempts {
 		backOff(attempt)
-		created, err := s.create(ctx, key, object)
-		if created || err != nil {
+		m, err := s.readManifest(ctx, repo, d)
+		if err != nil && m.object.Version == "" {
 			return err
 		}
-		c, err := s.get(ctx, key)
-		if err == errNotFound {
-			continue
+		if err == nil && !m.exists() {
+			if err := s.cleanUp(ctx, repo, d, ""); err != nil { // after a delete that was interrupted
+				return err
+			}
+			return s.unknownError(ctx, repo, registry.ErrManifestUnknown)
 		}
-		if err != nil {
+		if deleted, err := s.tryDelete(ctx, repo, m); err != nil {
+			return err
+		} else if !deleted {
+			continue // a push has made it stay
+		}
+		if err := s.removeReferrer(ctx, repo, m); err != nil {
 			return err
 		}
-		old, err := parseManifest(m.Digest, c.data)
-		if err == nil {
-			err = m.CheckSame(old)
-		}
-		if err != nil || changed { // another push has rewritten it just now
+		if err := s.cleanUp(ctx, repo, d, m.Incarnation); err != nil {
 			return err
 		}
-		rewritten, err := s.swap(ctx, key, object, c.version)
-		if rewritten || err != nil {
-			return err
-		}
-		changed = true // rewritten or deleted
+		return s.removeRepo(ctx, repo)
 	}
 	return registry.ErrUnavailable
 }
 
-// DeleteManifest deletes a manifest, and then all objects that point at it: see
-// PutManifest.
-func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest) error {
-	m, err := s.GetManifest(ctx, repo, d)
+// tryDelete deletes m unless a push prevents it.
+func (s *Store) tryDelete(ctx context.Context, repo string, m manifest) (deleted bool, err error) {
+	key := manifestKey(repo, m.digest)
+	leaving := m.value
+	if m.exists() && !m.Leaves { // or it can't be read, and goes at once
+		m.Leaves = true
+		data, err := m.encode()
+		if err != nil {
+			return false, err
+		}
+		var ok bool
+		if leaving, ok, err = s.replace(ctx, key, m.value, newID(), data); !ok || err != nil {
+			return false, err
+		}
+	}
+	err = s.eachHint(ctx, repo, m.digest, m.Incarnation, func(h hint) error {
+		return s.fenceTag(ctx, repo, m.digest, h)
+	})
 	if err != nil {
-		return err
+		return false, err
 	}
-	ctx = context.WithoutCancel(ctx)
-	if err := s.remove(ctx, manifestKey(repo, d)); err != nil {
-		if err == errNotFound {
-			return registry.ErrManifestUnknown // another caller was faster
-		}
-		return err
-	}
-	if err := s.removeReferrer(ctx, repo, m); err != nil {
-		return err
-	}
-	for o, err := range s.list(ctx, hintsPrefix(repo, d), "", firstPageSize) {
-		if err != nil {
-			return err
-		}
-		if err := s.untag(ctx, repo, o.name, d); err != nil {
-			return err
-		}
-		// A push in progress may have written the hint and not yet the tag, so
-		// only old hints are deleted.
-		if time.Since(o.time) > s.minGrace {
-			s.tryRemove(ctx, hintsPrefix(repo, d)+o.name)
-		}
-	}
-	return s.removeRepo(ctx, repo)
+	_, deleted, err = s.replace(ctx, key, leaving, newID(), nil)
+	return deleted, err
 }
 
-// untag deletes a tag if it points at a manifest that does not exist. The tag is
-// read before untag looks for the manifest: a tag that was written after the
-// manifest was pushed again has another version.
-func (s *Store) untag(ctx context.Context, repo, name string, d digest.Digest) error {
-	for attempt := range maxAttempts {
-		backOff(attempt)
-		t, err := s.readTag(ctx, repo, name)
-		if err != nil || t.digest != d {
+// cleanUp deletes the tags of an incarnation of a manifest that was deleted, and
+// their hints. If incarnation is "", it deletes those of all that are dead, but
+// leaves the hints, which may belong to a push in progress.
+func (s *Store) cleanUp(ctx context.Context, repo string, d digest.Digest, incarnation string) error {
+	return s.eachHint(ctx, repo, d, incarnation, func(h hint) error {
+		if incarnation != "" {
+			defer s.later(func() { s.remove(ctx, h.key(repo, d)) })
+		} else if m, err := s.readManifest(ctx, repo, d); err != nil || m.exists() && m.Incarnation == h.incarnation {
 			return err
 		}
-		if again, err := s.exists(ctx, manifestKey(repo, d)); again || err != nil {
-			return err
-		}
-		ok, err := s.swap(ctx, tagsPrefix(repo)+name, nil, t.version)
-		if ok || err != nil {
-			return err
-		}
-	}
-	return registry.ErrUnavailable
+		return s.untag(ctx, repo, h.tag, d, h.incarnation)
+	})
 }

@@ -20,6 +20,8 @@ import (
 // makes: the figures in docs/scaling.md.
 func TestOperations(t *testing.T) {
 	s, p := withProxy(t, nil)
+	qt.Assert(t, qt.IsNil(s.Check(t.Context())))
+	s.Wait()
 	h := registry.New(registry.WithStore(s))
 	serve := func(method, target string, header http.Header, body string) *http.Response {
 		t.Helper()
@@ -78,6 +80,7 @@ func TestOperations(t *testing.T) {
 	} {
 		p.takeCounts()
 		resp := serve(step.method, step.target(), step.header, step.body)
+		s.Wait()
 		body, _ := io.ReadAll(resp.Body)
 		qt.Assert(t, qt.Equals(resp.StatusCode, step.status), qt.Commentf("%s: %s", step.name, body))
 		if step.status == http.StatusAccepted && resp.Header.Get("Location") != "" {

@@ -7,10 +7,13 @@ package bucket
 import (
 	"context"
 	"errors"
+	"hash"
 	"io"
 	"sync"
 
-	"gocloud.dev/blob"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-oci/registry/bucket/internal/objects"
 )
 
 // reader reads an object. It makes no call until it is read. If a connection
@@ -22,10 +25,42 @@ type reader struct {
 	size   int64
 	offset int64
 
-	body       *blob.Reader // nil: none is open
+	body       *objects.Reader // nil: none is open
 	bodyOffset int64
 	cancel     context.CancelFunc
 	stepTimer
+
+	digest    digest.Digest // to verify; "" for none
+	hash      hash.Hash     // of the first hashed bytes
+	hashed    int64
+	onCorrupt func()
+}
+
+// verify makes the reader compare the bytes with a digest, if they are read from
+// the first to the last. If they differ, it calls a function, and the last bytes
+// are not read.
+func (r *reader) verify(d digest.Digest, onCorrupt func()) {
+	r.digest, r.onCorrupt = d, onCorrupt
+	if !d.Algorithm().Available() {
+		r.digest = ""
+	}
+}
+
+// check hashes bytes that were read.
+func (r *reader) check(p []byte) error {
+	if r.digest == "" || r.offset != r.hashed {
+		return nil
+	}
+	if r.hash == nil {
+		r.hash = r.digest.Algorithm().Hash()
+	}
+	r.hash.Write(p)
+	r.hashed += int64(len(p))
+	if r.hashed < r.size || digest.NewDigest(r.digest.Algorithm(), r.hash) == r.digest {
+		return nil
+	}
+	r.onCorrupt()
+	return r.store.corrupt(errMalformed, "", r.digest)
 }
 
 func (s *Store) newReader(ctx context.Context, key string, size int64) *reader {
@@ -49,13 +84,24 @@ func (r *reader) Read(p []byte) (int, error) {
 	for attempt := 0; ; attempt++ {
 		if r.body == nil {
 			if err := r.open(); err != nil {
-				return 0, err // the provider's client has retried already
+				if !isFinal(err) && attempt < maxResumes && r.ctx.Err() == nil {
+					backOff(attempt + 1)
+					continue
+				}
+				if err = r.store.storeError(r.ctx, err); err == errNotFound {
+					// A link names this data, so it should exist.
+					err = r.store.corrupt(errMissing, "", r.digest)
+				}
+				return 0, err
 			}
 		}
 		r.beginStep()
 		n, err := r.body.Read(p)
 		r.endStep()
 		if n > 0 {
+			if err := r.check(p[:n]); err != nil {
+				return 0, err
+			}
 			r.offset += int64(n)
 			r.bodyOffset = r.offset
 			return n, nil
@@ -87,15 +133,10 @@ func (r *reader) open() error {
 	call, cancel := context.WithCancel(r.ctx)
 	r.cancel, r.stepTimer = cancel, newStepTimer(cancel, r.store.opts.Timeout)
 	r.beginStep()
-	body, err := r.store.bucket.NewRangeReader(call, r.store.opts.Prefix+r.key, r.offset, -1, nil)
+	body, err := r.store.bucket.Get(call, r.store.opts.Prefix+r.key, r.offset, -1)
 	r.endStep()
 	if err != nil {
 		cancel()
-		if err = r.store.storeError(r.ctx, err); err == errNotFound {
-			// A link names this data, so it should exist. This is an internal
-			// error: clients get no details.
-			err = errors.New("bucket: the data of a blob is missing")
-		}
 		return err
 	}
 	r.body, r.bodyOffset = body, r.offset

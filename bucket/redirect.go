@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	"gocloud.dev/blob"
-
 	"github.com/berth-oci/registry"
 )
 
@@ -49,13 +47,11 @@ func (s *Store) signedURL(r *http.Request) (location, digest string) {
 		}
 	}
 	l, err := s.readLink(r.Context(), req.Repo, req.Digest)
-	if err != nil {
+	if err != nil || !l.exists() {
 		return "", ""
 	}
-	location, err = s.bucket.SignedURL(r.Context(), s.opts.Prefix+dataKey(req.Digest, l.Data), &blob.SignedURLOptions{
-		Expiry: signedURLExpiry,
-		Method: http.MethodGet,
-	})
+	// The URL names the time by this process's clock, and the bucket has its own.
+	location, err = s.bucket.SignedURL(r.Context(), s.opts.Prefix+dataKey(req.Digest, l.Data), signedURLExpiry+s.skew())
 	if err != nil {
 		return "", ""
 	}

@@ -1,74 +1,80 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Referrers: an object for each, in the list of its subject.
+// Referrers: an empty object for each, in the list of its subject.
 
 package bucket
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"iter"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-oci/registry"
 )
 
-// referrerEntry is an object in a list of referrers.
+// referrerEntry is an entry in the list of a subject: it names an incarnation of a
+// manifest. The entry is written before the manifest is, and removed after the
+// manifest was deleted, so it is true only if that incarnation exists.
 type referrerEntry struct {
-	ArtifactType string `json:"artifactType,omitempty"`
-	Descriptor   []byte `json:"descriptor"`
+	digest      digest.Digest
+	incarnation string
 }
 
-func referrerKey(repo string, m registry.Manifest) string {
-	return referrersPrefix(repo, m.Subject) + digestPath(m.Digest)
-}
-
-// addReferrer adds m to the referrers of its subject, if it has one.
-func (s *Store) addReferrer(ctx context.Context, repo string, m registry.Manifest) error {
-	if m.Subject == "" {
-		return nil
+// parseReferrerEntry is the inverse of referrerKey, without the prefix.
+func parseReferrerEntry(name string) (e referrerEntry, ok bool) {
+	i := strings.LastIndexByte(name, '/')
+	if i < 0 {
+		return e, false
 	}
-	b, err := marshal(referrerEntry{m.Referrer.ArtifactType, m.Referrer.Descriptor})
-	if err != nil {
-		return err
-	}
-	return s.put(ctx, referrerKey(repo, m), b)
+	return referrerEntry{parseDigestPath(name[:i]), name[i+1:]}, true
 }
 
 // removeReferrer removes m, which was deleted, from the referrers of its subject.
-// Then it checks whether m was pushed again meanwhile, perhaps with another media
-// type: that push may have added m before removeReferrer removed it.
-func (s *Store) removeReferrer(ctx context.Context, repo string, m registry.Manifest) error {
+func (s *Store) removeReferrer(ctx context.Context, repo string, m manifest) error {
 	if m.Subject == "" {
 		return nil
 	}
-	if err := s.removeIfExists(ctx, referrerKey(repo, m)); err != nil {
-		return err
-	}
-	again, err := s.readManifest(ctx, repo, m.Digest)
-	if err == errNotFound {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return s.addReferrer(ctx, repo, again)
+	return s.remove(ctx, referrerKey(repo, m.Subject, m.digest, m.Incarnation))
 }
 
-// Referrers yields the manifests in repo whose subject is the given digest.
+// Referrers yields the manifests in repo whose subject is the given digest. Their
+// descriptors come from the subject's packs or, for those that are in none, from the
+// manifests.
 func (s *Store) Referrers(ctx context.Context, repo string, subject, after digest.Digest) iter.Seq2[registry.Referrer, error] {
-	prefix := referrersPrefix(repo, subject)
-	return listDigests(ctx, s, prefix, after, func(ctx context.Context, d digest.Digest) (registry.Referrer, error) {
-		c, err := s.get(ctx, prefix+digestPath(d))
-		if err != nil {
-			return registry.Referrer{}, err
+	return func(yield func(registry.Referrer, error) bool) {
+		l := &referrerList{store: s, repo: repo, subject: subject}
+		defer l.repack(ctx)
+		var batch []referrerEntry
+		pageSize := firstPageSize
+		// flush yields the batch, and reports whether to continue.
+		flush := func() bool {
+			referrers, err := l.read(ctx, batch)
+			if err != nil {
+				yield(registry.Referrer{}, err)
+				return false
+			}
+			for _, r := range referrers {
+				if r.Descriptor != nil && !yield(r, nil) {
+					return false
+				}
+			}
+			batch, pageSize = batch[:0], nextPageSize
+			return true
 		}
-		var e referrerEntry
-		if err := json.Unmarshal(c.data, &e); err != nil {
-			return registry.Referrer{}, fmt.Errorf("bucket: malformed referrer: %w", err)
+		for o, err := range s.list(ctx, referrersPrefix(repo, subject), keyPart(digestPath(after)), firstPageSize) {
+			if err != nil {
+				yield(registry.Referrer{}, err)
+				return
+			}
+			if e, ok := parseReferrerEntry(o.name); ok && e.digest > after {
+				batch = append(batch, e)
+			}
+			if len(batch) == pageSize && !flush() {
+				return
+			}
 		}
-		return registry.Referrer{Digest: d, ArtifactType: e.ArtifactType, Descriptor: e.Descriptor}, nil
-	})
+		flush()
+	}
 }

@@ -28,7 +28,14 @@ func onReplicas(t *testing.T, opts *bucket.Options, test func(t *testing.T, stor
 	t.Run("memory", func(t *testing.T) {
 		b := memblob.OpenBucket(nil)
 		t.Cleanup(func() { b.Close() })
-		test(t, []*bucket.Store{bucket.New(b, opts), bucket.New(b, opts), bucket.New(b, opts)})
+		var stores []*bucket.Store
+		for range 3 {
+			s, err := bucket.New(b, opts)
+			qt.Assert(t, qt.IsNil(err))
+			t.Cleanup(s.Wait)
+			stores = append(stores, s)
+		}
+		test(t, stores)
 	})
 	t.Run("minio", func(t *testing.T) {
 		url := miniotest.Start(t).URL(t)

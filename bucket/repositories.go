@@ -8,6 +8,7 @@ import (
 	"context"
 	"iter"
 	"strings"
+	"sync"
 
 	"github.com/berth-oci/registry"
 )
@@ -17,7 +18,7 @@ func (s *Store) Repositories(ctx context.Context, after string) iter.Seq2[string
 	return func(yield func(string, error) bool) {
 		for o, err := range s.list(ctx, namesPrefix, flattenName.Replace(keyPart(after)), firstPageSize) {
 			name := unflattenName.Replace(o.name)
-			if err == nil && name <= after {
+			if err == nil && (name <= after || isDeletedSize(o.size)) {
 				continue
 			}
 			if !yield(name, err) || err != nil {
@@ -29,9 +30,9 @@ func (s *Store) Repositories(ctx context.Context, after string) iter.Seq2[string
 
 // checkRepo returns ErrNameUnknown if a repository does not exist.
 func (s *Store) checkRepo(ctx context.Context, repo string) error {
-	exists, err := s.exists(ctx, nameKey(repo))
-	if err == nil && !exists {
-		err = registry.ErrNameUnknown
+	o, err := s.stat(ctx, nameKey(repo))
+	if err == errNotFound || err == nil && isDeletedSize(o.Size) {
+		return registry.ErrNameUnknown
 	}
 	return err
 }
@@ -66,35 +67,105 @@ func orNameUnknown[T any](ctx context.Context, s *Store, repo string, seq iter.S
 	}
 }
 
+// The values of a name's register. A name that leaves the catalog is still in it,
+// unless a push brings it back or removeRepo goes on.
+const (
+	nameStays  = "stays"
+	nameLeaves = "leaves"
+)
+
 // addRepo adds a repository to the catalog. It must be called after content was
-// added to the repository: see removeRepo.
+// added to the repository, and before that is acknowledged.
+//
+// A push writes content and then looks at the name; removeRepo says that the name
+// leaves, and then looks for content. So at least one of the two sees the other: the
+// push makes the name stay, or removeRepo leaves it there.
 func (s *Store) addRepo(ctx context.Context, repo string) error {
-	_, err := s.create(ctx, nameKey(repo), nil)
-	return err
+	var v value
+	for attempt := range maxAttempts {
+		backOff(attempt)
+		if attempt > 0 || s.names.contains(repo) {
+			var err error
+			if v, err = s.read(ctx, nameKey(repo)); err != nil {
+				return err
+			}
+		}
+		if string(v.data) == nameStays {
+			s.names.add(repo)
+			return nil
+		}
+		_, ok, err := s.replace(ctx, nameKey(repo), v, newID(), []byte(nameStays))
+		if err != nil {
+			return err
+		}
+		if ok {
+			s.names.add(repo)
+			return nil
+		}
+	}
+	return registry.ErrUnavailable
 }
 
-// removeRepo removes a repository from the catalog unless it has content. A push
-// writes content and then the name; removeRepo deletes the name and then looks
-// for content. So at least one of the two sees the other.
+// removeRepo removes a repository from the catalog unless it has content: see
+// addRepo.
 func (s *Store) removeRepo(ctx context.Context, repo string) error {
 	hasContent, err := s.hasContent(ctx, repo)
 	if hasContent || err != nil {
 		return err
 	}
-	if err := s.removeIfExists(ctx, nameKey(repo)); err != nil {
+	v, err := s.read(ctx, nameKey(repo))
+	if err != nil || !v.exists() {
 		return err
 	}
-	if hasContent, err = s.hasContent(ctx, repo); hasContent {
-		err = s.addRepo(ctx, repo)
+	leaving, ok, err := s.replace(ctx, nameKey(repo), v, newID(), []byte(nameLeaves))
+	if !ok || err != nil {
+		return err // a push, or another delete, which goes on
 	}
+	if hasContent, err = s.hasContent(ctx, repo); hasContent || err != nil {
+		return err
+	}
+	_, _, err = s.replace(ctx, nameKey(repo), leaving, newID(), nil)
 	return err
 }
 
 // hasContent reports whether a repository has a blob or a manifest, whose keys
 // sort before all others of the repository.
 func (s *Store) hasContent(ctx context.Context, repo string) (bool, error) {
-	for o, err := range s.list(ctx, contentPrefix(repo), "", 1) {
-		return strings.HasPrefix(o.name, "blobs/") || strings.HasPrefix(o.name, "manifests/"), err
+	for o, err := range s.list(ctx, contentPrefix(repo), "", 8) {
+		if err != nil {
+			return false, err
+		}
+		if !strings.HasPrefix(o.name, "blobs/") && !strings.HasPrefix(o.name, "manifests/") {
+			break
+		}
+		if !isDeletedSize(o.size) {
+			return true, nil
+		}
 	}
 	return false, nil
+}
+
+// maxNames bounds the memory of a nameSet.
+const maxNames = 10_000
+
+// nameSet is a set of repositories that existed a moment ago: a guess, which saves
+// a call if it is right and costs one if it is not.
+type nameSet struct {
+	mu    sync.Mutex
+	names map[string]bool
+}
+
+func (n *nameSet) contains(repo string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.names[repo]
+}
+
+func (n *nameSet) add(repo string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.names == nil || len(n.names) >= maxNames {
+		n.names = make(map[string]bool)
+	}
+	n.names[repo] = true
 }

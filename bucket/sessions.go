@@ -7,7 +7,6 @@ package bucket
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -15,22 +14,45 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// uploadState is the state of a session. It is changed by conditional writes, so
-// if two processes have leases, the bytes of one are kept, in full.
+// uploadState is the state of a session: the data of a register. If two processes
+// have leases, the bytes of one are kept, in full.
 type uploadState struct {
 	Algorithm digest.Algorithm `json:"algorithm"`
 	Size      int64            `json:"size"`
 	Hash      []byte           `json:"hash,omitempty"` // state of the hash of all bytes
 	Parts     []part           `json:"parts,omitempty"`
-	Used      time.Time        `json:"used"`            // last use
-	Ended     bool             `json:"ended,omitempty"` // published or cancelled
-	// Revision is replaced by each change, except a change of Used alone: a
-	// request for the size of a session uses the session, and must not disturb
-	// the holder of the lease.
+
+	// Phase says whether the session is in progress. A session that is being
+	// published, as the blob Digest, can be published by another process too, if
+	// the first has stopped.
+	Phase  phase         `json:"phase,omitempty"`
+	Digest digest.Digest `json:"digest,omitempty"`
+
+	// Chosen is set if a client has chosen the session's ID. Then a later
+	// session may have the same ID.
+	Chosen bool `json:"chosen,omitempty"`
+
+	// Revision is replaced by each change, except one that only renews the
+	// session: a request for the size of a session uses the session, and must
+	// not disturb the holder of the lease.
 	Revision string `json:"revision"`
 
-	version string // of the object
+	value value
 }
+
+// isOpen reports whether a session exists and has not ended.
+func (st uploadState) isOpen() bool {
+	return st.Revision != "" && (st.Phase == active || st.Phase == publishing)
+}
+
+type phase string
+
+const (
+	active     phase = ""
+	publishing phase = "publishing"
+	published  phase = "published"
+	cancelled  phase = "cancelled"
+)
 
 // part is a piece of a session's bytes, in an object of its own.
 type part struct {
@@ -38,35 +60,46 @@ type part struct {
 	Size int64  `json:"size"`
 }
 
-// readState returns the state of a session.
-// Errors: errNotFound.
-func (s *Store) readState(ctx context.Context, key string) (st uploadState, err error) {
-	c, err := s.get(ctx, stateKey(key))
+// readState returns the state of a session, without a revision if there is none.
+func (s *Store) readState(ctx context.Context, key string) (uploadState, error) {
+	v, err := s.read(ctx, stateKey(key))
 	if err != nil {
 		return uploadState{}, err
 	}
-	if err := json.Unmarshal(c.data, &st); err != nil {
-		return uploadState{}, fmt.Errorf("bucket: malformed upload: %w", err)
+	return parseState(v)
+}
+
+func parseState(v value) (uploadState, error) {
+	st := uploadState{value: v}
+	if v.exists() && json.Unmarshal(v.data, &st) != nil {
+		return uploadState{}, errMalformed
 	}
-	st.version = c.version
 	return st, nil
 }
 
-// activeState returns the state of a session that is in progress. It ends a
-// session that has been idle for too long.
+// openState returns the state of a session that is in progress, or is being
+// published. It ends a session that has been idle for too long.
 // Errors: ErrBlobUploadUnknown.
-func (s *Store) activeState(ctx context.Context, key string) (uploadState, error) {
-	st, err := s.readState(ctx, key)
-	switch {
-	case err == errNotFound, err == nil && st.Ended:
+func (s *Store) openState(ctx context.Context, key string) (uploadState, error) {
+	if s.hasEnded(key) {
 		return uploadState{}, registry.ErrBlobUploadUnknown
-	case err != nil:
+	}
+	st, err := s.readState(ctx, key)
+	if err != nil {
 		return uploadState{}, err
-	case time.Since(st.Used) > s.opts.UploadIdle:
-		if _, err := s.endUpload(ctx, key, st); err != nil {
+	}
+	if !st.isOpen() {
+		return uploadState{}, registry.ErrBlobUploadUnknown
+	}
+	idle, err := s.age(ctx, st.value.object.Time)
+	if err != nil {
+		return uploadState{}, err
+	}
+	if idle > s.opts.UploadIdle {
+		if _, err := s.setPhase(ctx, key, st, cancelled, ""); err != nil {
 			return uploadState{}, err
 		}
-		s.removeUpload(ctx, key, st.Parts)
+		s.removeParts(ctx, key, st.Parts)
 		return uploadState{}, registry.ErrBlobUploadUnknown
 	}
 	return st, nil
@@ -78,77 +111,118 @@ func (s *Store) activeState(ctx context.Context, key string) (uploadState, error
 // Errors: ErrBlobUploadUnknown if the session has ended, ErrUploadBusy if another
 // process has changed it, ErrBlobUploadInvalid if a new session exists already.
 func (s *Store) replaceState(ctx context.Context, key string, old, next uploadState) (uploadState, error) {
-	next.Revision, next.version = newUUID(), ""
+	next.Revision = newID()
 	b, err := json.Marshal(next)
 	if err != nil {
 		return uploadState{}, err
 	}
 	for attempt := range maxAttempts {
 		backOff(attempt)
-		if old.version != "" || old.Revision == "" {
-			ok, err := s.swap(ctx, stateKey(key), b, old.version)
-			if ok || err != nil {
-				return next, err
-			}
+		now, ok, err := s.replace(ctx, stateKey(key), old.value, next.Revision, b)
+		if err != nil {
+			return uploadState{}, err
 		}
-		current, err := s.readState(ctx, key)
+		if ok {
+			next.value = now
+			return next, nil
+		}
+		current, err := parseState(now)
 		switch {
-		case err == errNotFound && old.Revision == "":
-			continue
-		case err == errNotFound:
-			return uploadState{}, registry.ErrBlobUploadUnknown
 		case err != nil:
 			return uploadState{}, err
-		case current.Revision == next.Revision:
-			return current, nil // our own write, whose response was lost
+		case current.Revision == "" && old.Revision == "": // another session has ended
+		case current.Revision == old.Revision: // it was only renewed
 		case old.Revision == "":
 			return uploadState{}, errIDInUse
-		case current.Revision == old.Revision: // only Used has changed
-			old.version = current.version
-		case current.Ended:
+		case !current.isOpen():
 			return uploadState{}, registry.ErrBlobUploadUnknown
 		default:
 			return uploadState{}, registry.ErrUploadBusy
 		}
+		old.value = now
 	}
 	return uploadState{}, registry.ErrUnavailable
 }
 
-// touch resets a session's idle timer, unless it was reset recently.
-func (s *Store) touch(ctx context.Context, key string, st uploadState) error {
-	if time.Since(st.Used) < s.opts.UploadIdle/4 {
-		return nil
-	}
-	st.Used = time.Now()
-	b, err := json.Marshal(st)
-	if err != nil {
+// renew resets a session's idle timer, unless it was reset recently.
+func (s *Store) renew(ctx context.Context, key string, st uploadState) error {
+	idle, err := s.age(ctx, st.value.object.Time)
+	if err != nil || idle < s.opts.UploadIdle/4 {
 		return err
 	}
-	_, err = s.swap(ctx, stateKey(key), b, st.version) // if the version has changed, another process has used the session too
-	return err
+	_, _, err = s.replace(ctx, stateKey(key), st.value, newID(), st.value.data)
+	return err // if another value has won, another process has used the session too
 }
 
-// endUpload marks a session as ended. Only the caller for which it succeeds may
+// setPhase ends a session, or revives it. Only the caller for which it succeeds may
 // publish the session's bytes or discard them.
-func (s *Store) endUpload(ctx context.Context, key string, st uploadState) (uploadState, error) {
+func (s *Store) setPhase(ctx context.Context, key string, st uploadState, p phase, d digest.Digest) (uploadState, error) {
 	next := st
-	next.Ended = true
+	next.Phase, next.Digest = p, d
 	return s.replaceState(ctx, key, st, next)
 }
 
-// reviveUpload undoes endUpload.
-func (s *Store) reviveUpload(ctx context.Context, key string, ended uploadState) (uploadState, error) {
-	next := ended
-	next.Ended = false
-	next.Used = time.Now()
-	return s.replaceState(ctx, key, ended, next)
+// removeParts deletes the parts of a session that has ended.
+func (s *Store) removeParts(ctx context.Context, key string, parts []part) {
+	s.later(func() {
+		each(parts, func(p part) error { return s.remove(ctx, partKey(key, p.Name)) })
+	})
 }
 
-// removeUpload deletes the objects of a session that has ended. The state goes
-// last, because it tells GC that the session has ended.
-func (s *Store) removeUpload(ctx context.Context, key string, parts []part) {
-	for _, p := range parts {
-		s.tryRemove(ctx, partKey(key, p.Name))
+// keepEnded is how long the state of a session that has ended stays in the bucket: a
+// client that has lost the response may repeat the request. maxEnded bounds the
+// memory for that.
+const (
+	keepEnded = 5 * time.Minute
+	maxEnded  = 4096
+)
+
+// endedSessions are sessions that this process has ended, and whose state it will
+// remove.
+type endedSessions struct {
+	byAge []endedSession
+	byKey map[string]bool
+}
+
+type endedSession struct {
+	key string
+	at  time.Time
+}
+
+// hasEnded reports whether this process has ended a session some minutes ago at
+// most, even if its state does not yet say so.
+func (s *Store) hasEnded(key string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.endedSessions.byKey[key]
+}
+
+// forget removes the state of a session that has ended after some minutes, when
+// another session ends. GC removes the last ones, and those whose ID a client has
+// chosen: another session may have the same.
+func (s *Store) forget(ctx context.Context, key string, st uploadState) {
+	if st.Chosen {
+		return
 	}
-	s.tryRemove(ctx, stateKey(key))
+	now := time.Now()
+	s.mu.Lock()
+	ended := &s.endedSessions
+	if ended.byKey == nil {
+		ended.byKey = make(map[string]bool)
+	}
+	ended.byKey[key] = true
+	ended.byAge = append(ended.byAge, endedSession{key, now})
+	var due []endedSession
+	for len(ended.byAge) > maxEnded || now.Sub(ended.byAge[0].at) > keepEnded {
+		due = append(due, ended.byAge[0])
+		delete(ended.byKey, ended.byAge[0].key)
+		ended.byAge = ended.byAge[1:]
+	}
+	s.mu.Unlock()
+	if len(due) == 0 {
+		return
+	}
+	s.later(func() {
+		each(due, func(e endedSession) error { return s.remove(ctx, stateKey(e.key)) })
+	})
 }

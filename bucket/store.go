@@ -12,31 +12,33 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"gocloud.dev/blob"
-	_ "gocloud.dev/blob/azureblob" // the schemes that Open accepts
-	_ "gocloud.dev/blob/fileblob"
-	_ "gocloud.dev/blob/gcsblob"
-	_ "gocloud.dev/blob/memblob"
-	_ "gocloud.dev/blob/s3blob"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/bucket/internal/objects"
 )
 
-// Store is a registry.Store in a bucket. Use Open or New to create one. It starts
-// no goroutine that outlives a call.
+// Store is a registry.Store in a bucket. Use Open, NewS3 or New to create one.
 type Store struct {
 	registry.UnimplementedStore // so that this module compiles with later versions of the contract
 
-	bucket     *blob.Bucket
-	provider   provider
+	bucket     objects.Bucket
 	opts       Options
+	now        func() time.Time // this process's clock
+	clock      clock
 	trustedFor time.Duration // see defaultTrustedFor
 	minGrace   time.Duration // see defaultMinGrace
+	background background
+	names      nameSet
+	buffers    memory // for the buffers of leases
+	writers    memory // for their writers
 
-	mu     sync.Mutex                // guards the fields below, and the sessions in them; see unlock
-	leases map[string]*leasedSession // of this process, by sessionKey
-	byUse  list.List                 // of those that can expire, the longest idle first
-	ended  []*lease                  // to be abandoned by unlock
+	mu            sync.Mutex                // guards the fields below, and the sessions in them; see unlock
+	leases        map[string]*leasedSession // of this process, by sessionKey
+	byUse         list.List                 // of those that can expire, the longest idle first
+	ended         []*lease                  // to be abandoned by unlock
+	endedSessions endedSessions
 }
 
 var _ registry.Store = (*Store)(nil)
@@ -47,9 +49,9 @@ type Options struct {
 	// default.
 	Prefix string
 
-	// Timeout is how long a call to the bucket may take or, if the call moves
-	// bytes, how long it may make no progress: 30 seconds by default. A call
-	// that exceeds it fails with registry.ErrUnavailable.
+	// Timeout is how long a call to the bucket may take with its retries or, if
+	// the call moves bytes, how long it may make no progress: 15 seconds by
+	// default. A call that exceeds it fails with registry.ErrUnavailable.
 	Timeout time.Duration
 
 	// UploadIdle is how long an upload is kept while it receives no bytes and
@@ -63,6 +65,11 @@ type Options struct {
 	// between two requests, are not counted: that would require a list for each
 	// new upload.
 	Uploads int
+
+	// Memory is the number of bytes that uploads in progress may hold: 256 MiB
+	// by default, and at least 17 MiB. An upload that needs more waits, and is
+	// rejected with status 429 if it has to wait for longer than Timeout.
+	Memory int64
 
 	// OnError is called with each failure of the bucket, for a log: the errors
 	// that clients get do not contain the cause.
@@ -95,47 +102,76 @@ func Open(ctx context.Context, bucketURL string, opts *Options) (*Store, error) 
 	// that starts after a name needs entire keys.
 	o.Prefix = q.Get("prefix") + o.Prefix
 	q.Del("prefix")
-	if u.Scheme == "file" && !q.Has("metadata") {
-		q.Set("metadata", "skip") // objects have none: one file per object, not two
-	}
 	u.RawQuery = q.Encode()
-	b, err := blob.OpenBucket(ctx, u.String())
+	b, err := objects.Open(ctx, u)
 	if err != nil {
 		return nil, fmt.Errorf("bucket: %w", err)
 	}
-	return New(b, &o), nil
+	return newStore(b, &o), nil
 }
 
-// New returns a store in an open bucket. The bucket must not be the result of
-// blob.PrefixedBucket: use Options.Prefix instead. opts may be nil.
-func New(b *blob.Bucket, opts *Options) *Store {
+// NewS3 returns a store in a bucket of S3, or of a server with the same API. The
+// client's retryer is not used. opts may be nil.
+func NewS3(client *s3.Client, bucket string, opts *Options) *Store {
+	return newStore(objects.NewS3(client, bucket), opts)
+}
+
+// New returns a store in an open bucket of the Go CDK. The bucket must not be the
+// result of blob.PrefixedBucket: use Options.Prefix instead. It is an error if the
+// bucket is one of S3, whose driver repeats writes in secret: use NewS3. opts may be
+// nil.
+func New(b *blob.Bucket, opts *Options) (*Store, error) {
+	o, err := objects.NewCDK(b)
+	if err != nil {
+		return nil, fmt.Errorf("bucket: %w", err)
+	}
+	return newStore(o, opts), nil
+}
+
+func newStore(b objects.Bucket, opts *Options) *Store {
 	s := &Store{
 		bucket:     b,
-		provider:   providerOf(b),
+		now:        time.Now,
 		trustedFor: defaultTrustedFor,
 		minGrace:   defaultMinGrace,
+		background: background{slots: make(chan struct{}, maxLater)},
 		leases:     make(map[string]*leasedSession),
 	}
 	if opts != nil {
 		s.opts = *opts
 	}
 	if s.opts.Timeout <= 0 {
-		s.opts.Timeout = 30 * time.Second
+		s.opts.Timeout = 15 * time.Second
 	}
 	if s.opts.UploadIdle <= 0 {
 		s.opts.UploadIdle = time.Hour
 	}
+	if s.opts.Memory <= 0 {
+		s.opts.Memory = defaultMemory
+	}
+	s.buffers, s.writers = divideMemory(s.opts.Memory)
 	return s
 }
 
-// Close closes the bucket. The store must not be used afterwards.
-func (s *Store) Close() error { return s.bucket.Close() }
+// Close waits for work in the background, of at most some calls to the bucket, and
+// closes the bucket. The store must not be used afterwards.
+func (s *Store) Close() error {
+	s.background.Wait()
+	return s.bucket.Close()
+}
 
 // Warnings returns warnings about this kind of bucket, for the operator to read
-// when the process starts.
+// when the process starts, after Check.
 func (s *Store) Warnings() []string {
-	if s.provider.conditional() {
-		return nil
+	var warnings []string
+	if !s.bucket.Conditional() {
+		warnings = append(warnings, "this kind of bucket has no conditional writes: only one process may use it at a time")
 	}
-	return []string{"this kind of bucket has no conditional writes: only one process may use it at a time"}
+	if skew := s.skew(); skew > maxSkew {
+		warnings = append(warnings, fmt.Sprintf("this process's clock differs from the bucket's by %v", skew.Round(time.Second)))
+	}
+	return warnings
 }
+
+// maxSkew is how much clocks may differ without a warning.
+const maxSkew = time.Minute

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Tags: small objects, changed by conditional writes unless their value does not
-// matter.
+// Tags: a register for each.
 
 package bucket
 
@@ -16,123 +15,83 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// tag is the value of a tag. Each write has a new id. So a writer that has lost
-// the response to its write recognizes the write, and a tag that has moved away
-// and back has a different version.
+// tag is the value of a tag. It names one incarnation of a manifest: a push after a
+// delete makes another, which the tag does not point at.
 type tag struct {
-	digest  digest.Digest // "" if the tag does not exist
-	id      string
-	version string // of the object
+	value
+	digest      digest.Digest // "" if the tag does not exist
+	incarnation string
 }
 
-func (t tag) bytes() []byte {
-	if t.digest == "" {
-		return nil // deleted: lists recognize it by the size
-	}
-	return []byte(string(t.digest) + " " + t.id)
+// tagData returns the data of a tag's register.
+func tagData(d digest.Digest, incarnation string) []byte {
+	return []byte(string(d) + " " + incarnation)
+}
+
+func parseTag(v value) tag {
+	d, incarnation, _ := strings.Cut(string(v.data), " ")
+	return tag{value: v, digest: digest.Digest(d), incarnation: incarnation}
 }
 
 func (s *Store) readTag(ctx context.Context, repo, name string) (tag, error) {
-	c, err := s.get(ctx, tagsPrefix(repo)+name)
-	if err == errNotFound {
-		return tag{}, nil
-	}
-	d, id, _ := strings.Cut(string(c.data), " ")
-	return tag{digest.Digest(d), id, c.version}, err
+	v, err := s.read(ctx, tagKey(repo, name))
+	return parseTag(v), err
 }
 
-// move is the move of a tag to another digest.
-type move struct {
-	name     string
-	id       string        // of our last write, whether it succeeded or not
-	previous digest.Digest // before our first successful write
-
-	checked bool // allow accepts a move from current
-	current tag  // the value to replace, if checked is set
+// pointsAt reports whether t points at this incarnation of a manifest.
+func (t tag) pointsAt(d digest.Digest, incarnation string) bool {
+	return t.digest == d && t.incarnation == incarnation
 }
 
-// checkAllowed reads the tag, and calls allow unless the value is our own: of an
-// earlier attempt, or of a write whose response was lost.
-func (s *Store) checkAllowed(ctx context.Context, repo string, m *move, allow registry.AllowFunc) error {
-	current, err := s.readTag(ctx, repo, m.name)
-	if err != nil {
-		return err
-	}
-	if current.id == "" || current.id != m.id {
-		if err := allow(m.name, current.digest); err != nil {
-			return err
-		}
-		m.previous = current.digest
-	}
-	m.current, m.checked = current, true
-	return nil
-}
-
-// moveTag points a tag at d if allow accepts the move. If allow is nil, it writes
-// the tag without a condition, which saves reading it.
-func (s *Store) moveTag(ctx context.Context, repo string, m *move, d digest.Digest, allow registry.AllowFunc) error {
-	if allow == nil {
-		m.id = newUUID()
-		return s.put(ctx, tagsPrefix(repo)+m.name, tag{digest: d, id: m.id}.bytes())
-	}
+// readLiveTag returns a tag and the manifest that it points at, both as they were
+// at one moment of the call. The tag's digest is "" if there is none.
+//
+// A tag whose manifest was deleted does not exist. It is overwritten before the
+// caller hears of that: a conditional push that has read the tag earlier must not
+// succeed later.
+func (s *Store) readLiveTag(ctx context.Context, repo, name string) (tag, manifest, error) {
 	for attempt := range maxAttempts {
 		backOff(attempt)
-		if !m.checked {
-			if err := s.checkAllowed(ctx, repo, m, allow); err != nil {
-				return err
-			}
+		t, err := s.readTag(ctx, repo, name)
+		if err != nil || t.digest == "" {
+			return t, manifest{}, err
 		}
-		m.id, m.checked = newUUID(), false
-		ok, err := s.swap(ctx, tagsPrefix(repo)+m.name, tag{digest: d, id: m.id}.bytes(), m.current.version)
-		if ok || err != nil {
-			return err
-		}
-	}
-	return registry.ErrUnavailable
-}
-
-// moveBack undoes moves, unless another writer has moved the tag since.
-func (s *Store) moveBack(ctx context.Context, repo string, moves []move) error {
-	for _, m := range moves {
-		current, err := s.readTag(ctx, repo, m.name)
+		m, err := s.readManifest(ctx, repo, t.digest)
 		if err != nil {
-			return err
+			return tag{}, manifest{}, err
 		}
-		if current.id != m.id {
-			continue
+		if m.exists() && m.Incarnation == t.incarnation {
+			return t, m, nil
 		}
-		if _, err := s.swap(ctx, tagsPrefix(repo)+m.name, tag{digest: m.previous, id: newUUID()}.bytes(), current.version); err != nil {
-			return err
+		now, ok, err := s.replace(ctx, tagKey(repo, name), t.value, newID(), nil)
+		if err != nil {
+			return tag{}, manifest{}, err
+		}
+		if ok {
+			return tag{value: now}, manifest{}, nil
 		}
 	}
-	return nil
+	return tag{}, manifest{}, registry.ErrUnavailable
 }
 
 // GetTag returns the manifest that a tag points at.
 func (s *Store) GetTag(ctx context.Context, repo, name string) (registry.Manifest, error) {
-	var last tag
-	for range maxAttempts {
-		t, err := s.readTag(ctx, repo, name)
-		if err != nil {
-			return registry.Manifest{}, err
-		}
-		if t.digest == "" || t == last {
-			break
-		}
-		m, err := s.readManifest(ctx, repo, t.digest)
-		if err != errNotFound {
-			return m, err
-		}
-		last = t // the manifest was deleted, perhaps after the tag had moved
+	t, m, err := s.readLiveTag(ctx, repo, name)
+	if err == nil && t.digest == "" {
+		err = s.unknownError(ctx, repo, registry.ErrManifestUnknown)
 	}
-	return registry.Manifest{}, s.unknownError(ctx, repo, registry.ErrManifestUnknown)
+	if err != nil {
+		return registry.Manifest{}, err
+	}
+	return m.checked()
 }
 
 // DeleteTag deletes a tag.
 func (s *Store) DeleteTag(ctx context.Context, repo, name string, allow registry.AllowFunc) error {
+	ctx = context.WithoutCancel(ctx) // all or nothing
 	for attempt := range maxAttempts {
 		backOff(attempt)
-		t, err := s.readTag(ctx, repo, name)
+		t, _, err := s.readLiveTag(ctx, repo, name)
 		if err != nil {
 			return err
 		}
@@ -144,8 +103,26 @@ func (s *Store) DeleteTag(ctx context.Context, repo, name string, allow registry
 				return err
 			}
 		}
-		ok, err := s.swap(ctx, tagsPrefix(repo)+name, nil, t.version)
+		_, ok, err := s.replace(ctx, tagKey(repo, name), t.value, newID(), nil)
+		if ok {
+			s.later(func() { s.removeHint(ctx, repo, name, t) })
+		}
 		if ok || err != nil {
+			return err
+		}
+	}
+	return registry.ErrUnavailable
+}
+
+// untag deletes a tag if it points at a manifest that was deleted.
+func (s *Store) untag(ctx context.Context, repo, name string, d digest.Digest, incarnation string) error {
+	for attempt := range maxAttempts {
+		backOff(attempt)
+		t, err := s.readTag(ctx, repo, name)
+		if err != nil || !t.pointsAt(d, incarnation) {
+			return err
+		}
+		if _, ok, err := s.replace(ctx, tagKey(repo, name), t.value, newID(), nil); ok || err != nil {
 			return err
 		}
 	}
@@ -156,8 +133,8 @@ func (s *Store) DeleteTag(ctx context.Context, repo, name string, allow registry
 func (s *Store) Tags(ctx context.Context, repo, after string) iter.Seq2[string, error] {
 	return orNameUnknown(ctx, s, repo, func(yield func(string, error) bool) {
 		for o, err := range s.list(ctx, tagsPrefix(repo), keyPart(after), firstPageSize) {
-			if err == nil && (o.size == 0 || o.name <= after) {
-				continue // deleted, or not after the name
+			if err == nil && (isDeletedSize(o.size) || o.name <= after) {
+				continue
 			}
 			if !yield(o.name, err) || err != nil {
 				return

@@ -55,17 +55,19 @@ func (s *Store) CreateUpload(ctx context.Context, repo string, opts registry.Upl
 		}
 		return nil, err
 	}
+	var old value
 	if opts.ID != "" {
-		inUse, err := s.exists(ctx, stateKey(key))
-		if inUse && err == nil {
+		st, err := s.readState(ctx, key)
+		if err == nil && st.isOpen() {
 			err = errIDInUse
 		}
 		if err != nil {
 			s.removeLease(key, session)
 			return nil, err
 		}
+		old = st.value
 	}
-	l := s.newLease(ctx, repo, id, session, uploadState{Algorithm: opts.Algorithm})
+	l := s.newLease(ctx, repo, id, session, uploadState{Algorithm: opts.Algorithm, Chosen: opts.ID != "", value: old})
 	s.beginLease(l)
 	return l, nil
 }
@@ -80,7 +82,7 @@ func (s *Store) ResumeUpload(ctx context.Context, repo, id string) (registry.Upl
 	if err := s.addLease(key, session); err != nil {
 		return nil, err
 	}
-	st, err := s.activeState(ctx, key)
+	st, err := s.openState(ctx, key)
 	if err == nil && !st.Algorithm.Available() {
 		err = errBadAlgorithm
 	}
@@ -89,13 +91,25 @@ func (s *Store) ResumeUpload(ctx context.Context, repo, id string) (registry.Upl
 		return nil, err
 	}
 	l := s.newLease(ctx, repo, id, session, st)
-	l.touched = st.Used
+	l.renewed = time.Now()
 	if err := l.reset(); err != nil {
 		s.removeLease(key, session)
 		return nil, err
 	}
 	s.beginLease(l)
 	return l, nil
+}
+
+// PublishedUpload returns the digest that a session was published as.
+func (s *Store) PublishedUpload(ctx context.Context, repo, id string) (digest.Digest, error) {
+	if !validID(id) {
+		return "", registry.ErrBlobUploadUnknown
+	}
+	st, err := s.readState(ctx, sessionKey(repo, id))
+	if err == nil && st.Phase != publishing && st.Phase != published {
+		err = registry.ErrBlobUploadUnknown
+	}
+	return st.Digest, err
 }
 
 // UploadSize returns the number of bytes in an upload session.
@@ -107,11 +121,14 @@ func (s *Store) UploadSize(ctx context.Context, repo, id string) (int64, error) 
 	if s.useUnsaved(key) {
 		return 0, nil // none at the start of the lease
 	}
-	st, err := s.activeState(ctx, key)
+	st, err := s.openState(ctx, key)
+	if err == nil && st.Phase == publishing {
+		err = registry.ErrBlobUploadUnknown
+	}
 	if err != nil {
 		return 0, err
 	}
-	return st.Size, s.touch(ctx, key, st)
+	return st.Size, s.renew(ctx, key, st)
 }
 
 // CancelUpload ends an upload session and discards its bytes.
@@ -125,11 +142,14 @@ func (s *Store) CancelUpload(ctx context.Context, repo, id string) error {
 	}
 	ctx = context.WithoutCancel(ctx)
 	for range maxAttempts {
-		st, err := s.activeState(ctx, key)
+		st, err := s.openState(ctx, key)
+		if err == nil && st.Phase == publishing {
+			err = registry.ErrBlobUploadUnknown // it has ended, even if the blob is not yet there
+		}
 		if err != nil {
 			return err
 		}
-		_, err = s.endUpload(ctx, key, st)
+		_, err = s.setPhase(ctx, key, st, cancelled, "")
 		if err == registry.ErrUploadBusy {
 			continue // bytes were appended meanwhile: cancel the session anyway
 		}
@@ -137,7 +157,8 @@ func (s *Store) CancelUpload(ctx context.Context, repo, id string) error {
 			return err
 		}
 		s.cancelLease(key, true)
-		s.removeUpload(ctx, key, st.Parts)
+		s.removeParts(ctx, key, st.Parts)
+		s.forget(ctx, key, st)
 		return nil
 	}
 	return registry.ErrUnavailable

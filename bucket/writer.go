@@ -10,7 +10,7 @@ import (
 	"io"
 	"time"
 
-	"gocloud.dev/blob"
+	"github.com/berth-oci/registry/bucket/internal/objects"
 )
 
 // stepTimer cancels a context if one step of an operation takes too long. The
@@ -35,36 +35,22 @@ type writer struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	stepTimer
-	w *blob.Writer
+	w objects.Writer
 }
 
 var _ io.Writer = (*writer)(nil)
 
-// A writer sends chunks of chunkSize bytes, up to parallelChunks at once. An
-// object in S3 has at most 10,000 of them.
-const (
-	chunkSize      = 8 << 20
-	parallelChunks = 2
-)
-
 // newWriter begins a large object, which exists once close has returned. The
 // caller must call close or abort.
-func (s *Store) newWriter(ctx context.Context, key string) (*writer, error) {
+func (s *Store) newWriter(ctx context.Context, key string) *writer {
 	call, cancel := context.WithCancel(ctx)
-	w := &writer{store: s, ctx: ctx, cancel: cancel, stepTimer: newStepTimer(cancel, s.opts.Timeout)}
-	w.beginStep()
-	defer w.endStep()
-	var err error
-	w.w, err = s.bucket.NewWriter(call, s.opts.Prefix+key, &blob.WriterOptions{
-		ContentType:    contentType,
-		BufferSize:     chunkSize,
-		MaxConcurrency: parallelChunks,
-	})
-	if err != nil {
-		cancel()
-		return nil, s.storeError(ctx, err)
+	return &writer{
+		store:     s,
+		ctx:       ctx,
+		cancel:    cancel,
+		stepTimer: newStepTimer(cancel, s.opts.Timeout),
+		w:         s.bucket.NewWriter(call, s.opts.Prefix+key),
 	}
-	return w, nil
 }
 
 func (w *writer) Write(p []byte) (int, error) {
@@ -74,15 +60,20 @@ func (w *writer) Write(p []byte) (int, error) {
 	return n, w.store.storeError(w.ctx, err)
 }
 
+// close completes the object, or discards it if that fails.
 func (w *writer) close() error {
-	w.beginStep()
 	defer w.cancel()
-	defer w.endStep()
-	return w.store.storeError(w.ctx, w.w.Close())
+	w.beginStep()
+	err := w.w.Close()
+	w.endStep()
+	if err != nil {
+		w.w.Abort()
+	}
+	return w.store.storeError(w.ctx, err)
 }
 
 // abort discards the object.
 func (w *writer) abort() {
 	w.cancel()
-	w.w.Close()
+	w.w.Abort()
 }

@@ -46,6 +46,10 @@ func (s *store) CancelUpload(ctx context.Context, repo, id string) error {
 	return s.uploads.CancelUpload(ctx, repo, id)
 }
 
+func (s *store) PublishedUpload(ctx context.Context, repo, id string) (digest.Digest, error) {
+	return s.uploads.PublishedUpload(ctx, repo, id)
+}
+
 func (s *store) lease(ctx context.Context, repo string, u berth.Upload, err error) (berth.Upload, error) {
 	if err != nil {
 		return nil, err

@@ -66,6 +66,10 @@ func (*fsStore) UploadSize(context.Context, string, string) (int64, error) {
 	return 0, registry.ErrBlobUploadUnknown
 }
 
+func (*fsStore) PublishedUpload(context.Context, string, string) (digest.Digest, error) {
+	return "", registry.ErrBlobUploadUnknown
+}
+
 func (*fsStore) CancelUpload(context.Context, string, string) error {
 	return registry.ErrBlobUploadUnknown
 }

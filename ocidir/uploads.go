@@ -149,6 +149,11 @@ func (s *Store) CancelUpload(_ context.Context, repo, id string) error {
 	return nil
 }
 
+// PublishedUpload returns ErrBlobUploadUnknown: the store forgets a session at once.
+func (s *Store) PublishedUpload(context.Context, string, string) (digest.Digest, error) {
+	return "", registry.ErrBlobUploadUnknown
+}
+
 // upload returns a session. It must be called with sessions.mu held.
 func (s *Store) upload(repo, id string) (*upload, error) {
 	s.expireUploads()

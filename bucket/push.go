@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// PutManifest, which pushes a manifest and points tags at it.
+
+package bucket
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"time"
+
+	"github.com/berth-oci/registry"
+)
+
+// push is a push of a manifest.
+type push struct {
+	store *Store
+	repo  string
+	m     registry.Manifest
+	allow registry.AllowFunc
+	moves []*move
+
+	garbage []string // keys of objects that failed attempts have left
+}
+
+// move is the move of a tag.
+type move struct {
+	name string
+	old  tag    // the value to replace
+	id   string // of the write
+	hint string // its key
+	done value  // the value written, if it was
+}
+
+// PutManifest stores m and points tags at it: see DeleteManifest for the protocol.
+// If allow rejects a tag that another process has moved meanwhile, m stays in the
+// repository, without tags: another client may have pushed it too, and may know of
+// its success.
+func (s *Store) PutManifest(ctx context.Context, repo string, m registry.Manifest, tags []string, allow registry.AllowFunc) error {
+	p := &push{store: s, repo: repo, m: m, allow: allow}
+	for _, name := range tags {
+		p.moves = append(p.moves, &move{name: name})
+	}
+	if allow != nil {
+		if err := each(p.moves, func(t *move) error { return p.readTag(ctx, t) }); err != nil {
+			return err
+		}
+	}
+	ctx = context.WithoutCancel(ctx) // all or nothing
+	defer s.later(func() {
+		each(p.garbage, func(key string) error { return s.remove(ctx, key) })
+	})
+	for attempt := range maxAttempts {
+		backOff(attempt)
+		done, err := p.try(ctx, attempt > 0)
+		if err != nil {
+			if allow == nil {
+				return err // a failure of the bucket, not a rejection
+			}
+			return errors.Join(err, p.moveBack(ctx))
+		}
+		if done {
+			s.later(func() {
+				each(p.moves, func(t *move) error {
+					s.removeHint(ctx, repo, t.name, t.old)
+					return nil
+				})
+			})
+			return nil
+		}
+	}
+	return registry.ErrUnavailable
+}
+
+// readTag reads the tag that t moves, and makes sure that it may.
+func (p *push) readTag(ctx context.Context, t *move) (err error) {
+	if p.allow == nil {
+		t.old, err = p.store.readTag(ctx, p.repo, t.name)
+		return err
+	}
+	if t.old, _, err = p.store.readLiveTag(ctx, p.repo, t.name); err != nil {
+		return err
+	}
+	return p.allow(t.name, t.old.digest)
+}
+
+// left returns the moves that are not done.
+func (p *push) left() []*move {
+	var left []*move
+	for _, t := range p.moves {
+		if t.done.id == "" {
+			left = append(left, t)
+		}
+	}
+	return left
+}
+
+// try makes one attempt at a push. It reports false if other writers have
+// interfered.
+//
+// The order matters. Each tag is read before the manifest is written, or found to
+// exist; so are the hints and the entry in the list of referrers written. Then the
+// tags are.
+func (p *push) try(ctx context.Context, again bool) (done bool, err error) {
+	s := p.store
+	began, incarnation := time.Now(), newID()
+	var current manifest
+	err = atOnce(
+		func() (err error) {
+			current, err = p.readManifest(ctx)
+			return err
+		},
+		func() error {
+			if p.allow != nil && !again {
+				return nil // they were read already
+			}
+			return each(p.left(), func(t *move) error { return p.readTag(ctx, t) })
+		},
+		func() error { return p.announce(ctx, incarnation) }, // a guess, most often right
+	)
+	if err != nil {
+		return false, err
+	}
+	if current.exists() {
+		p.discard(incarnation)
+		if current.Incarnation != "" { // it can be read
+			incarnation = current.Incarnation
+		}
+		if err := p.announce(ctx, incarnation); err != nil {
+			return false, err
+		}
+	}
+	if ok, err := p.write(ctx, current, incarnation); err != nil {
+		return false, err
+	} else if !ok {
+		if incarnation == current.Incarnation {
+			p.discard("")
+		} else {
+			p.discard(incarnation)
+		}
+		return false, nil
+	}
+	if time.Since(began) >= s.trustedFor {
+		return false, nil // GC may have removed the hints
+	}
+	err = atOnce(
+		func() error { return s.addRepo(ctx, p.repo) },
+		func() error { return p.moveTags(ctx, incarnation) },
+	)
+	return len(p.left()) == 0, err
+}
+
+// readManifest returns the manifest that the repository has under the same digest.
+// One that can't be read, or has other bytes than were pushed, is like one that has
+// been pushed by us: the push replaces it.
+// Errors: ErrManifestInvalid.
+func (p *push) readManifest(ctx context.Context) (manifest, error) {
+	current, err := p.store.readManifest(ctx, p.repo, p.m.Digest)
+	if errors.Is(err, errCorrupt) {
+		current.data = []byte{}
+		return current, nil
+	}
+	if err != nil || !current.exists() || !current.isIntact() {
+		return current, err
+	}
+	return current, p.m.CheckSame(current.unchecked())
+}
+
+// announce writes the hints of the tags and the entry in the list of referrers.
+func (p *push) announce(ctx context.Context, incarnation string) error {
+	var keys []string
+	for _, t := range p.left() {
+		t.id = newID()
+		t.hint = hint{incarnation: incarnation, id: t.id, tag: t.name}.key(p.repo, p.m.Digest)
+		keys = append(keys, t.hint)
+	}
+	if p.m.Subject != "" {
+		keys = append(keys, p.referrerKey(incarnation))
+	}
+	return each(keys, func(key string) error { return p.store.put(ctx, key, nil) })
+}
+
+// discard marks as garbage the hints that announce has written last and, if
+// incarnation is not "", the entry in the list of referrers.
+func (p *push) discard(incarnation string) {
+	for _, t := range p.left() {
+		p.garbage = append(p.garbage, t.hint)
+	}
+	if p.m.Subject != "" && incarnation != "" {
+		p.garbage = append(p.garbage, p.referrerKey(incarnation))
+	}
+}
+
+func (p *push) referrerKey(incarnation string) string {
+	return referrerKey(p.repo, p.m.Subject, p.m.Digest, incarnation)
+}
+
+// write writes the manifest or, if it exists, writes it again, which renews its
+// time and repairs it. It reports whether the manifest exists and does not leave.
+func (p *push) write(ctx context.Context, current manifest, incarnation string) (bool, error) {
+	s, m := p.store, p.m
+	sum := sha256.Sum256(m.Content)
+	next := manifest{
+		manifestHeader: manifestHeader{MediaType: []byte(m.MediaType), Subject: m.Subject, Incarnation: incarnation, Sum: sum[:]},
+		content:        m.Content,
+	}
+	if m.Subject != "" {
+		next.ArtifactType, next.Descriptor = m.Referrer.ArtifactType, m.Referrer.Descriptor
+	}
+	data, err := next.encode()
+	if err != nil {
+		return false, err
+	}
+	now, ok, err := s.replace(ctx, manifestKey(p.repo, m.Digest), current.value, newID(), data)
+	if ok || err != nil {
+		return ok, err
+	}
+	// Another push of the same manifest does as well as ours.
+	if other, err := parseManifest(m.Digest, now); err == nil && other.exists() {
+		return other.Incarnation == incarnation && !other.Leaves && m.CheckSame(other.unchecked()) == nil, nil
+	}
+	return false, nil
+}
+
+// moveTags points the tags at an incarnation of the manifest, one after the other,
+// until another writer turns out to have been faster.
+func (p *push) moveTags(ctx context.Context, incarnation string) error {
+	s := p.store
+	for _, t := range p.left() {
+		now, ok, err := s.replace(ctx, tagKey(p.repo, t.name), t.old.value, t.id, tagData(p.m.Digest, incarnation))
+		if err != nil {
+			return err
+		}
+		if !ok {
+			p.discard("")
+			return nil
+		}
+		t.done = now
+	}
+	return nil
+}
+
+// moveBack undoes moves, unless another writer has moved the tag since.
+func (p *push) moveBack(ctx context.Context) error {
+	return each(p.moves, func(t *move) error {
+		if t.done.id == "" {
+			return nil
+		}
+		_, _, err := p.store.replace(ctx, tagKey(p.repo, t.name), t.done, newID(), t.old.data)
+		return err
+	})
+}

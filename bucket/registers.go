@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Registers: the objects that change, and the only way in which they do.
+
+package bucket
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/bucket/internal/objects"
+)
+
+// value is the value of a register at one moment. The zero value is that of a
+// register which nobody has written.
+//
+// A register's object begins with a line that names the write: its own ID, and the
+// IDs of the writes before it. So no two writes have the same bytes, and thus the
+// same version, and a writer that has lost the response to its write finds out
+// whether the write took effect.
+type value struct {
+	id     string   // of the write
+	before []string // the IDs of the writes before it, the latest first
+	data   []byte   // nil if the register is deleted, or was never written
+
+	object objects.Object
+}
+
+func (v value) exists() bool { return v.data != nil }
+
+// A deleted register remembers one write before, and another one three. So a list,
+// which contains only sizes, tells one from the other: each name of a write has
+// idSize bytes and is followed by one more.
+const (
+	idSize     = 26
+	maxDeleted = 2 * (idSize + 1)
+)
+
+// isDeletedSize reports whether an object of this size is a deleted register.
+func isDeletedSize(size int64) bool { return size <= maxDeleted }
+
+// noID stands for a write before the first.
+var noID = strings.Repeat("-", idSize)
+
+// newID returns an ID that nobody has used.
+func newID() string { return rand.Text() }
+
+// next returns the value that a write makes of v. Data that is nil deletes the
+// register.
+func (v value) next(id string, data []byte) value {
+	n := 3
+	if data == nil {
+		n = 1
+	}
+	ids := append([]string{before(v)}, v.before...)
+	for len(ids) < n {
+		ids = append(ids, noID)
+	}
+	return value{id: id, before: ids[:n], data: data}
+}
+
+// before returns the name of v in the values after it.
+func before(v value) string {
+	if v.id == "" {
+		return noID
+	}
+	return v.id
+}
+
+func (v value) bytes() []byte {
+	head := v.id + " " + strings.Join(v.before, " ") + "\n"
+	return append([]byte(head), v.data...)
+}
+
+// parseValue is the inverse of bytes.
+func parseValue(object []byte) (value, error) {
+	head, data, ok := bytes.Cut(object, []byte("\n"))
+	ids := strings.Split(string(head), " ")
+	if !ok || len(ids) != 2 && len(ids) != 4 {
+		return value{}, errMalformed
+	}
+	v := value{id: ids[0], before: ids[1:]}
+	if len(ids) == 4 {
+		v.data = data
+	}
+	return v, nil
+}
+
+// read returns the value of a register.
+func (s *Store) read(ctx context.Context, key string) (value, error) {
+	object, o, err := s.get(ctx, key)
+	if err == errNotFound {
+		return value{}, nil
+	}
+	if err != nil {
+		return value{}, err
+	}
+	v, err := parseValue(object)
+	v.object = o
+	return v, err
+}
+
+// replace writes a register if old is still its value. It returns the register's
+// value: the new one if it has replaced the old one, even if others have been
+// written since, and otherwise the one that has won.
+//
+// Of an attempt whose outcome is unknown, replace finds it out. If it can't, the
+// write may have taken effect or, as long as nobody else writes the register, may
+// do so later: only then, the error is ErrUnavailable or the context's.
+func (s *Store) replace(ctx context.Context, key string, old value, id string, data []byte) (now value, replaced bool, err error) {
+	next := old.next(id, data)
+	object := next.bytes()
+	all, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	if old.id != "" && old.object.Version == "" { // a value that we wrote, in a bucket that does not tell the version
+		now, err := s.read(all, key)
+		if err != nil || now.id != old.id {
+			return now, false, err
+		}
+		old = now
+	}
+	c := objects.Condition{Absent: old.object.Version == "", Version: old.object.Version}
+	unknown := false // whether an earlier attempt took effect
+	for attempt := 0; attempt < maxTries && all.Err() == nil; attempt++ {
+		backOff(attempt)
+		err = s.once(all, func(ctx context.Context) (err error) {
+			next.object.Version, err = s.bucket.Put(ctx, s.opts.Prefix+key, object, c)
+			return err
+		})
+		if err == nil {
+			return next, true, nil
+		}
+		if errors.Is(err, objects.ErrRejected) {
+			break
+		}
+		unknown = unknown || !errors.Is(err, objects.ErrCondition)
+		now, readErr := s.read(all, key)
+		switch {
+		case readErr != nil:
+			continue // the next attempt has the same condition
+		case now.id == id:
+			return now, true, nil
+		case slices.Contains(now.before, id): // and was replaced
+			return next, true, nil
+		case now.id == old.id:
+			continue
+		case !unknown || slices.Contains(now.before, before(old)):
+			return now, false, nil // another write has replaced the old value
+		}
+		break
+	}
+	if err = s.storeError(ctx, err); err == nil || err == errNotFound || errors.Is(err, objects.ErrCondition) {
+		err = registry.ErrUnavailable
+	}
+	return value{}, false, err
+}
