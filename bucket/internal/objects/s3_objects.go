@@ -157,14 +157,22 @@ func (b *s3Bucket) Delete(ctx context.Context, key, version string) error {
 	return nil
 }
 
+// keyToken begins a token that is not S3's own, but the last key of a page.
+const keyToken = "key:"
+
 // List does not ask S3 to encode keys, so they can't contain control characters,
 // which XML does not have.
+//
+// It asks for at least two objects: if the prefix is itself the key of an object,
+// and one is asked for, MinIO reports that it is the only one.
 func (b *s3Bucket) List(ctx context.Context, q ListQuery, n int) ([]Object, string, error) {
-	in := &s3.ListObjectsV2Input{Bucket: &b.name, MaxKeys: aws.Int32(int32(min(n, 1000)))}
+	in := &s3.ListObjectsV2Input{Bucket: &b.name, MaxKeys: aws.Int32(int32(max(2, min(n, 1000))))}
 	if q.Prefix != "" {
 		in.Prefix = &q.Prefix
 	}
-	if q.Token != "" {
+	if key, ok := strings.CutPrefix(q.Token, keyToken); ok {
+		in.StartAfter = &key
+	} else if q.Token != "" {
 		in.ContinuationToken = &q.Token
 	} else if q.After != "" {
 		in.StartAfter = &q.After
@@ -176,6 +184,10 @@ func (b *s3Bucket) List(ctx context.Context, q ListQuery, n int) ([]Object, stri
 	page := make([]Object, len(out.Contents))
 	for i, o := range out.Contents {
 		page[i] = Object{Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size), Time: aws.ToTime(o.LastModified)}
+	}
+	if len(page) > n {
+		page = page[:n]
+		return page, keyToken + page[n-1].Key, nil
 	}
 	if !aws.ToBool(out.IsTruncated) {
 		return page, "", nil
