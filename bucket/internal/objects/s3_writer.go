@@ -40,7 +40,9 @@ const (
 var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
 // s3Writer writes an object: in one piece if it is no larger than a chunk, and
-// otherwise with a multipart upload.
+// otherwise with a multipart upload. The time of such an object is that of Close in
+// MinIO, but in S3 the time when the upload began: long before, if the bytes came
+// slowly.
 type s3Writer struct {
 	b      *s3Bucket
 	key    string

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Requests to Google and Azure, for which there is no server to test with.
+
+package objects_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"cloud.google.com/go/storage"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
+	"github.com/go-quicktest/qt"
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/azureblob"
+	"gocloud.dev/blob/gcsblob"
+	"google.golang.org/api/option"
+
+	"github.com/berth-oci/registry/bucket/internal/objects"
+)
+
+// responder responds to all requests alike, and records them.
+type responder struct {
+	*httptest.Server
+	status int
+	header http.Header
+	body   string
+
+	mu       sync.Mutex // guards requests
+	requests []string
+}
+
+func (s *responder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	io.Copy(io.Discard, r.Body)
+	s.mu.Lock()
+	s.requests = append(s.requests, strings.TrimSpace(r.Method+" "+r.URL.RequestURI()+" "+r.Header.Get("If-Match")+r.Header.Get("If-None-Match")))
+	s.mu.Unlock()
+	for k, v := range s.header {
+		w.Header()[k] = v
+	}
+	w.WriteHeader(s.status)
+	io.WriteString(w, s.body)
+}
+
+// take returns the requests since its last call.
+func (s *responder) take() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.requests
+	s.requests = nil
+	return r
+}
+
+func newResponder(t *testing.T) (*responder, *http.Client) {
+	s := new(responder)
+	s.Server = httptest.NewServer(s)
+	transport := new(http.Transport)
+	t.Cleanup(func() {
+		transport.CloseIdleConnections()
+		s.Server.Close()
+	})
+	return s, &http.Client{Transport: transport}
+}
+
+func google(t *testing.T) (objects.Bucket, *responder) {
+	s, hc := newResponder(t)
+	client, err := storage.NewClient(context.Background(),
+		option.WithEndpoint(s.URL+"/storage/v1/"), option.WithoutAuthentication(), option.WithHTTPClient(hc))
+	qt.Assert(t, qt.IsNil(err))
+	b, err := gcsblob.OpenBucket(context.Background(), nil, "b", &gcsblob.Options{Client: client})
+	qt.Assert(t, qt.IsNil(err))
+	return newCDK(t, b), s
+}
+
+func azure(t *testing.T) (objects.Bucket, *responder) {
+	s, hc := newResponder(t)
+	opts := new(container.ClientOptions)
+	opts.ClientOptions = policy.ClientOptions{Transport: hc}
+	client, err := container.NewClientWithNoCredential(s.URL+"/account/b", opts)
+	qt.Assert(t, qt.IsNil(err))
+	b, err := azureblob.OpenBucket(context.Background(), client, nil)
+	qt.Assert(t, qt.IsNil(err))
+	return newCDK(t, b), s
+}
+
+func newCDK(t *testing.T, b *blob.Bucket) objects.Bucket {
+	c, err := objects.NewCDK(b)
+	qt.Assert(t, qt.IsNil(err))
+	t.Cleanup(func() { c.Close() })
+	qt.Assert(t, qt.IsTrue(c.Conditional()))
+	return c
+}
+
+// writes are all kinds of writes.
+func writes(b objects.Bucket) map[string]func() error {
+	ctx := context.Background()
+	put := func(c objects.Condition) func() error {
+		return func() error { _, err := b.Put(ctx, "k", []byte("bytes"), c); return err }
+	}
+	return map[string]func() error{
+		"put":     put(objects.Condition{}),
+		"create":  put(objects.Condition{Absent: true}),
+		"swap":    put(objects.Condition{Version: "12"}),
+		"copy":    func() error { return b.Copy(ctx, "to", "k", 5) },
+		"delete":  func() error { return b.Delete(ctx, "k", "") },
+		"compare": func() error { return b.Delete(ctx, "k", "12") },
+	}
+}
+
+// TestCDKSendsOnce checks that writes are not retried, and their conditions.
+func TestCDKSendsOnce(t *testing.T) {
+	for name, test := range map[string]struct {
+		open  func(*testing.T) (objects.Bucket, *responder)
+		wants map[string]string
+	}{
+		"google": {google, map[string]string{
+			"put":     "uploadType=multipart",
+			"create":  "ifGenerationMatch=0",
+			"swap":    "ifGenerationMatch=12",
+			"copy":    "rewriteTo",
+			"delete":  "DELETE",
+			"compare": "ifGenerationMatch=12",
+		}},
+		"azure": {azure, map[string]string{
+			"put":     "PUT /account/b/k",
+			"create":  "PUT /account/b/k *",
+			"swap":    "PUT /account/b/k 12",
+			"copy":    "PUT /account/b/to",
+			"delete":  "DELETE /account/b/k",
+			"compare": "DELETE /account/b/k 12",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, s := test.open(t)
+			s.status = http.StatusServiceUnavailable
+			for kind, f := range writes(b) {
+				err := f()
+				qt.Check(t, qt.IsNotNil(err), qt.Commentf(kind))
+				qt.Check(t, qt.Not(qt.ErrorIs(err, objects.ErrRejected)))
+				requests := s.take()
+				if len(requests) != 1 || !strings.Contains(requests[0], test.wants[kind]) {
+					t.Errorf("%s: requests %q; want one with %s", kind, requests, test.wants[kind])
+				}
+			}
+		})
+	}
+}
+
+// TestCDKErrors checks the meaning of error responses.
+func TestCDKErrors(t *testing.T) {
+	ctx := context.Background()
+	for name, open := range map[string]func(*testing.T) (objects.Bucket, *responder){"google": google, "azure": azure} {
+		t.Run(name, func(t *testing.T) {
+			b, s := open(t)
+			respond := func(status int, code string) {
+				s.status = status
+				s.header = http.Header{"X-Ms-Error-Code": {code}}
+			}
+			respond(http.StatusPreconditionFailed, "ConditionNotMet")
+			for kind, f := range writes(b) {
+				if kind == "create" || kind == "swap" || kind == "compare" {
+					qt.Check(t, qt.ErrorIs(f(), objects.ErrCondition), qt.Commentf(kind))
+				}
+			}
+			respond(http.StatusForbidden, "AuthorizationFailure")
+			reads := map[string]func() error{
+				"get":  func() error { _, err := b.Get(ctx, "k", 0, 10); return err },
+				"stat": func() error { _, err := b.Stat(ctx, "k"); return err },
+				"list": func() error { _, _, err := b.List(ctx, objects.ListQuery{}, 10); return err },
+			}
+			for kind, f := range writes(b) {
+				qt.Check(t, qt.ErrorIs(f(), objects.ErrRejected), qt.Commentf(kind))
+			}
+			for kind, f := range reads {
+				qt.Check(t, qt.ErrorIs(f(), objects.ErrRejected), qt.Commentf(kind))
+			}
+			respond(http.StatusNotFound, "ContainerNotFound")
+			for kind, f := range reads {
+				qt.Check(t, qt.ErrorIs(f(), objects.ErrRejected), qt.Commentf(kind))
+			}
+			for kind, f := range writes(b) {
+				qt.Check(t, qt.ErrorIs(f(), objects.ErrRejected), qt.Commentf(kind))
+			}
+
+			// The bucket is known to exist after a success, which tells the version.
+			s.body = `{"generation":"77"}`
+			respond(http.StatusOK, "")
+			if name == "azure" {
+				respond(http.StatusCreated, "")
+			}
+			s.header.Set("ETag", "77")
+			version, err := b.Put(ctx, "k", nil, objects.Condition{})
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.Equals(version, "77"))
+
+			respond(http.StatusNotFound, "BlobNotFound")
+			qt.Check(t, qt.ErrorIs(reads["get"](), objects.ErrNotExist))
+			qt.Check(t, qt.ErrorIs(reads["stat"](), objects.ErrNotExist))
+			qt.Check(t, qt.ErrorIs(writes(b)["copy"](), objects.ErrNotExist))
+			qt.Check(t, qt.ErrorIs(writes(b)["swap"](), objects.ErrCondition))
+			qt.Check(t, qt.IsNil(writes(b)["delete"]()))
+			qt.Check(t, qt.IsNil(writes(b)["compare"]()))
+		})
+	}
+}
