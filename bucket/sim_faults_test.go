@@ -31,6 +31,7 @@ const (
 	faultCrash     faultClass = "crash"     // a replica ends, and another takes its place
 	faultClock     faultClass = "clock"     // the clocks disagree
 	faultDelete    faultClass = "delete"    // the bucket has no conditional deletes
+	faultAbandon   faultClass = "abandon"   // a client gives up early
 )
 
 // callRates are the probabilities of the faults of a call, in a run of average
@@ -47,6 +48,7 @@ var callRates = []struct {
 var allFaults = []faultClass{
 	faultSlow, faultLost, faultResponse, faultDelayed, faultDuplicate, faultThrottled,
 	faultBody, faultPage, faultPartition, faultCrash, faultClock, faultDelete,
+	faultAbandon,
 }
 
 // weather decides the faults of a run. Each decision comes from a stream of its own,
@@ -63,8 +65,7 @@ type weather struct {
 
 type logEntry struct {
 	at    time.Time
-	tick  int64
-	fault faultClass
+	class faultClass
 	name  string // of the fault: it depends on the seed alone
 	text  string
 }
@@ -106,7 +107,7 @@ func (w *weather) note(f faultClass, name, format string, args ...any) bool {
 	if !w.active || w.off[name] {
 		return false
 	}
-	w.log = append(w.log, logEntry{time.Now(), 0, f, name, fmt.Sprintf(format, args...)})
+	w.log = append(w.log, logEntry{time.Now(), f, name, fmt.Sprintf(format, args...)})
 	return true
 }
 
