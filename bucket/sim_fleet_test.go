@@ -229,7 +229,7 @@ func (f *fleet) send(e *event, r *replica, random *rand.Rand, req simRequest) re
 		r2.Header = req.header
 	}
 	body := &simBody{Reader: *bytes.NewReader(req.body), ctx: ctx, target: f.target}
-	if random.IntN(10) == 0 || f.target.rules == (rules{}) {
+	if random.IntN(10) == 0 || f.target.replicas == 1 {
 		body.random = random
 	}
 	r2.Body, r2.ContentLength, r2.RequestURI = body, int64(len(req.body)), req.uri
@@ -346,7 +346,7 @@ func (b *simBody) Read(p []byte) (int, error) {
 		return b.Reader.Read(p)
 	}
 	pause := between(b.random, time.Microsecond, time.Second)
-	if b.target.rules == (rules{}) {
+	if b.target.replicas == 1 {
 		// Without a bucket, requests meet only if they go on at the same time.
 		pause = time.Duration(1+b.random.IntN(3)) * time.Millisecond
 	}
