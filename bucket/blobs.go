@@ -7,6 +7,7 @@ package bucket
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"iter"
 
@@ -137,9 +138,15 @@ func (s *Store) DeleteBlob(ctx context.Context, repo string, d digest.Digest) er
 	ctx = context.WithoutCancel(ctx) // all or nothing
 	for attempt := range maxAttempts {
 		backOff(attempt)
-		l, err := s.blobLink(ctx, repo, d)
-		if err != nil {
+		l, err := s.readLink(ctx, repo, d)
+		if err != nil && !errors.Is(err, errCorrupt) {
 			return err
+		}
+		if err == nil && !l.exists() {
+			if err := s.removeRepo(ctx, repo); err != nil { // a delete was interrupted
+				return err
+			}
+			return s.unknownError(ctx, repo, registry.ErrBlobUnknown)
 		}
 		if ok, err := s.unlink(ctx, repo, d, l); ok || err != nil {
 			return err

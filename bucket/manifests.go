@@ -168,7 +168,7 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest
 			return err
 		}
 		if err == nil && !m.exists() {
-			if err := s.cleanUp(ctx, repo, d, ""); err != nil { // after a delete that was interrupted
+			if err := s.finishDelete(ctx, repo, d); err != nil {
 				return err
 			}
 			return s.unknownError(ctx, repo, registry.ErrManifestUnknown)
@@ -178,15 +178,33 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest
 		} else if !deleted {
 			continue // a push has made it stay
 		}
-		if err := s.removeReferrer(ctx, repo, m); err != nil {
-			return err
-		}
-		if err := s.cleanUp(ctx, repo, d, m.Incarnation); err != nil {
+		err = atOnce(
+			func() error { return s.removeReferrer(ctx, repo, m) },
+			func() error {
+				return s.eachHint(ctx, repo, d, m.Incarnation, func(h hint) error {
+					s.later(func() { s.remove(ctx, h.key(repo, d)) })
+					return s.untag(ctx, repo, h.tag, d, h.incarnation)
+				})
+			},
+		)
+		if err != nil {
 			return err
 		}
 		return s.removeRepo(ctx, repo)
 	}
 	return registry.ErrUnavailable
+}
+
+// finishDelete removes from lists what a delete that was interrupted has left there.
+func (s *Store) finishDelete(ctx context.Context, repo string, d digest.Digest) error {
+	err := s.eachHint(ctx, repo, d, "", func(h hint) error {
+		_, _, err := s.readLiveTag(ctx, repo, h.tag) // deletes the tag if the manifest does not exist
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.removeRepo(ctx, repo)
 }
 
 // tryDelete deletes m unless a push prevents it.
@@ -212,18 +230,4 @@ func (s *Store) tryDelete(ctx context.Context, repo string, m manifest) (deleted
 	}
 	_, deleted, err = s.replace(ctx, key, leaving, newID(), nil)
 	return deleted, err
-}
-
-// cleanUp deletes the tags of an incarnation of a manifest that was deleted, and
-// their hints. If incarnation is "", it deletes those of all that are dead, but
-// leaves the hints, which may belong to a push in progress.
-func (s *Store) cleanUp(ctx context.Context, repo string, d digest.Digest, incarnation string) error {
-	return s.eachHint(ctx, repo, d, incarnation, func(h hint) error {
-		if incarnation != "" {
-			defer s.later(func() { s.remove(ctx, h.key(repo, d)) })
-		} else if m, err := s.readManifest(ctx, repo, d); err != nil || m.exists() && m.Incarnation == h.incarnation {
-			return err
-		}
-		return s.untag(ctx, repo, h.tag, d, h.incarnation)
-	})
 }

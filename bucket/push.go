@@ -21,7 +21,8 @@ type push struct {
 	allow registry.AllowFunc
 	moves []*move
 
-	garbage []string // keys of objects that failed attempts have left
+	garbage  []string // keys of objects that failed attempts have left
+	rejected bool     // by allow
 }
 
 // move is the move of a tag.
@@ -54,11 +55,11 @@ func (s *Store) PutManifest(ctx context.Context, repo string, m registry.Manifes
 	for attempt := range maxAttempts {
 		backOff(attempt)
 		done, err := p.try(ctx, attempt > 0)
-		if err != nil {
-			if allow == nil {
-				return err // a failure of the bucket, not a rejection
-			}
+		if err != nil && p.rejected {
 			return errors.Join(err, p.moveBack(ctx))
+		}
+		if err != nil {
+			return err
 		}
 		if done {
 			s.later(func() {
@@ -82,7 +83,10 @@ func (p *push) readTag(ctx context.Context, t *move) (err error) {
 	if t.old, _, err = p.store.readLiveTag(ctx, p.repo, t.name); err != nil {
 		return err
 	}
-	return p.allow(t.name, t.old.digest)
+	if err = p.allow(t.name, t.old.digest); err != nil {
+		p.rejected = true
+	}
+	return err
 }
 
 // left returns the moves that are not done.

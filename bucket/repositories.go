@@ -109,23 +109,33 @@ func (s *Store) addRepo(ctx context.Context, repo string) error {
 // removeRepo removes a repository from the catalog unless it has content: see
 // addRepo.
 func (s *Store) removeRepo(ctx context.Context, repo string) error {
-	hasContent, err := s.hasContent(ctx, repo)
-	if hasContent || err != nil {
-		return err
+	for attempt := range maxAttempts {
+		backOff(attempt)
+		if hasContent, err := s.hasContent(ctx, repo); hasContent || err != nil {
+			return err
+		}
+		v, err := s.read(ctx, nameKey(repo))
+		if err != nil || !v.exists() {
+			return err
+		}
+		ok := true
+		if string(v.data) != nameLeaves {
+			v, ok, err = s.replace(ctx, nameKey(repo), v, newID(), []byte(nameLeaves))
+		}
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue // a push, whose content may be gone already
+		}
+		if hasContent, err := s.hasContent(ctx, repo); hasContent || err != nil {
+			return err
+		}
+		if _, ok, err = s.replace(ctx, nameKey(repo), v, newID(), nil); ok || err != nil {
+			return err
+		}
 	}
-	v, err := s.read(ctx, nameKey(repo))
-	if err != nil || !v.exists() {
-		return err
-	}
-	leaving, ok, err := s.replace(ctx, nameKey(repo), v, newID(), []byte(nameLeaves))
-	if !ok || err != nil {
-		return err // a push, or another delete, which goes on
-	}
-	if hasContent, err = s.hasContent(ctx, repo); hasContent || err != nil {
-		return err
-	}
-	_, _, err = s.replace(ctx, nameKey(repo), leaving, newID(), nil)
-	return err
+	return registry.ErrUnavailable
 }
 
 // hasContent reports whether a repository has a blob or a manifest, whose keys
