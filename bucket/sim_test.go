@@ -21,11 +21,12 @@ import (
 )
 
 var (
-	simSeeds   = flag.Int("seeds", 0, "the number of simulations (default: as many as fit into CI)")
-	simSeed    = flag.Uint64("seed", 0, "the only seed of a simulation, which is printed")
-	simFirst   = flag.Uint64("first-seed", 1, "the first seed of several simulations")
-	simOps     = flag.Int("ops", 500, "the operations of a simulation")
-	simClients = flag.Int("clients", 8, "the clients of a simulation")
+	simSeeds    = flag.Int("seeds", 0, "the number of simulations (default: as many as fit into CI)")
+	simSeed     = flag.Uint64("seed", 0, "the only seed of a simulation, which is printed")
+	simFirst    = flag.Uint64("first-seed", 1, "the first seed of several simulations")
+	simNoShrink = flag.Bool("no-shrink", false, "don't shrink a simulation that fails")
+	simOps      = flag.Int("ops", 500, "the operations of a simulation")
+	simClients  = flag.Int("clients", 8, "the clients of a simulation")
 )
 
 // TestSimulationMemory checks the clients and the model with a MemStore, which must
@@ -145,4 +146,10 @@ func report(t *testing.T, res *result, target simTarget) {
 		}
 		t.Errorf("seed %d: %s: %s", res.plan.seed, v.check, v.text)
 	}
+	if len(res.violations) == 0 || *simNoShrink {
+		return
+	}
+	small := shrink(t, res, target)
+	t.Errorf("seed %d, shrunk (replay all of it with -seed=%d): %s: %s\n%s",
+		res.plan.seed, res.plan.seed, small.violations[0].check, small.violations[0].text, small.describe())
 }
