@@ -121,15 +121,11 @@ func (h uploadHandlers) put(w http.ResponseWriter, r *http.Request, req Request)
 	return nil
 }
 
-// isRepeated reports whether the session of a PUT was published as the digest of
-// the request before, and still exists.
+// isRepeated reports whether a request before has published the session of a PUT, as
+// the same digest.
 func (h uploadHandlers) isRepeated(ctx context.Context, req Request) bool {
 	d, err := h.store.PublishedUpload(ctx, req.Repo, req.UploadID)
-	if err != nil || d != req.Digest {
-		return false
-	}
-	_, err = statBlob(ctx, h.store, req.Repo, d)
-	return err == nil
+	return err == nil && d == req.Digest
 }
 
 // status handles GET <blob-push-location>: end-13.

@@ -41,7 +41,7 @@ func (l *lease) Commit(ctx context.Context, d digest.Digest) error {
 	}
 	// From here on, cancelling the request has no effect: Commit succeeds or
 	// revives the session.
-	p := publication{store: l.store, repo: l.repo, digest: d, size: l.size, write: l.writeData, small: l.isSmall()}
+	p := &publication{store: l.store, repo: l.repo, digest: d, size: l.size, write: l.writeData, small: l.isSmall()}
 	ended := l.state.Revision == ""
 	p.end = func() (err error) {
 		if !ended {
@@ -49,7 +49,7 @@ func (l *lease) Commit(ctx context.Context, d digest.Digest) error {
 			if st, err = l.store.setPhase(l.ctx, l.key, l.state, publishing, d); err == nil {
 				// The state does not include the bytes of this lease, so the
 				// session can be revived as the lease found it.
-				l.state, ended = st, true
+				l.state, ended, p.id = st, true, st.Link
 			}
 		}
 		return err

@@ -124,7 +124,7 @@ func (g *collection) sweepBlobs(ctx context.Context) error {
 			g.stats.Blobs++
 		case "links":
 			l, repo, ok := parseInverseKey(name)
-			if b := data[l.Data]; !ok || b != nil && b.linked {
+			if !ok {
 				continue
 			}
 			live, err := g.isLive(ctx, d, l, repo, o.time)
@@ -132,7 +132,7 @@ func (g *collection) sweepBlobs(ctx context.Context) error {
 				return err
 			}
 			if b := data[l.Data]; b != nil {
-				b.linked = live
+				b.linked = b.linked || live
 			}
 		}
 	}

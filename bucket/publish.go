@@ -7,6 +7,7 @@ package bucket
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -24,6 +25,7 @@ type publication struct {
 	write  func(key string) error // writes new data
 	small  bool                   // write costs no more than looking for data
 	end    func() error           // ends the upload session, if any
+	id     string                 // of the write of the link; end may set it
 	linked link                   // written by an attempt
 }
 
@@ -126,19 +128,25 @@ func (p *publication) readLink(ctx context.Context) (link, error) {
 }
 
 // writeLink replaces the old link, whoever else replaces it at the same time. It
-// reports false if another writer has replaced or deleted a link that an attempt
-// before has written: then the push took effect before that.
+// reports false if the push took effect before, and its link may have been replaced or
+// deleted since.
 func (p *publication) writeLink(ctx context.Context, old, l link) (bool, error) {
 	s := p.store
 	b, err := json.Marshal(l)
 	if err != nil {
 		return false, err
 	}
-	id := newID()
+	id := p.id
+	if id == "" || p.linked.value.id != "" { // the link is ours, and names data that can't be used
+		id = newID()
+	}
 	for attempt := range maxAttempts {
 		backOff(attempt)
 		if p.linked.value.id != "" && p.linked.value.id != old.value.id {
 			return false, nil
+		}
+		if old.value.id == id || slices.Contains(old.value.before, id) {
+			return false, nil // another process has published the session
 		}
 		now, ok, err := s.replace(ctx, linkKey(p.repo, p.digest), old.value, id, b)
 		if err != nil {

@@ -33,12 +33,14 @@ type value struct {
 
 func (v value) exists() bool { return v.data != nil }
 
-// A deleted register remembers one write before, and another one three. So a list,
-// which contains only sizes, tells one from the other: each name of a write has
+// A deleted register remembers keptByDeleted writes before, and another one more. So
+// a list, which contains only sizes, tells one from the other: each ID of a write has
 // idSize bytes and is followed by one more.
 const (
-	idSize     = 26
-	maxDeleted = 2 * (idSize + 1)
+	kept          = 7
+	keptByDeleted = 3
+	idSize        = 26
+	maxDeleted    = (1 + keptByDeleted) * (idSize + 1)
 )
 
 // isDeletedSize reports whether an object of this size is a deleted register.
@@ -53,9 +55,9 @@ func newID() string { return rand.Text() }
 // next returns the value that a write makes of v. Data that is nil deletes the
 // register.
 func (v value) next(id string, data []byte) value {
-	n := 3
+	n := kept
 	if data == nil {
-		n = 1
+		n = keptByDeleted
 	}
 	ids := append([]string{before(v)}, v.before...)
 	for len(ids) < n {
@@ -81,11 +83,11 @@ func (v value) bytes() []byte {
 func parseValue(object []byte) (value, error) {
 	head, data, ok := bytes.Cut(object, []byte("\n"))
 	ids := strings.Split(string(head), " ")
-	if !ok || len(ids) != 2 && len(ids) != 4 {
+	if !ok || len(ids) != 1+keptByDeleted && len(ids) != 1+kept {
 		return value{}, errMalformed
 	}
 	v := value{id: ids[0], before: ids[1:]}
-	if len(ids) == 4 {
+	if len(ids) == 1+kept {
 		v.data = data
 	}
 	return v, nil

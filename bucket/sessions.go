@@ -25,8 +25,12 @@ type uploadState struct {
 	// Phase says whether the session is in progress. A session that is being
 	// published, as the blob Digest, can be published by another process too, if
 	// the first has stopped.
+	//
+	// Link is the ID of the write of the link, which is the same in each attempt:
+	// so the session is published once, even if it was deleted since.
 	Phase  phase         `json:"phase,omitempty"`
 	Digest digest.Digest `json:"digest,omitempty"`
+	Link   string        `json:"link,omitempty"`
 
 	// Chosen is set if a client has chosen the session's ID. Then a later
 	// session may have the same ID.
@@ -159,6 +163,9 @@ func (s *Store) renew(ctx context.Context, key string, st uploadState) error {
 func (s *Store) setPhase(ctx context.Context, key string, st uploadState, p phase, d digest.Digest) (uploadState, error) {
 	next := st
 	next.Phase, next.Digest = p, d
+	if p == publishing && next.Link == "" {
+		next.Link = newID()
+	}
 	return s.replaceState(ctx, key, st, next)
 }
 

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build newon
-
 // The simulation of this package's store.
 
 package bucket_test
@@ -28,6 +26,7 @@ var bucketTarget = simTarget{
 		s.SetClock(clock)
 		return s
 	},
+	close: func(s registry.Store) { s.(*bucket.Store).Close() },
 	gc: func(ctx context.Context, s registry.Store) error {
 		_, err := s.(*bucket.Store).GC(ctx, bucket.GCOptions{})
 		return err

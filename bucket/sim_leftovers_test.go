@@ -27,8 +27,18 @@ func (l *leftovers) errorf(format string, args ...any) {
 	l.errs = append(l.errs, fmt.Sprintf(format, args...))
 }
 
-// isTombstone reports whether a register is deleted.
-func isTombstone(data []byte) bool { return len(data) == 36 && isUUID(string(data)) }
+// isTombstone reports whether a register is deleted: its first line names fewer
+// writes.
+func isTombstone(data []byte) bool {
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	return len(bytes.Fields(line)) == 4
+}
+
+// registerData returns the data of a register, which follows the first line.
+func registerData(data []byte) []byte {
+	_, data, _ = bytes.Cut(data, []byte("\n"))
+	return data
+}
 
 // checkLeftovers returns what is wrong with the objects in a bucket. A deleted
 // register may stay only if the bucket has no conditional deletes.
@@ -45,10 +55,12 @@ func checkLeftovers(objects map[string][]byte, condDelete bool) []string {
 			}
 			continue
 		}
-		l.register(key, data)
+		l.register(key, registerData(data))
 	}
 	for _, key := range slices.Sorted(maps.Keys(objects)) {
-		if !isRegister(key) && !l.expected[key] && !l.isCache(key) {
+		// The mark stays of data that was linked just when GC condemned it.
+		ofLinked := l.expected[strings.Replace(key, "/condemned/", "/data/", 1)]
+		if !isRegister(key) && !l.expected[key] && !l.isCache(key) && !ofLinked {
 			l.errorf("nothing needs %s", key)
 		}
 		if strings.HasPrefix(key, "names/") && !isTombstone(objects[key]) {
@@ -126,13 +138,22 @@ func (l *leftovers) register(key string, data []byte) {
 		}
 	case "tags":
 		words := strings.Fields(string(data))
-		if len(words) < 3 {
+		if len(words) != 2 {
 			l.errorf("%s: malformed: %s", key, data)
 			return
 		}
 		d := strings.Replace(words[0], ":", "/", 1)
-		l.expected["repos/"+repo+"/_tagged/"+d+"/"+words[1]+"/"+words[2]+"/"+name] = true
-		manifest := l.objects["repos/"+repo+"/_manifests/"+d]
+		// Each write that has pointed the tag there has a hint.
+		found := false
+		for hint := range l.objects {
+			if strings.HasPrefix(hint, "repos/"+repo+"/_tagged/"+d+"/"+words[1]+"/") && strings.HasSuffix(hint, "/"+name) {
+				l.expected[hint], found = true, true
+			}
+		}
+		if !found {
+			l.errorf("%s has no hint", key)
+		}
+		manifest := registerData(l.objects["repos/"+repo+"/_manifests/"+d])
 		line, _, _ := bytes.Cut(manifest, []byte("\n"))
 		var header struct{ Incarnation string }
 		if json.Unmarshal(line, &header) != nil || header.Incarnation != words[1] {

@@ -105,8 +105,9 @@ func (s *Store) PublishedUpload(ctx context.Context, repo, id string) (digest.Di
 	if !validID(id) {
 		return "", registry.ErrBlobUploadUnknown
 	}
-	st, err := s.readState(ctx, sessionKey(repo, id))
-	if err == nil && st.Phase != publishing && st.Phase != published {
+	key := sessionKey(repo, id)
+	st, err := s.readState(ctx, key)
+	if err == nil && st.Phase != published && !(st.Phase == publishing && s.hasEnded(key)) {
 		err = registry.ErrBlobUploadUnknown
 	}
 	return st.Digest, err
