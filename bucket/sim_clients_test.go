@@ -273,7 +273,9 @@ func (o *operation) gc() {
 			e.status = 200
 		}
 	case <-ctx.Done():
+		time.Sleep(between(o.random, time.Microsecond, time.Millisecond))
 	case <-h.crashed:
+		time.Sleep(between(o.random, time.Microsecond, time.Millisecond))
 	}
 	e.end, e.to = o.tick(), time.Now()
 	o.record(e)

@@ -274,6 +274,9 @@ func (f *fleet) send(e *event, r *replica, random *rand.Rand, req simRequest) re
 	case <-ctx.Done():
 	case <-h.crashed:
 	}
+	// The handler, and perhaps others, go on at this very moment: let them be first,
+	// so that the order is the same in each run.
+	time.Sleep(between(random, time.Microsecond, time.Millisecond))
 	return end(0)
 }
 

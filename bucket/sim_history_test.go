@@ -122,14 +122,20 @@ type result struct {
 	took       time.Duration
 }
 
-// describe prints the history with the faults, in the order of time.
+// describe prints the history with the faults, in the order of time. It leaves out
+// the final check, but for events that contradict others.
 func (r *result) describe() string {
 	type line struct {
 		at   time.Time
 		text string
 	}
 	var lines []line
+	hidden := 0
 	for _, e := range r.history {
+		if e.final && !slices.ContainsFunc(r.violations, func(v violation) bool { return slices.Contains(v.events, e) }) {
+			hidden++
+			continue
+		}
 		lines = append(lines, line{e.from0, e.String()})
 	}
 	for _, l := range r.plan.weather.log {
@@ -140,5 +146,6 @@ func (r *result) describe() string {
 	for _, l := range lines {
 		b.WriteString(l.text + "\n")
 	}
+	fmt.Fprintf(&b, "and %d requests after the end\n", hidden)
 	return b.String()
 }

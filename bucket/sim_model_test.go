@@ -22,8 +22,11 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// modelState is a state of a partition. A set of them is a sorted string.
-type modelState rune
+// modelState is a state of a partition.
+type modelState uint8
+
+// flaggedState is a state with flags. A set of them is a sorted string.
+type flaggedState uint32
 
 // step is a sub-operation: it returns the state that follows a state, and whether
 // it is possible in that state.
@@ -35,36 +38,65 @@ type subOperation struct {
 	text     string
 	step     step
 	optional bool
+	// A sub-operation with opens sets a flag, in any case, and one with closes
+	// requires that flag, and removes it: it comes later.
+	opens, closes flaggedState
 }
 
 func (s *subOperation) apply(states string) string {
-	var next []rune
-	for _, state := range states {
-		if s.optional {
-			next = append(next, state)
+	var next []flaggedState
+	for ; states != ""; states = states[4:] {
+		state := flaggedState(states[0])<<24 | flaggedState(states[1])<<16 | flaggedState(states[2])<<8 | flaggedState(states[3])
+		if state&s.closes != s.closes {
+			continue
 		}
-		if after, ok := s.step(modelState(state)); ok {
-			next = append(next, rune(after))
+		flags := state>>8<<8&^s.closes | s.opens
+		value := modelState(state)
+		if s.optional {
+			next = append(next, flags|flaggedState(value))
+		}
+		if after, ok := s.step(value); ok {
+			next = append(next, flags|flaggedState(after))
 		}
 	}
 	slices.Sort(next)
-	return string(slices.Compact(next))
+	var all []byte
+	for _, state := range slices.Compact(next) {
+		all = append(all, byte(state>>24), byte(state>>16), byte(state>>8), byte(state))
+	}
+	return string(all)
 }
+
+// noState is the set of the initial state.
+const noState = "\x00\x00\x00\x00"
 
 // partition is a part of a registry whose responses must be linearizable.
 type partition struct {
-	name string
-	ops  []*subOperation
+	name  string
+	ops   []*subOperation
+	flags int // in use
 }
 
 // add adds a sub-operation of an event, optional if the event's outcome is unknown.
 func (p *partition) add(e *event, text string, s step) {
-	p.ops = append(p.ops, &subOperation{e, text, s, e.unknown()})
+	p.ops = append(p.ops, &subOperation{event: e, text: text, step: s, optional: e.unknown()})
 }
 
 // maybe adds an optional sub-operation.
 func (p *partition) maybe(e *event, text string, s step) {
-	p.ops = append(p.ops, &subOperation{e, text, s, true})
+	p.ops = append(p.ops, &subOperation{event: e, text: text, step: s, optional: true})
+}
+
+// undo adds an optional sub-operation, and one that undoes it later.
+func (p *partition) undo(e *event, text string, s, back step) {
+	var flag flaggedState
+	if p.flags < 24 {
+		flag = 1 << (8 + p.flags)
+		p.flags++
+	}
+	p.ops = append(p.ops,
+		&subOperation{event: e, text: text, step: s, optional: true, opens: flag},
+		&subOperation{event: e, text: text + ", and back", step: back, optional: e.unknown(), closes: flag})
 }
 
 // maxUnknown is the number of optional sub-operations that a partition may have with
@@ -72,7 +104,7 @@ func (p *partition) maybe(e *event, text string, s step) {
 const maxUnknown = 12
 
 var simModel = porcupine.Model{
-	Init: func() any { return string(rune(0)) },
+	Init: func() any { return noState },
 	Step: func(state, input, _ any) (bool, any) {
 		next := input.(*subOperation).apply(state.(string))
 		return next != "", next
@@ -143,20 +175,20 @@ func explain(ops []porcupine.Operation, limit time.Duration) string {
 			}
 		}
 	}
-	text, state, used := "", string(rune(0)), make(map[*subOperation]bool)
+	text, state, used := "", noState, make(map[*subOperation]bool)
 	for i, o := range longest {
 		s := o.Input.(*subOperation)
 		used[s] = true
 		state = s.apply(state)
 		if i >= len(longest)-12 {
-			text += fmt.Sprintf("  explained: %-60s %q  %s\n", s.text, state, s.event)
+			text += fmt.Sprintf("  explained: %-30s %x  %s\n", s.text, state, s.event)
 		}
 	}
 	n := 0
 	for _, o := range ops {
 		if s := o.Input.(*subOperation); !used[s] && n < 12 {
 			n++
-			text += fmt.Sprintf("  not explained: %-56s  %s\n", s.text, s.event)
+			text += fmt.Sprintf("  not explained: %-26s  %s\n", s.text, s.event)
 		}
 	}
 	return text

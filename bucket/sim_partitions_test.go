@@ -120,14 +120,14 @@ func (p *partition) addTemporary(e *event, temps *[]temporary, m modelState, val
 	}
 	temp := tagTemp + modelState(len(*temps))
 	*temps = append(*temps, temporary{e, before, m})
-	p.maybe(e, "moves for a moment", func(s modelState) (modelState, bool) { return temp, value(s) == before })
+	move := func(s modelState) (modelState, bool) { return temp, value(s) == before }
 	back := func(s modelState) (modelState, bool) {
 		if s == temp {
 			return before, true
 		}
 		return s, true
 	}
-	p.add(e, "moves back", back)
+	p.undo(e, "moves for a moment", move, back)
 }
 
 // The state of a manifest is a bit for its presence, and two bits for each tag: 1 if
@@ -286,10 +286,9 @@ func (p *partition) addMoment(e *event, r rules, m, tag int, allowed func(modelS
 	if to == 2 && back == 1 {
 		return // from the manifest to itself
 	}
-	p.maybe(e, "moves for a moment", func(s modelState) (modelState, bool) {
+	p.undo(e, "moves for a moment", func(s modelState) (modelState, bool) {
 		return withTag(s, tag, to), allowed(s, tag) && (to == 3 || s&present != 0)
-	})
-	p.add(e, "moves back", func(s modelState) (modelState, bool) {
+	}, func(s modelState) (modelState, bool) {
 		if tagBits(s, tag) == to {
 			return withTag(s, tag, back), back == 0 || s&present != 0
 		}

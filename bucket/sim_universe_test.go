@@ -208,6 +208,11 @@ func newOp(r *rand.Rand, weights []int, total int) simOp {
 		op.match = r.IntN(len(simManifests))
 	}
 	switch op.kind {
+	case opGetTag, opHeadTag, opDeleteTag, opPush:
+	default:
+		op.tags = nil
+	}
+	switch op.kind {
 	case opPush:
 		op.cond = []condition{"", "", ifAbsent, ifMatch}[r.IntN(4)]
 		switch r.IntN(5) {
