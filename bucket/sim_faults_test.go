@@ -40,8 +40,8 @@ var callRates = []struct {
 	fault faultClass
 	rate  float64
 }{
-	{faultSlow, .01}, {faultLost, .002}, {faultResponse, .003}, {faultDelayed, .002},
-	{faultDuplicate, .004}, {faultThrottled, .002}, {faultBody, .002}, {faultPage, .05},
+	{faultSlow, .01}, {faultLost, .004}, {faultResponse, .006}, {faultDelayed, .008},
+	{faultDuplicate, .01}, {faultThrottled, .003}, {faultBody, .003}, {faultPage, .05},
 }
 
 // allFaults lists the classes.

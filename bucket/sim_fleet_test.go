@@ -230,7 +230,7 @@ func (f *fleet) send(e *event, r *replica, random *rand.Rand, req simRequest) re
 	}
 	body := &simBody{Reader: *bytes.NewReader(req.body), ctx: ctx, target: f.target}
 	if random.IntN(10) == 0 || f.target.replicas == 1 {
-		body.random = random
+		body.random = f.stream(e.name + " body") // the handler may read on while the client goes on, too
 	}
 	r2.Body, r2.ContentLength, r2.RequestURI = body, int64(len(req.body)), req.uri
 
@@ -244,7 +244,7 @@ func (f *fleet) send(e *event, r *replica, random *rand.Rand, req simRequest) re
 		c.handled = f.tick()
 		c.mu.Unlock()
 		if took := time.Since(begun); took > handlerBound {
-			f.violate("bound", e, "%s: the handler ran for %s", e.name, took)
+			f.violate("bound", nil, "%s: the handler ran for %s", c.name, took)
 		}
 		done <- err
 	}()

@@ -99,10 +99,6 @@ func (p *partition) undo(e *event, text string, s, back step) {
 		&subOperation{event: e, text: text + ", and back", step: back, optional: e.unknown(), closes: flag})
 }
 
-// maxUnknown is the number of optional sub-operations that a partition may have with
-// loose bounds. A partition with more is checked with tight ones only.
-const maxUnknown = 12
-
 var simModel = porcupine.Model{
 	Init: func() any { return noState },
 	Step: func(state, input, _ any) (bool, any) {
@@ -144,7 +140,7 @@ func (p *partition) check(res *result, limit time.Duration) {
 		return
 	}
 	loose, unknown := p.operations(false)
-	if unknown > 0 && unknown <= maxUnknown {
+	if unknown > 0 {
 		if verdict = porcupine.CheckOperationsTimeout(simModel, loose, limit); verdict == porcupine.Ok {
 			res.loose++
 			return

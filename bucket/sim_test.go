@@ -99,7 +99,8 @@ func runSeeds(t *testing.T, n int, target simTarget) {
 	var next atomic.Uint64
 	var mu sync.Mutex
 	var total result
-	requests, begun := 0, time.Now()
+	requests, unknown, begun := 0, 0, time.Now()
+	faults := make(map[faultClass]int)
 	t.Run("seeds", func(t *testing.T) {
 		for w := range runtime.GOMAXPROCS(0) {
 			t.Run(fmt.Sprint("worker", w), func(t *testing.T) {
@@ -123,14 +124,22 @@ func runSeeds(t *testing.T, n int, target simTarget) {
 					total.loose += res.loose
 					total.partitions += res.partitions
 					requests += len(res.history)
+					for _, e := range res.history {
+						if e.unknown() {
+							unknown++
+						}
+					}
+					for _, l := range res.plan.weather.log {
+						faults[l.class]++
+					}
 					mu.Unlock()
 				}
 			})
 		}
 	})
 	took := time.Since(begun)
-	t.Logf("%s: %d seeds in %.1fs (%.1f per second), %d requests, %d partitions, %d with loose bounds, %d timeouts of Porcupine",
-		target.name, n, took.Seconds(), float64(n)/took.Seconds(), requests, total.partitions, total.loose, total.timeouts)
+	t.Logf("%s: %d seeds in %.1fs (%.1f per second), %d requests, %d of them with unknown outcomes, %d partitions, %d with loose bounds, %d timeouts of Porcupine; faults: %v",
+		target.name, n, took.Seconds(), float64(n)/took.Seconds(), requests, unknown, total.partitions, total.loose, total.timeouts, faults)
 	if total.timeouts*100 > total.partitions {
 		t.Errorf("%d of %d partitions could not be checked in time", total.timeouts, total.partitions)
 	}
