@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -96,6 +97,7 @@ func runSeeds(t *testing.T, n int, target simTarget) {
 	if *simSeeds > 0 {
 		n = *simSeeds
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // a run leaves much garbage, and keeps little
 	var next atomic.Uint64
 	var mu sync.Mutex
 	var total result
