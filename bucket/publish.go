@@ -73,6 +73,7 @@ func (p *publication) try(ctx context.Context) (bool, error) {
 	var old link
 	err := atOnce(
 		p.end,
+		func() error { return s.addRepo(ctx, p.repo) },
 		func() error { return s.put(ctx, inverseKey(p.digest, l, p.repo), nil) },
 		func() (err error) {
 			old, err = p.readLink(ctx)
@@ -100,7 +101,7 @@ func (p *publication) try(ctx context.Context) (bool, error) {
 	}
 	usable := true
 	err = atOnce(
-		func() error { return s.addRepo(ctx, p.repo) },
+		func() error { return s.confirmRepo(ctx, p.repo) },
 		func() (err error) {
 			if !written {
 				usable, err = s.isUsable(ctx, p.digest, l.Data)

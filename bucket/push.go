@@ -122,9 +122,14 @@ func (p *push) try(ctx context.Context, again bool) (done bool, err error) {
 			return each(p.left(), func(t *move) error { return p.readTag(ctx, t) })
 		},
 		func() error { return p.announce(ctx, incarnation) }, // a guess, most often right
+		func() error { return s.addRepo(ctx, p.repo) },
 	)
 	if err != nil {
 		return false, err
+	}
+	if p.allow != nil && p.hasDeadTag(current) {
+		p.discard(incarnation)
+		return false, nil
 	}
 	if current.exists() {
 		p.discard(incarnation)
@@ -149,10 +154,22 @@ func (p *push) try(ctx context.Context, again bool) (done bool, err error) {
 		return false, nil // GC may have removed the hints
 	}
 	err = atOnce(
-		func() error { return s.addRepo(ctx, p.repo) },
+		func() error { return s.confirmRepo(ctx, p.repo) },
 		func() error { return p.moveTags(ctx, incarnation) },
 	)
 	return len(p.left()) == 0, err
+}
+
+// hasDeadTag reports whether a tag pointed at the same manifest when allow accepted
+// its move, and the manifest was deleted since. The push would take effect before that
+// delete, which would delete the tag again, but the tag would stay.
+func (p *push) hasDeadTag(current manifest) bool {
+	for _, t := range p.left() {
+		if t.old.digest == p.m.Digest && (!current.exists() || t.old.incarnation != current.Incarnation) {
+			return true
+		}
+	}
+	return false
 }
 
 // readManifest returns the manifest that the repository has under the same digest.

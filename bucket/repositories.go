@@ -74,33 +74,53 @@ const (
 	nameLeaves = "leaves"
 )
 
-// addRepo adds a repository to the catalog. It must be called after content was
-// added to the repository, and before that is acknowledged.
-//
-// A push writes content and then looks at the name; removeRepo says that the name
-// leaves, and then looks for content. So at least one of the two sees the other: the
-// push makes the name stay, or removeRepo leaves it there.
+// addRepo adds a repository to the catalog, unless it was there a moment ago. A push
+// calls it before it writes content, and confirmRepo afterwards.
 func (s *Store) addRepo(ctx context.Context, repo string) error {
+	if s.names.contains(repo) {
+		return nil
+	}
 	var v value
 	for attempt := range maxAttempts {
 		backOff(attempt)
-		if attempt > 0 || s.names.contains(repo) {
-			var err error
-			if v, err = s.read(ctx, nameKey(repo)); err != nil {
-				return err
-			}
-		}
 		if string(v.data) == nameStays {
-			s.names.add(repo)
-			return nil
+			break
 		}
-		_, ok, err := s.replace(ctx, nameKey(repo), v, newID(), []byte(nameStays))
+		now, ok, err := s.replace(ctx, nameKey(repo), v, newID(), []byte(nameStays))
 		if err != nil {
 			return err
 		}
 		if ok {
-			s.names.add(repo)
-			return nil
+			break
+		}
+		v = now
+	}
+	s.names.add(repo)
+	return nil // confirmRepo tries again
+}
+
+// confirmRepo makes sure that a repository is in the catalog. It must be called after
+// content was added to the repository, and before that is acknowledged.
+//
+// A push writes content and then looks at the name; removeRepo says that the name
+// leaves, and then looks for content. So at least one of the two sees the other: the
+// push makes the name stay, or removeRepo leaves it there. If the name was removed
+// nevertheless, the content may be gone too, and then nobody else would remove it.
+func (s *Store) confirmRepo(ctx context.Context, repo string) error {
+	for attempt := range maxAttempts {
+		backOff(attempt)
+		v, err := s.read(ctx, nameKey(repo))
+		if err != nil {
+			return err
+		}
+		if string(v.data) == nameStays {
+			if attempt == 0 {
+				return nil
+			}
+			return s.removeRepo(ctx, repo)
+		}
+		if _, _, err := s.replace(ctx, nameKey(repo), v, newID(), []byte(nameStays)); err != nil {
+			return err
 		}
 	}
 	return registry.ErrUnavailable

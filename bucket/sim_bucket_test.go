@@ -6,6 +6,8 @@ package bucket_test
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -22,7 +24,7 @@ var bucketTarget = simTarget{
 	replicas: simReplicas,
 	rules:    relaxed,
 	open: func(b objects.Bucket, clock func() time.Time) registry.Store {
-		s := bucket.NewOn(b, nil)
+		s := bucket.NewOn(b, &bucket.Options{OnError: simOnError})
 		s.SetClock(clock)
 		return s
 	},
@@ -32,4 +34,12 @@ var bucketTarget = simTarget{
 		return err
 	},
 	leftover: checkLeftovers,
+}
+
+var simOnError func(error)
+
+func init() {
+	if os.Getenv("SIM_ERRORS") != "" {
+		simOnError = func(err error) { fmt.Println("ERR", time.Now().Format("15:04:05.000"), err) }
+	}
 }

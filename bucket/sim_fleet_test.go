@@ -49,9 +49,14 @@ type rules struct {
 	// (d) A list of tags may show a tag whose manifest is being deleted at that
 	// time, or whose delete ended with an unknown outcome.
 	staleLists bool
+	// (e) The name of a repository is not one step with its content. The catalog,
+	// and the distinction between NAME_UNKNOWN and an empty list, may be wrong
+	// while a push or a delete is in progress there, and name a repository without
+	// content after one that failed.
+	looseNames bool
 }
 
-var relaxed = rules{steps: true, leavesManifest: true, secondPut: true, moment: true, staleLists: true}
+var relaxed = rules{steps: true, leavesManifest: true, secondPut: true, moment: true, staleLists: true, looseNames: true}
 
 // clientTimeout is when a client gives up, between once and twice that.
 const clientTimeout = time.Minute

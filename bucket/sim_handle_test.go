@@ -132,6 +132,11 @@ func (h *handle) call(ctx context.Context, kind, key string, write bool, effect 
 	if err := ctx.Err(); err != nil {
 		return outcome{err: err}
 	}
+	select {
+	case <-h.crashed: // nothing begins
+		return outcome{err: errCrashed}
+	default:
+	}
 	if f != "" && f != faultBody && f != faultPage && !h.note(f, name, "%s: %s, %s later", h.name, name, delay) {
 		f = ""
 	}

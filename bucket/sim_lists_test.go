@@ -48,8 +48,10 @@ func certaintyOfTag(history []*event, repo, tag string) *certainty {
 			case !here:
 			case e.status == 201:
 				c.present, c.adds = append(c.present, e), append(c.adds, e)
-			case e.unknown() || e.several():
+			case e.unknown():
 				c.adds = append(c.adds, e)
+			case e.several(): // exception (c)
+				c.adds, c.removes = append(c.adds, e), append(c.removes, e)
 			}
 		case opGetTag, opHeadTag:
 			switch {
@@ -255,13 +257,34 @@ func (c *listChecker) check(e *event, name string, known *certainty, belongs boo
 // repoPresent reports whether one of a repository's manifests or blobs is certainly
 // present.
 func (c *listChecker) repoPresent(e *event) bool {
-	is := func(known *certainty) bool { return known.isPresent(e.start, e.end) }
+	is := func(known *certainty) bool {
+		if !c.rules.looseNames {
+			return known.isPresent(e.start, e.end)
+		}
+		pushed := *known
+		pushed.present = slices.DeleteFunc(slices.Clone(known.present), func(e *event) bool { return e.status != 201 })
+		return pushed.isPresent(e.start, e.end)
+	}
 	return slices.ContainsFunc(c.manifests[e.repo], is) || slices.ContainsFunc(c.blobs[e.repo], is)
+}
+
+// leavesName reports whether e may be the reason why a list shows a repository that has
+// no content: e is in progress, or has failed.
+func (e *event) leavesName(list *event) bool {
+	switch e.kind {
+	case opPush, opPushBlob, opUpload, opMount, opDeleteManifest, opDeleteBlob:
+		failed := e.unknown() || e.again || e.status >= 400 && e.kind == opPush
+		return e.repo == list.repo && e.start < list.end && (e.end > list.start || failed)
+	}
+	return false
 }
 
 // repoAbsent reports whether all of a repository's manifests and blobs are certainly
 // absent.
 func (c *listChecker) repoAbsent(e *event) bool {
+	if c.rules.looseNames && slices.ContainsFunc(c.res.history, func(other *event) bool { return other.leavesName(e) }) {
+		return false
+	}
 	not := func(known *certainty) bool { return !known.isAbsent(e.start, e.end) }
 	return !slices.ContainsFunc(c.manifests[e.repo], not) && !slices.ContainsFunc(c.blobs[e.repo], not)
 }

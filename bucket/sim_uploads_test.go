@@ -21,6 +21,7 @@ type session struct {
 	location  string
 	cancelled bool // a client has at least tried
 	disturbed bool // the outcome of a request is unknown: it may still be running
+	reach     int  // the bytes that it may have, if a request with an unknown outcome takes effect
 	used      time.Time
 }
 
@@ -137,6 +138,7 @@ func (o *operation) patch(s *session, data []byte, from, size int) (next int, ok
 	}
 	o.checkBusy(e, s, resp)
 	s.disturbed = true
+	s.reach = max(s.reach, from+size)
 	// The outcome is unknown, or another request is in the way: ask.
 	for range 5 {
 		time.Sleep(between(o.random, 100*time.Millisecond, 20*time.Second))
@@ -146,8 +148,8 @@ func (o *operation) patch(s *session, data []byte, from, size int) (next int, ok
 		case 204:
 			o.use(s)
 			next := rangeEnd(resp.header)
-			if next < from || next > from+size {
-				o.violate("upload", e, "%s: the session has %d bytes, want %d to %d", e, next, from, from+size)
+			if next < from || next > s.reach {
+				o.violate("upload", e, "%s: the session has %d bytes, want %d to %d", e, next, from, s.reach)
 				return 0, false
 			}
 			return next, true
