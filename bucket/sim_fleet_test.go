@@ -40,8 +40,8 @@ type rules struct {
 	// (a) A conditional push that is rejected may leave its manifest, without
 	// the tag.
 	leavesManifest bool
-	// (b) A push that overlaps a delete of the same manifest may take effect on
-	// the manifest a second time, after the delete.
+	// (b) A push that overlaps deletes of the same manifest may take effect on the
+	// manifest again, after each of them.
 	secondPut bool
 	// (c) A conditional push of several tags that is rejected may have moved
 	// some of them for a moment.

@@ -227,9 +227,7 @@ func (p *partition) addPush(history []*event, r rules, e *event, m int) {
 	case accepted:
 		if mine {
 			p.add(e, "put", put)
-			if r.secondPut && overlapsDelete(history, e) {
-				p.maybe(e, "put again", put)
-			}
+			p.putAgain(history, e, r, put)
 		}
 		for _, tag := range e.tags {
 			t := slices.Index(simTags, tag)
@@ -252,6 +250,7 @@ func (p *partition) addPush(history []*event, r rules, e *event, m int) {
 	}
 	if e.status == 412 && mine && r.leavesManifest && len(e.tags) > 0 {
 		p.maybe(e, "leaves the manifest", put)
+		p.putAgain(history, e, r, put)
 	}
 	if len(e.tags) == 0 && mine && e.cond != "" && !e.unknown() {
 		// The condition of a push by digest is checked before it, and applies to
@@ -296,12 +295,18 @@ func (p *partition) addMoment(e *event, r rules, m, tag int, allowed func(modelS
 	})
 }
 
-// overlapsDelete reports whether the manifest of a push may be deleted during it.
-func overlapsDelete(history []*event, push *event) bool {
-	return slices.ContainsFunc(history, func(e *event) bool {
-		return e.kind == opDeleteManifest && e.repo == push.repo && e.manifest == push.manifest && e.status != 404 &&
-			(push.unknown() || e.start < push.end) && (e.unknown() || e.end > push.start)
-	})
+// putAgain adds exception (b): a push may put its manifest again after each delete that
+// overlaps it.
+func (p *partition) putAgain(history []*event, push *event, r rules, put func(modelState) (modelState, bool)) {
+	if !r.secondPut {
+		return
+	}
+	for _, e := range history {
+		if e.kind == opDeleteManifest && e.repo == push.repo && e.manifest == push.manifest && e.status != 404 &&
+			(push.unknown() || e.start < push.end) && (e.unknown() || e.end > push.start) {
+			p.maybe(push, "put again", put)
+		}
+	}
 }
 
 // blobPartition is the register of a blob in a repository: 0 or present.
