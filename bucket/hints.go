@@ -70,6 +70,6 @@ func (s *Store) fenceTag(ctx context.Context, repo string, d digest.Digest, h hi
 // removeHint removes the hint of a tag's former value.
 func (s *Store) removeHint(ctx context.Context, repo, name string, former tag) {
 	if former.digest != "" {
-		s.remove(ctx, hint{incarnation: former.incarnation, id: former.id, tag: name}.key(repo, former.digest))
+		s.remove(ctx, hint{incarnation: former.incarnation, id: former.hint, tag: name}.key(repo, former.digest))
 	}
 }

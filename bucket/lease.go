@@ -354,8 +354,20 @@ func (l *lease) save() error {
 	if err != nil {
 		return err
 	}
-	l.state, err = l.store.replaceState(l.ctx, l.key, l.state, next)
+	st, err := l.store.replaceState(l.ctx, l.key, l.state, next)
+	switch {
+	case err == nil:
+		l.state = st
+	case !isRejection(err): // the state may name the parts, now or later
+		l.parts = nil
+	}
 	return err
+}
+
+// isRejection reports whether a change of a session was rejected: it did not take
+// effect, and never will.
+func isRejection(err error) bool {
+	return err == registry.ErrBlobUploadUnknown || err == registry.ErrUploadBusy || err == errIDInUse
 }
 
 // nextState flushes, and returns the state that includes the bytes of this lease.

@@ -5,6 +5,7 @@
 package bucket
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -249,7 +250,7 @@ func (p *push) write(ctx context.Context, current manifest, incarnation string) 
 func (p *push) moveTags(ctx context.Context, incarnation string) error {
 	s := p.store
 	for _, t := range p.left() {
-		now, ok, err := s.replace(ctx, tagKey(p.repo, t.name), t.old.value, t.id, tagData(p.m.Digest, incarnation))
+		now, ok, err := s.replace(ctx, tagKey(p.repo, t.name), t.old.value, t.id, tagData(p.m.Digest, incarnation, t.id))
 		if err != nil {
 			return err
 		}
@@ -265,10 +266,13 @@ func (p *push) moveTags(ctx context.Context, incarnation string) error {
 // moveBack undoes moves, unless another writer has moved the tag since.
 func (p *push) moveBack(ctx context.Context) error {
 	return each(p.moves, func(t *move) error {
-		if t.done.id == "" {
-			return nil
+		for t.done.id != "" && t.done.exists() {
+			now, ok, err := p.store.replace(ctx, tagKey(p.repo, t.name), t.done, newID(), t.old.data)
+			if ok || err != nil || !bytes.Equal(now.data, t.done.data) {
+				return err
+			}
+			t.done = now // only fenced
 		}
-		_, _, err := p.store.replace(ctx, tagKey(p.repo, t.name), t.done, newID(), t.old.data)
-		return err
+		return nil
 	})
 }

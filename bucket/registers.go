@@ -37,8 +37,8 @@ func (v value) exists() bool { return v.data != nil }
 // a list, which contains only sizes, tells one from the other: each ID of a write has
 // idSize bytes and is followed by one more.
 const (
-	kept          = 7
-	keptByDeleted = 3
+	kept          = 15
+	keptByDeleted = 7
 	idSize        = 26
 	maxDeleted    = (1 + keptByDeleted) * (idSize + 1)
 )
@@ -127,7 +127,6 @@ func (s *Store) replace(ctx context.Context, key string, old value, id string, d
 		old = now
 	}
 	c := objects.Condition{Absent: old.object.Version == "", Version: old.object.Version}
-	unknown := false // whether an earlier attempt took effect
 	for attempt := 0; attempt < maxTries && all.Err() == nil; attempt++ {
 		backOff(attempt)
 		err = s.once(all, func(ctx context.Context) (err error) {
@@ -140,7 +139,6 @@ func (s *Store) replace(ctx context.Context, key string, old value, id string, d
 		if errors.Is(err, objects.ErrRejected) {
 			break
 		}
-		unknown = unknown || !errors.Is(err, objects.ErrCondition)
 		now, readErr := s.read(all, key)
 		switch {
 		case readErr != nil:
@@ -151,9 +149,12 @@ func (s *Store) replace(ctx context.Context, key string, old value, id string, d
 			return next, true, nil
 		case now.id == old.id:
 			continue
-		case !unknown || slices.Contains(now.before, before(old)):
-			return now, false, nil // another write has replaced the old value
+		case now.id == "", slices.Contains(now.before, before(old)):
+			return now, false, nil // GC has removed the old value, or another write has replaced it
 		}
+		// So many writes have followed the old value that nobody knows. Even if the
+		// condition did not hold: something between us and the bucket may have sent
+		// the write twice.
 		break
 	}
 	if err = s.storeError(ctx, err); err == nil || err == errNotFound || errors.Is(err, objects.ErrCondition) {

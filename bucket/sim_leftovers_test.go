@@ -31,7 +31,7 @@ func (l *leftovers) errorf(format string, args ...any) {
 // writes.
 func isTombstone(data []byte) bool {
 	line, _, _ := bytes.Cut(data, []byte("\n"))
-	return len(bytes.Fields(line)) == 4
+	return len(bytes.Fields(line)) == 8
 }
 
 // registerData returns the data of a register, which follows the first line.
@@ -138,7 +138,7 @@ func (l *leftovers) register(key string, data []byte) {
 		}
 	case "tags":
 		words := strings.Fields(string(data))
-		if len(words) != 2 {
+		if len(words) != 3 {
 			l.errorf("%s: malformed: %s", key, data)
 			return
 		}

@@ -21,16 +21,18 @@ type tag struct {
 	value
 	digest      digest.Digest // "" if the tag does not exist
 	incarnation string
+	hint        string // the ID of the hint that the push has written
 }
 
 // tagData returns the data of a tag's register.
-func tagData(d digest.Digest, incarnation string) []byte {
-	return []byte(string(d) + " " + incarnation)
+func tagData(d digest.Digest, incarnation, hint string) []byte {
+	return []byte(string(d) + " " + incarnation + " " + hint)
 }
 
 func parseTag(v value) tag {
-	d, incarnation, _ := strings.Cut(string(v.data), " ")
-	return tag{value: v, digest: digest.Digest(d), incarnation: incarnation}
+	d, rest, _ := strings.Cut(string(v.data), " ")
+	incarnation, hint, _ := strings.Cut(rest, " ")
+	return tag{value: v, digest: digest.Digest(d), incarnation: incarnation, hint: hint}
 }
 
 func (s *Store) readTag(ctx context.Context, repo, name string) (tag, error) {
