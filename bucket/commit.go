@@ -62,7 +62,7 @@ func (l *lease) Commit(ctx context.Context, d digest.Digest) error {
 	}
 	if l.state.Revision != "" {
 		parts := l.allParts()
-		finish := func() { l.store.finish(l.ctx, l.key, l.state, parts) }
+		finish := func() { l.store.finish(l.ctx, l.key, l.state, d, parts) }
 		if l.state.Chosen { // another session may use the ID at once
 			finish()
 		} else {
@@ -75,13 +75,13 @@ func (l *lease) Commit(ctx context.Context, d digest.Digest) error {
 }
 
 // finish records that a session was published, and removes its parts.
-func (s *Store) finish(ctx context.Context, key string, st uploadState, parts []part) {
+func (s *Store) finish(ctx context.Context, key string, st uploadState, d digest.Digest, parts []part) {
 	for range maxTries {
-		_, err := s.setPhase(ctx, key, st, published, st.Digest)
+		_, err := s.setPhase(ctx, key, st, published, d)
 		if err != registry.ErrUploadBusy {
 			break
 		}
-		// Another process is about to publish the same bytes.
+		// Another process publishes the same bytes, or has failed to.
 		if st, err = s.readState(ctx, key); err != nil || !st.isOpen() {
 			break
 		}
