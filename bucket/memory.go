@@ -42,7 +42,7 @@ func (l *lease) reserve(m *memory, n int64) error {
 	if m.TryAcquire(n) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(l.writeCtx, l.store.opts.Timeout)
+	ctx, cancel := context.WithTimeout(l.writeCtx, 3*l.store.opts.Timeout)
 	defer cancel()
 	if m.Acquire(ctx, n) == nil {
 		return nil

@@ -68,7 +68,7 @@ type Options struct {
 
 	// Memory is the number of bytes that uploads in progress may hold: 256 MiB
 	// by default, and at least 17 MiB. An upload that needs more waits, and is
-	// rejected with status 429 if it has to wait for longer than Timeout.
+	// rejected with status 429 if it has to wait for three times Timeout.
 	Memory int64
 
 	// OnError is called with each failure of the bucket, for a log: the errors

@@ -48,7 +48,7 @@ type serveCmd struct {
 	NoReferrers     bool     `help:"Disable the referrers API, like a registry of OCI 1.0." group:"registry"`
 	Warning         []string `help:"Send this text in a Warning header with each response." sep:"none" placeholder:"TEXT" group:"registry"`
 
-	Memory        size          `help:"Maximum memory for the content and uploads of mem: (default: unlimited). With any store, requests in progress may use another eighth. Sets GOMEMLIMIT to 1.25 times this size unless GOMEMLIMIT is set." placeholder:"SIZE" group:"limits"`
+	Memory        size          `help:"Maximum memory for the content and uploads of mem: (default: unlimited). With a bucket, half of it is for uploads in progress (default: 256MiB). With any store, requests in progress may use another eighth. Sets GOMEMLIMIT to 1.25 times this size unless GOMEMLIMIT is set." placeholder:"SIZE" group:"limits"`
 	Disk          size          `help:"Maximum size of temporary files for large blobs when memory is short (default: none). Requires --memory." placeholder:"SIZE" group:"limits"`
 	MaxBlob       size          `help:"Maximum size of a blob (default: unlimited)." placeholder:"SIZE" group:"limits"`
 	MaxManifest   size          `help:"Maximum size of a manifest (default: ${default})." default:"4MiB" placeholder:"SIZE" group:"limits"`
@@ -110,6 +110,7 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 			warn:     func(text string) { log.Warn(text) },
 			log:      log,
 			readOnly: c.ReadOnly,
+			memory:   int64(c.Memory) / 2, // the rest is for pulls, and for garbage
 
 			noReferrers: c.NoReferrers,
 		})

@@ -29,6 +29,7 @@ type storeOptions struct {
 	warn     func(string)
 	log      *slog.Logger // of a directory
 	readOnly bool         // nothing will be written; the store must exist
+	memory   int64        // for uploads to a bucket; 0 means its default
 
 	noReferrers bool // lists of referrers are tags
 }
@@ -54,18 +55,23 @@ func openStore(ctx context.Context, name string, opts storeOptions) (registry.St
 	if !strings.Contains(name, "://") {
 		return nil, nil, fmt.Errorf("unknown store %q: use mem:, dir:PATH or the URL of a bucket", name)
 	}
-	s, err := bucket.Open(ctx, name, &bucket.Options{Uploads: opts.limits.Uploads, UploadIdle: opts.limits.UploadIdle, OnError: opts.onError})
+	s, err := bucket.Open(ctx, name, &bucket.Options{
+		Uploads:    opts.limits.Uploads,
+		UploadIdle: opts.limits.UploadIdle,
+		Memory:     opts.memory,
+		OnError:    opts.onError,
+	})
 	if err != nil {
 		return nil, nil, err
-	}
-	for _, text := range s.Warnings() {
-		opts.warn(text)
 	}
 	if !opts.readOnly {
 		if err := s.Check(ctx); err != nil {
 			s.Close()
 			return nil, nil, err
 		}
+	}
+	for _, text := range s.Warnings() {
+		opts.warn(text)
 	}
 	return s, s, nil
 }
