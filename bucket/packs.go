@@ -17,8 +17,9 @@ import (
 
 // A pack holds the descriptors of those referrers of a subject whose digests have
 // the same first digit. Packs are a cache: the descriptor of an incarnation of a
-// manifest never changes, and the subject's list says which of them exist. Whoever
-// had to read many manifests for a list writes packs for the next one.
+// manifest never changes, and the subject's list says which of them exist. A list that
+// had to read many manifests writes packs for the next one; after many pushes of
+// referrers, such a list is made in advance.
 type pack map[string]packed // by digest and incarnation
 
 type packed struct {
@@ -116,6 +117,49 @@ func (l *referrerList) readPacks(ctx context.Context, entries []referrerEntry) e
 		defer mu.Unlock()
 		l.packs[name] = p
 		return nil
+	})
+}
+
+// maxCountedSubjects bounds the memory of pushCounts.
+const maxCountedSubjects = 1000
+
+// pushCounts counts the referrers that this process has pushed to subjects since it
+// has listed them.
+type pushCounts struct {
+	mu        sync.Mutex
+	bySubject map[string]*pushCount
+}
+
+type pushCount struct{ pushed, listed int }
+
+// add counts a push, and reports whether the subject should be listed now.
+func (c *pushCounts) add(subject string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.bySubject[subject]
+	if n == nil {
+		if c.bySubject == nil || len(c.bySubject) >= maxCountedSubjects {
+			c.bySubject = make(map[string]*pushCount)
+		}
+		n = new(pushCount)
+		c.bySubject[subject] = n
+	}
+	n.pushed++
+	if n.pushed < max(minPacked, n.listed/16) {
+		return false
+	}
+	n.pushed, n.listed = 0, n.listed+n.pushed
+	return true
+}
+
+// countReferrer counts the push of a referrer, and sees to the packs of its subject.
+func (s *Store) countReferrer(ctx context.Context, repo string, subject digest.Digest) {
+	if !s.pushed.add(repo + " " + string(subject)) {
+		return
+	}
+	s.later(func() {
+		for range s.Referrers(ctx, repo, subject, "") { // writes the packs
+		}
 	})
 }
 

@@ -63,6 +63,9 @@ func (s *Store) PutManifest(ctx context.Context, repo string, m registry.Manifes
 			return err
 		}
 		if done {
+			if m.Subject != "" {
+				s.countReferrer(ctx, repo, m.Subject)
+			}
 			s.later(func() {
 				each(p.moves, func(t *move) error {
 					s.removeHint(ctx, repo, t.name, t.old)

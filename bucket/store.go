@@ -31,6 +31,7 @@ type Store struct {
 	minGrace   time.Duration // see defaultMinGrace
 	background background
 	names      nameSet
+	pushed     pushCounts // of referrers
 	buffers    memory // for the buffers of leases
 	writers    memory // for their writers
 
