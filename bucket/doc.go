@@ -14,21 +14,22 @@
 //
 // # Layout
 //
-//	names/<name>                                  empty: a repository that has content
+//	names/<name>                                  register: a repository that has content
 //	repos/<repository>/
-//	  _blobs/<alg>/<hex>                          link: JSON that names the blob's data
-//	  _manifests/<alg>/<hex>                      a line of JSON, then the manifest's bytes
-//	  _referrers/<alg>/<hex>/<alg>/<hex>          by subject, then referrer: JSON of the referrer's descriptor
-//	  _tagged/<alg>/<hex>/<tag>                   hint: this tag may point at this manifest
-//	  _tags/<tag>                                 the digest and the write's ID; empty if the tag is deleted
+//	  _blobs/<alg>/<hex>                          register: a link, JSON that names the blob's data
+//	  _manifests/<alg>/<hex>                      register: a line of JSON, then the manifest's bytes
+//	  _packs/<alg>/<hex>/<digit>                  by subject: a cache of its referrers' descriptors
+//	  _referrers/<alg>/<hex>/<alg>/<hex>/<inc>    empty; by subject, then referrer
+//	  _tagged/<alg>/<hex>/<inc>/<id>/<tag>        hint, empty: this write may point the tag at this manifest
+//	  _tags/<tag>                                 register: the digest, incarnation and hint
 //	blobs/<alg>/<hex>/
 //	  condemned/<data>                            no new link may name this data
 //	  data/<data>                                 content
 //	  links/<data>/<link>/<repository>            inverse link: the repository has a link to this data
-//	check/<uuid>                                  exists while Store.Check runs
+//	check/<uuid>                                  exists while a process tests the bucket, or its clock
 //	uploads/<name>/_<id>/                         upload session of the repository whose flat name this is
 //	  part-<uuid>                                 bytes appended through one lease
-//	  state                                       JSON: the session's size, hash and parts
+//	  state                                       register: the session's size, hash, parts and phase
 //
 // A component of a repository's name never begins with "_". No key is a directory
 // of another, since MinIO and file systems can't have both. That is why a
@@ -37,23 +38,35 @@
 //
 // The time that StatBlob, Blobs and Manifests return is the object's modification
 // time, by the bucket's clock. A push of content that the repository already has
-// rewrites the link, or the manifest's object with the same bytes.
+// rewrites the link, or the manifest.
 //
 // # Protocols
 //
-// A process may stop at any line, and others may work in the same bucket at any
-// moment. These rules keep the bucket consistent:
+// A process may stop at any line, its requests may arrive late, or twice, and others
+// may work in the same bucket at any moment. These rules keep the bucket consistent:
 //
 //   - Each object is written in one piece.
+//   - Objects that change are registers. They change only by conditional writes, each
+//     of which has an ID of its own and names those before it. So a writer that has
+//     lost a response reads the register, and knows whether its write took effect; a
+//     write that arrives late finds another value, and has no effect. Nothing else is
+//     repeated that could do harm. A register is deleted by a write, too.
+//   - The key of any other object is used once.
 //   - An object that readers can find names only objects that already exist.
 //   - If two operations could undo each other, each writes its own object before
 //     it reads the other's, so at least one of them sees the other.
-//   - Upload sessions are changed only by conditional writes. So are tags, except
-//     by pushes that overwrite a tag whatever its value.
+//   - Ages are measured by the bucket's clock.
 //
 // A blob has a link in each of its repositories. The link names data, which gets
 // a new name each time it is written; a mount writes another link. Only [Store.GC]
 // deletes data, once the last link to it is gone.
+//
+// A manifest that is pushed after it was deleted is another incarnation. A tag names
+// the incarnation, so the write that deletes a manifest also deletes the tags that
+// point at it. [Store.DeleteManifest] explains how pushes and deletes meet.
+//
+// The simulation in this package's tests runs fleets of replicas in fake time, with
+// all of these faults, and checks the histories for linearizability.
 //
 // # Caveats
 //
@@ -64,21 +77,18 @@
 //     If-None-Match of PutObject) and have consistent lists. [Store.Check] tests
 //     both. If the server rejects the checksums that the SDK sends, add
 //     request_checksum_calculation=when_required to the URL.
-//   - The clocks of the processes that use a bucket must agree to within a few
-//     minutes.
-//   - Three guarantees are weaker than in memory if processes race. A push that is
-//     rejected because another process has moved the tag leaves its manifest,
-//     without the tag. A push that overlaps a delete of the same manifest may
-//     take effect after the delete although others have seen it before. And that
-//     delete may leave the manifest's tags.
-//   - A deleted tag leaves an empty object behind, since object stores have no
-//     conditional delete. Lists of tags skip it.
+//   - A request must not arrive more than a quarter of an hour late. S3 rejects
+//     those, by their signatures.
+//   - Some guarantees are weaker than in memory while requests race: see
+//     docs/scaling.md, "Races".
+//   - What was deleted leaves a register of some 200 bytes behind. GC removes it
+//     if the bucket has conditional deletes: S3, Google and Azure do, MinIO does
+//     not. Lists skip it.
 //   - Azure can't start a list at a name: a page deep in a long list costs as much
 //     as all pages before it.
 //   - When an upload of several chunks, or of more than 5 GiB, is committed, its
 //     bytes pass through this process once more; the provider copies other
 //     uploads, unless they are small.
-//   - An interrupted upload may leave the parts of a multipart upload, which S3
-//     does not list as objects: add a lifecycle rule that aborts them
-//     (AbortIncompleteMultipartUpload).
+//   - GC aborts the multipart uploads that stopped processes have left. Where a
+//     server does not list them by prefix, as MinIO, its own expiry does.
 package bucket

@@ -131,7 +131,7 @@ var copyBuffers = sync.Pool{New: func() any { return new([copyBufferSize]byte) }
 // open opens the object at the offset.
 func (r *reader) open() error {
 	call, cancel := context.WithCancel(r.ctx)
-	r.cancel, r.stepTimer = cancel, newStepTimer(cancel, r.store.opts.Timeout)
+	r.cancel, r.stepTimer = cancel, newStepTimer(cancel, 3*r.store.opts.Timeout)
 	r.beginStep()
 	body, err := r.store.bucket.Get(call, r.store.opts.Prefix+r.key, r.offset, -1)
 	r.endStep()

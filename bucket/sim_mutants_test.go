@@ -24,7 +24,18 @@ var simMutants = flag.Bool("mutants", false, "check that simulations find mistak
 var mutants = []struct {
 	name, file, old, new string
 }{
-	// {"a tag is moved without its condition", "tags.go", "objects.Condition{Version: t.version}", "objects.Condition{}"},
+	{"drop the read-back", "registers.go",
+		"case now.id == id:", "case false:"},
+	{"skip the inverse link", "publish.go",
+		"func() error { return s.put(ctx, inverseKey(p.digest, l, p.repo), nil) },", ""},
+	{"condemn without listing after", "gc.go",
+		"g.stats.Condemned++", "g.stats.Condemned++\nif err := s.remove(ctx, dataKey(d, name)); err != nil { return err }"},
+	{"trust the local clock", "clock.go",
+		"ahead := page[0].Time.Sub(before)", "ahead := 0 * page[0].Time.Sub(before)"},
+	{"retry a tag write", "registers.go",
+		"next.object.Version, err = s.bucket.Put(", "if attempt > 0 { c = objects.Condition{} }\nnext.object.Version, err = s.bucket.Put("},
+	{"publish before the data", "publish.go",
+		"return p.write(dataKey(p.digest, l.Data))", "time.AfterFunc(time.Second, func() { p.write(dataKey(p.digest, l.Data)) })\nreturn nil"},
 }
 
 // TestMutants runs TestSimulation with each mutant, and expects it to fail.

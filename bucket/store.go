@@ -32,8 +32,8 @@ type Store struct {
 	background background
 	names      nameSet
 	pushed     pushCounts // of referrers
-	buffers    memory // for the buffers of leases
-	writers    memory // for their writers
+	buffers    memory     // for the buffers of leases
+	writers    memory     // for their writers
 
 	mu            sync.Mutex                // guards the fields below, and the sessions in them; see unlock
 	leases        map[string]*leasedSession // of this process, by sessionKey
@@ -50,9 +50,10 @@ type Options struct {
 	// default.
 	Prefix string
 
-	// Timeout is how long a call to the bucket may take with its retries or, if
-	// the call moves bytes, how long it may make no progress: 15 seconds by
-	// default. A call that exceeds it fails with registry.ErrUnavailable.
+	// Timeout is how long a call to the bucket may take with its retries: 10
+	// seconds by default. A call that moves the bytes of a large object may make
+	// no progress for three times as long. A call that takes longer fails with
+	// registry.ErrUnavailable.
 	Timeout time.Duration
 
 	// UploadIdle is how long an upload is kept while it receives no bytes and
@@ -142,7 +143,7 @@ func newStore(b objects.Bucket, opts *Options) *Store {
 		s.opts = *opts
 	}
 	if s.opts.Timeout <= 0 {
-		s.opts.Timeout = 15 * time.Second
+		s.opts.Timeout = 10 * time.Second
 	}
 	if s.opts.UploadIdle <= 0 {
 		s.opts.UploadIdle = time.Hour

@@ -48,7 +48,7 @@ func (s *Store) newWriter(ctx context.Context, key string) *writer {
 		store:     s,
 		ctx:       ctx,
 		cancel:    cancel,
-		stepTimer: newStepTimer(cancel, s.opts.Timeout),
+		stepTimer: newStepTimer(cancel, 3*s.opts.Timeout),
 		w:         s.bucket.NewWriter(call, s.opts.Prefix+key),
 	}
 }
