@@ -61,6 +61,9 @@ func (c content) serve(w http.ResponseWriter, r *http.Request) error {
 		status = http.StatusPartialContent
 		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, start+length-1, c.size))
 	}
+	if err := c.prepare(w, r); err != nil {
+		return err
+	}
 	setHeaders(w, "Content-Type", c.mediaType, "Content-Length", strconv.FormatInt(length, 10))
 	w.WriteHeader(status)
 	if r.Method == http.MethodHead {
@@ -74,6 +77,22 @@ func (c content) serve(w http.ResponseWriter, r *http.Request) error {
 		copyN(w, c.body, length)
 	}
 	return nil
+}
+
+// prepare makes sure, before the status is sent, that the content can be read from
+// where it is, if its reader can tell.
+func (c content) prepare(w http.ResponseWriter, r *http.Request) error {
+	reader, ok := c.body.(interface{ Prepare() error })
+	if !ok || r.Method == http.MethodHead {
+		return nil
+	}
+	err := reader.Prepare()
+	if err != nil { // the response is not about the content anymore
+		for _, name := range []string{"Docker-Content-Digest", "Etag", "Accept-Ranges", "Content-Range", "Content-Type"} {
+			delete(w.Header(), name)
+		}
+	}
+	return err
 }
 
 // copyN copies length bytes, without a buffer if the content can write itself.
@@ -94,6 +113,19 @@ func unsatisfiable(w http.ResponseWriter, size int64) error {
 
 // serveRanges responds to a GET for several ranges.
 func (c content) serveRanges(w http.ResponseWriter, r *http.Request, specs []string) error {
+	for _, spec := range specs {
+		start, _, ok := resolveRange(spec, c.size)
+		if !ok {
+			continue
+		}
+		if _, err := c.body.Seek(start, io.SeekStart); err != nil {
+			return err
+		}
+		if err := c.prepare(w, r); err != nil {
+			return err
+		}
+		break
+	}
 	ranged := *r
 	ranged.Header = http.Header{"Range": {"bytes=" + strings.Join(specs, ",")}}
 	interceptor := &errorInterceptor{ResponseWriter: w}

@@ -54,7 +54,10 @@ type BlobStore interface {
 	StatBlob(ctx context.Context, repo string, d digest.Digest) (Info, error)
 
 	// OpenBlob returns the content of a blob. The content can be read to its
-	// end even if the blob is deleted meanwhile.
+	// end even if the blob is deleted meanwhile. If opening costs nothing until
+	// the first Read, the result should have a method Prepare() error, which the
+	// registry calls after Seek and before it sends the status of the response:
+	// it returns the error that Read would.
 	// Errors: ErrNameUnknown, ErrBlobUnknown.
 	OpenBlob(ctx context.Context, repo string, d digest.Digest) (io.ReadSeekCloser, error)
 

@@ -34,6 +34,7 @@ type reader struct {
 	hash      hash.Hash     // of the first hashed bytes
 	hashed    int64
 	onCorrupt func()
+	mayVanish bool // if the object does not exist, the error is errNotFound
 }
 
 // verify makes the reader compare the bytes with a digest, if they are read from
@@ -78,22 +79,9 @@ func (r *reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if r.body != nil && r.bodyOffset != r.offset {
-		r.Close()
-	}
 	for attempt := 0; ; attempt++ {
-		if r.body == nil {
-			if err := r.open(); err != nil {
-				if !isFinal(err) && attempt < maxResumes && r.ctx.Err() == nil {
-					backOff(attempt + 1)
-					continue
-				}
-				if err = r.store.storeError(r.ctx, err); err == errNotFound {
-					// A link names this data, so it should exist.
-					err = r.store.corrupt(errMissing, "", r.digest)
-				}
-				return 0, err
-			}
+		if err := r.connect(); err != nil {
+			return 0, err
 		}
 		r.beginStep()
 		n, err := r.body.Read(p)
@@ -115,6 +103,45 @@ func (r *reader) Read(p []byte) (int, error) {
 		}
 		return 0, r.store.storeError(r.ctx, err)
 	}
+}
+
+// Prepare opens the object at the offset, so that its absence is an error before a
+// response has begun. It does nothing at the end of the object.
+func (r *reader) Prepare() error {
+	if r.offset >= r.size {
+		return nil
+	}
+	return r.connect()
+}
+
+// connect opens the object at the offset, unless it is open there.
+func (r *reader) connect() error {
+	if r.body != nil && r.bodyOffset != r.offset {
+		r.Close()
+	}
+	for attempt := 0; r.body == nil; attempt++ {
+		err := r.open()
+		if err == nil {
+			break
+		}
+		if !isFinal(err) && attempt < maxResumes && r.ctx.Err() == nil {
+			backOff(attempt + 1)
+			continue
+		}
+		if err = r.store.storeError(r.ctx, err); err == errNotFound && !r.mayVanish {
+			// A link names this data, so it should exist.
+			err = r.store.corrupt(errMissing, "", r.digest)
+		}
+		return err
+	}
+	if r.body.Size == r.size {
+		return nil
+	}
+	r.Close()
+	if r.onCorrupt != nil {
+		r.onCorrupt()
+	}
+	return r.store.corrupt(errMalformed, "", r.digest)
 }
 
 // WriteTo writes the rest of the object, in larger pieces than io.Copy would.
