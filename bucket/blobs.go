@@ -34,11 +34,23 @@ func (l link) info(d digest.Digest) registry.Info {
 // readLink returns a repository's link to a blob.
 func (s *Store) readLink(ctx context.Context, repo string, d digest.Digest) (link, error) {
 	v, err := s.read(ctx, linkKey(repo, d))
-	l := link{value: v}
-	if err == nil && v.exists() && json.Unmarshal(v.data, &l) != nil {
-		err = errMalformed
+	if err != nil {
+		return link{value: v}, s.corrupt(err, repo, d)
 	}
+	l, err := parseLink(v)
 	return l, s.corrupt(err, repo, d)
+}
+
+// parseLink returns the link of a register's value.
+func parseLink(v value) (link, error) {
+	l := link{value: v}
+	if !v.exists() {
+		return l, nil
+	}
+	if json.Unmarshal(v.data, &l) != nil || !validID(l.ID) || !validID(l.Data) || l.Size < 0 {
+		return link{value: v}, errMalformed
+	}
+	return l, nil
 }
 
 // blobLink is readLink with the errors of a registry.Store.
@@ -93,12 +105,16 @@ func (s *Store) MountBlob(ctx context.Context, repo, from string, d digest.Diges
 	}
 	ctx = context.WithoutCancel(ctx) // half a mount is useless
 	p := publication{store: s, repo: repo, digest: d, size: l.Size, data: l.Data, write: func(key string) error {
+		// The data is condemned, perhaps because it is damaged.
+		if err := s.verifyData(ctx, d, l.Data, l.Size); err != nil {
+			return err
+		}
 		return s.copy(ctx, key, dataKey(d, l.Data), l.Size)
 	}}
-	if err := p.publish(ctx); err != errNotFound {
+	if err := p.publish(ctx); err != errNotFound && err != errDamaged {
 		return err
 	}
-	// The data was deleted meanwhile, and our link names nothing.
+	// The data was deleted meanwhile or is damaged, and our link names it.
 	if current, err := s.readLink(ctx, repo, d); err == nil && current.Data == l.Data {
 		if _, err := s.unlink(ctx, repo, d, current); err != nil {
 			return err
@@ -122,6 +138,7 @@ func (s *Store) FindBlob(ctx context.Context, d digest.Digest) iter.Seq2[string,
 			}
 			seen[repo] = true
 			switch l, err := s.readLink(ctx, repo, d); {
+			case errors.Is(err, errCorrupt): // another repository may have it
 			case err != nil:
 				yield("", err)
 				return
@@ -161,6 +178,8 @@ func (s *Store) unlink(ctx context.Context, repo string, d digest.Digest, l link
 	if !ok || err != nil {
 		return false, err
 	}
-	s.later(func() { s.remove(ctx, inverseKey(d, l, repo)) })
+	if l.exists() {
+		s.later(func() { s.remove(ctx, inverseKey(d, l, repo)) })
+	}
 	return true, s.removeRepo(ctx, repo)
 }

@@ -45,6 +45,9 @@ func (g *collection) removeDeleted(ctx context.Context, key string) error {
 		return nil
 	}
 	v, err := g.store.read(ctx, key)
+	if err == errMalformed {
+		return nil
+	}
 	if err != nil || v.id == "" || v.exists() || !g.isOld(v.object.Time) {
 		return err
 	}
@@ -170,7 +173,10 @@ func (g *collection) sweepHint(ctx context.Context, repo string, o object, curre
 	}
 	if live {
 		t, err := g.store.readTag(ctx, repo, h.tag)
-		if err != nil || t.pointsAt(d, h.incarnation) {
+		if errors.Is(err, errCorrupt) || err == nil && t.pointsAt(d, h.incarnation) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 	} else if err := g.store.untag(ctx, repo, h.tag, d, h.incarnation); err != nil {

@@ -6,6 +6,7 @@ package bucket
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -57,10 +58,10 @@ func (s *Store) eachHint(ctx context.Context, repo string, d digest.Digest, inca
 
 // fenceTag changes a tag, but not its meaning, if a push that has written the hint
 // could otherwise still write the tag. If another write is faster, that has the same
-// effect.
+// effect. A tag that can't be read has no meaning, and is deleted.
 func (s *Store) fenceTag(ctx context.Context, repo string, d digest.Digest, h hint) error {
 	t, err := s.readTag(ctx, repo, h.tag)
-	if err != nil || t.pointsAt(d, h.incarnation) {
+	if err != nil && !errors.Is(err, errCorrupt) || t.pointsAt(d, h.incarnation) {
 		return err
 	}
 	_, _, err = s.replace(ctx, tagKey(repo, h.tag), t.value, newID(), t.data)

@@ -7,6 +7,7 @@ package bucket
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -118,14 +119,14 @@ func (p *publication) try(ctx context.Context) (bool, error) {
 // readLink returns the link to be replaced. One that can't be read is replaced too.
 func (p *publication) readLink(ctx context.Context) (link, error) {
 	v, err := p.store.read(ctx, linkKey(p.repo, p.digest))
-	l := link{value: v}
 	if err == errMalformed {
-		return l, nil
-	}
-	if err == nil && v.exists() && json.Unmarshal(v.data, &l) != nil {
 		return link{value: v}, nil
 	}
-	return l, err
+	if err != nil {
+		return link{}, err
+	}
+	l, _ := parseLink(v)
+	return l, nil
 }
 
 // writeLink replaces the old link, whoever else replaces it at the same time. It
@@ -194,10 +195,10 @@ func (s *Store) findData(ctx context.Context, d digest.Digest) (data string, err
 		}
 		inverse, repo, _ := parseInverseKey(o.name)
 		l, err := s.readLink(ctx, repo, d)
-		if err != nil {
+		if err != nil && !errors.Is(err, errCorrupt) {
 			return "", err
 		}
-		if l.Data == inverse.Data {
+		if err == nil && l.Data == inverse.Data {
 			return l.Data, nil
 		}
 		if tried++; tried == maxLinks {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/berth-oci/registry"
@@ -81,10 +82,13 @@ func (s *Store) PutManifest(ctx context.Context, repo string, m registry.Manifes
 // readTag reads the tag that t moves, and makes sure that it may.
 func (p *push) readTag(ctx context.Context, t *move) (err error) {
 	if p.allow == nil {
-		t.old, err = p.store.readTag(ctx, p.repo, t.name)
+		if t.old, err = p.store.readTag(ctx, p.repo, t.name); errors.Is(err, errCorrupt) {
+			return nil // replace it
+		}
 		return err
 	}
-	if t.old, _, err = p.store.readLiveTag(ctx, p.repo, t.name); err != nil {
+	t.old, _, err = p.store.readLiveTag(ctx, p.repo, t.name)
+	if err != nil && !(errors.Is(err, errCorrupt) && t.old.digest == p.m.Digest) { // or it points at what the push repairs
 		return err
 	}
 	if err = p.allow(t.name, t.old.digest); err != nil {
@@ -184,12 +188,38 @@ func (p *push) readManifest(ctx context.Context) (manifest, error) {
 	current, err := p.store.readManifest(ctx, p.repo, p.m.Digest)
 	if errors.Is(err, errCorrupt) {
 		current.data = []byte{}
-		return current, nil
+		current.Incarnation, err = p.lostIncarnation(ctx)
+		return current, err
 	}
 	if err != nil || !current.exists() || !current.isIntact() {
 		return current, err
 	}
 	return current, p.m.CheckSame(current.unchecked())
+}
+
+// lostIncarnation returns the incarnation that tags name of a manifest that can't be
+// read, or "": the push keeps it, and so the tags.
+func (p *push) lostIncarnation(ctx context.Context) (incarnation string, err error) {
+	var (
+		mu     sync.Mutex
+		latest time.Time
+	)
+	err = p.store.eachHint(ctx, p.repo, p.m.Digest, "", func(h hint) error {
+		t, err := p.store.readTag(ctx, p.repo, h.tag)
+		if errors.Is(err, errCorrupt) || err == nil && !t.pointsAt(p.m.Digest, h.incarnation) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if incarnation == "" || t.object.Time.After(latest) {
+			incarnation, latest = h.incarnation, t.object.Time
+		}
+		return nil
+	})
+	return incarnation, err
 }
 
 // announce writes the hints of the tags and the entry in the list of referrers.

@@ -68,6 +68,31 @@ func (s *Store) newReader(ctx context.Context, key string, size int64) *reader {
 	return &reader{store: s, ctx: ctx, key: key, size: size}
 }
 
+// errDamaged means that data does not have the digest of its blob.
+var errDamaged = errors.New("its bytes do not have its digest")
+
+// verifyData reads data, which may be deleted meanwhile, and hashes it.
+// Errors: errNotFound, errDamaged.
+func (s *Store) verifyData(ctx context.Context, d digest.Digest, data string, size int64) error {
+	if !d.Algorithm().Available() {
+		return nil // no client can request it
+	}
+	r := s.newReader(ctx, dataKey(d, data), size)
+	r.mayVanish = true
+	defer r.Close()
+	h := d.Algorithm().Hash()
+	if _, err := r.WriteTo(h); err != nil {
+		if errors.Is(err, errCorrupt) { // it has another size
+			return errDamaged
+		}
+		return err
+	}
+	if digest.NewDigest(d.Algorithm(), h) != d {
+		return errDamaged
+	}
+	return nil
+}
+
 // maxResumes is how many times one Read opens a new connection because the last
 // one broke without delivering a byte.
 const maxResumes = 3

@@ -93,7 +93,8 @@ func parseValue(object []byte) (value, error) {
 	return v, nil
 }
 
-// read returns the value of a register.
+// read returns the value of a register. One that is malformed can be replaced.
+// Errors: errMalformed.
 func (s *Store) read(ctx context.Context, key string) (value, error) {
 	object, o, err := s.get(ctx, key)
 	if err == errNotFound {
@@ -141,6 +142,8 @@ func (s *Store) replace(ctx context.Context, key string, old value, id string, d
 		}
 		now, readErr := s.read(all, key)
 		switch {
+		case readErr == errMalformed && now.object.Version != old.object.Version:
+			return now, false, nil
 		case readErr != nil:
 			continue // the next attempt has the same condition
 		case now.id == id:

@@ -110,7 +110,7 @@ func (s *Store) confirmRepo(ctx context.Context, repo string) error {
 	for attempt := range maxAttempts {
 		backOff(attempt)
 		v, err := s.read(ctx, nameKey(repo))
-		if err != nil {
+		if err != nil && err != errMalformed {
 			return err
 		}
 		if string(v.data) == nameStays {
@@ -135,7 +135,7 @@ func (s *Store) removeRepo(ctx context.Context, repo string) error {
 			return err
 		}
 		v, err := s.read(ctx, nameKey(repo))
-		if err != nil || !v.exists() {
+		if err != errMalformed && (err != nil || !v.exists()) {
 			return err
 		}
 		ok := true

@@ -6,6 +6,7 @@ package bucket
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
@@ -37,7 +38,7 @@ func parseTag(v value) tag {
 
 func (s *Store) readTag(ctx context.Context, repo, name string) (tag, error) {
 	v, err := s.read(ctx, tagKey(repo, name))
-	return parseTag(v), err
+	return parseTag(v), s.corrupt(err, repo, "")
 }
 
 // pointsAt reports whether t points at this incarnation of a manifest.
@@ -46,7 +47,8 @@ func (t tag) pointsAt(d digest.Digest, incarnation string) bool {
 }
 
 // readLiveTag returns a tag and the manifest that it points at, both as they were
-// at one moment of the call. The tag's digest is "" if there is none.
+// at one moment of the call. The tag's digest is "" if there is none. If the manifest
+// can't be read, it returns the tag with the error.
 //
 // A tag whose manifest was deleted does not exist. It is overwritten before the
 // caller hears of that: a conditional push that has read the tag earlier must not
@@ -60,7 +62,7 @@ func (s *Store) readLiveTag(ctx context.Context, repo, name string) (tag, manife
 		}
 		m, err := s.readManifest(ctx, repo, t.digest)
 		if err != nil {
-			return tag{}, manifest{}, err
+			return t, manifest{}, err
 		}
 		if m.exists() && m.Incarnation == t.incarnation {
 			return t, m, nil
@@ -94,10 +96,11 @@ func (s *Store) DeleteTag(ctx context.Context, repo, name string, allow registry
 	for attempt := range maxAttempts {
 		backOff(attempt)
 		t, _, err := s.readLiveTag(ctx, repo, name)
-		if err != nil {
+		damaged := errors.Is(err, errCorrupt) // the tag, or its manifest
+		if err != nil && (!damaged || allow != nil && t.digest == "") {
 			return err
 		}
-		if t.digest == "" {
+		if !damaged && t.digest == "" {
 			return s.unknownError(ctx, repo, fmt.Errorf("%w: tag does not exist", registry.ErrManifestUnknown))
 		}
 		if allow != nil {
@@ -121,7 +124,10 @@ func (s *Store) untag(ctx context.Context, repo, name string, d digest.Digest, i
 	for attempt := range maxAttempts {
 		backOff(attempt)
 		t, err := s.readTag(ctx, repo, name)
-		if err != nil || !t.pointsAt(d, incarnation) {
+		if errors.Is(err, errCorrupt) || err == nil && !t.pointsAt(d, incarnation) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		if _, ok, err := s.replace(ctx, tagKey(repo, name), t.value, newID(), nil); ok || err != nil {
