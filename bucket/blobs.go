@@ -21,6 +21,7 @@ type link struct {
 	ID   string `json:"id"`   // unique
 	Data string `json:"data"` // the name of the data
 	Size int64  `json:"size"`
+	CRC  uint32 `json:"crc"` // CRC-32C of the data, to detect damage
 
 	value value
 }
@@ -80,7 +81,7 @@ func (s *Store) OpenBlob(ctx context.Context, repo string, d digest.Digest) (io.
 		return nil, err
 	}
 	r := s.newReader(ctx, dataKey(d, l.Data), l.Size)
-	r.verify(d, func() { s.condemn(ctx, d, l.Data) })
+	r.verifyCRC(d, l.CRC, func() { s.condemn(ctx, d, l.Data) })
 	return r, nil
 }
 
@@ -104,7 +105,7 @@ func (s *Store) MountBlob(ctx context.Context, repo, from string, d digest.Diges
 		return err
 	}
 	ctx = context.WithoutCancel(ctx) // half a mount is useless
-	p := publication{store: s, repo: repo, digest: d, size: l.Size, data: l.Data, write: func(key string) error {
+	p := publication{store: s, repo: repo, digest: d, size: l.Size, crc: l.CRC, data: l.Data, write: func(key string) error {
 		// The data is condemned, perhaps because it is damaged.
 		if err := s.verifyData(ctx, d, l.Data, l.Size); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"encoding"
 	"errors"
 	"hash"
+	"hash/crc32"
 	"io"
 	"sync"
 	"time"
@@ -36,6 +37,7 @@ type lease struct {
 
 	state uploadState // at the start of the lease; without a revision for a new session
 	hash  hash.Hash   // of all bytes of the session
+	crc   uint32      // likewise
 	size  int64       // of the session
 
 	// The holder of the lease alone changes these, but that abandon discards
@@ -165,6 +167,7 @@ func (l *lease) freeSpace() ([]byte, error) {
 // append appends bytes that are in the buffer's free space.
 func (l *lease) append(p []byte) error {
 	l.hash.Write(p)
+	l.crc = crc32.Update(l.crc, castagnoli, p)
 	l.size += int64(len(p))
 	l.data.Lock()
 	defer l.data.Unlock()
@@ -280,7 +283,7 @@ func (l *lease) discard() {
 
 // reset sets the size and the hash to those at the start of the lease.
 func (l *lease) reset() error {
-	l.size = l.state.Size
+	l.size, l.crc = l.state.Size, l.state.CRC
 	l.hash.Reset()
 	if l.state.Hash == nil {
 		return nil
@@ -376,7 +379,7 @@ func (l *lease) nextState() (uploadState, error) {
 		return uploadState{}, err
 	}
 	next := l.state
-	next.Parts, next.Size = l.allParts(), l.size
+	next.Parts, next.Size, next.CRC = l.allParts(), l.size, l.crc
 	if l.size > 0 {
 		var err error
 		if next.Hash, err = l.hash.(encoding.BinaryMarshaler).MarshalBinary(); err != nil {

@@ -22,6 +22,7 @@ type publication struct {
 	repo   string
 	digest digest.Digest
 	size   int64
+	crc    uint32
 	data   string                 // the data to link; "" for that of another repository, or new data
 	write  func(key string) error // writes new data
 	small  bool                   // write costs no more than looking for data
@@ -67,7 +68,7 @@ func (p *publication) publish(ctx context.Context) error {
 func (p *publication) try(ctx context.Context) (bool, error) {
 	s, began := p.store, time.Now()
 	written := p.data == ""
-	l := link{ID: newID(), Data: p.data, Size: p.size}
+	l := link{ID: newID(), Data: p.data, Size: p.size, CRC: p.crc}
 	if written {
 		l.Data = newID()
 	}

@@ -20,6 +20,7 @@ type uploadState struct {
 	Algorithm digest.Algorithm `json:"algorithm"`
 	Size      int64            `json:"size"`
 	Hash      []byte           `json:"hash,omitempty"` // state of the hash of all bytes
+	CRC       uint32           `json:"crc,omitempty"`  // CRC-32C of all bytes
 	Parts     []part           `json:"parts,omitempty"`
 
 	// Phase says whether the session is in progress. A session that is being
