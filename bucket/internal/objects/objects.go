@@ -59,7 +59,8 @@ type Bucket interface {
 	Copy(ctx context.Context, to, from string, size int64) error
 
 	// Delete deletes an object, if it exists. If version is not "" and the
-	// bucket has conditional deletes, only that version is deleted.
+	// bucket has conditional deletes, only that version is deleted; buckets differ
+	// in whether that is an error if there is no object at all.
 	// Errors: ErrCondition.
 	Delete(ctx context.Context, key, version string) error
 
