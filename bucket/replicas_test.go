@@ -19,11 +19,10 @@ import (
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/bucket"
-	"github.com/berth-oci/registry/bucket/miniotest"
 )
 
-// onReplicas runs a test on three stores that share a bucket: in memory, and in
-// MinIO.
+// onReplicas runs a test on three stores that share a bucket: in memory, in MinIO,
+// and in the emulators of Google and Azure.
 func onReplicas(t *testing.T, opts *bucket.Options, test func(t *testing.T, stores []*bucket.Store)) {
 	t.Run("memory", func(t *testing.T) {
 		b := memblob.OpenBucket(nil)
@@ -37,10 +36,12 @@ func onReplicas(t *testing.T, opts *bucket.Options, test func(t *testing.T, stor
 		}
 		test(t, stores)
 	})
-	t.Run("minio", func(t *testing.T) {
-		url := miniotest.Start(t).URL(t)
-		test(t, []*bucket.Store{open(t, url, opts), open(t, url, opts), open(t, url, opts)})
-	})
+	for name, start := range servers {
+		t.Run(name, func(t *testing.T) {
+			url := start(t)
+			test(t, []*bucket.Store{open(t, url, opts), open(t, url, opts), open(t, url, opts)})
+		})
+	}
 }
 
 func manifest(data string) registry.Manifest {

@@ -79,34 +79,39 @@ func TestPrefix(t *testing.T) {
 
 // TestListsAfterAnything starts lists after strings that need not be names.
 func TestListsAfterAnything(t *testing.T) {
-	for _, url := range []string{"mem://", miniotest.Start(t).URL(t)} {
-		s := open(t, url, nil)
-		for _, repo := range []string{"a-b", "a.b", "a/b", "a0"} {
-			qt.Assert(t, qt.IsNil(s.PutManifest(t.Context(), repo, manifest("m"), []string{"A", "a-b"}, nil)))
-		}
-		for _, test := range []struct {
-			after       string
-			repos, tags int
-		}{
-			{"", 4, 2},
-			{"a!", 4, 1},
-			{"a+", 4, 1},
-			{"a,", 4, 1},
-			{"a-b\x00", 3, 0},
-			{"a\xff", 0, 0},
-			{"\n", 4, 2},
-			{"B", 4, 1},
-			{"é", 0, 0},
-			{strings.Repeat("a", 5000), 0, 0},
-			{strings.Repeat("A", 5000), 4, 1},
-		} {
-			repos, err := collect(s.Repositories(t.Context(), test.after))
-			qt.Assert(t, qt.IsNil(err))
-			qt.Check(t, qt.HasLen(repos, test.repos), qt.Commentf("%q", test.after))
-			tags, err := collect(s.Tags(t.Context(), "a/b", test.after))
-			qt.Assert(t, qt.IsNil(err))
-			qt.Check(t, qt.HasLen(tags, test.tags), qt.Commentf("%q", test.after))
-		}
+	t.Run("memory", func(t *testing.T) { testListsAfterAnything(t, "mem://") })
+	for name, start := range servers {
+		t.Run(name, func(t *testing.T) { testListsAfterAnything(t, start(t)) })
+	}
+}
+
+func testListsAfterAnything(t *testing.T, url string) {
+	s := open(t, url, nil)
+	for _, repo := range []string{"a-b", "a.b", "a/b", "a0"} {
+		qt.Assert(t, qt.IsNil(s.PutManifest(t.Context(), repo, manifest("m"), []string{"A", "a-b"}, nil)))
+	}
+	for _, test := range []struct {
+		after       string
+		repos, tags int
+	}{
+		{"", 4, 2},
+		{"a!", 4, 1},
+		{"a+", 4, 1},
+		{"a,", 4, 1},
+		{"a-b\x00", 3, 0},
+		{"a\xff", 0, 0},
+		{"\n", 4, 2},
+		{"B", 4, 1},
+		{"é", 0, 0},
+		{strings.Repeat("a", 5000), 0, 0},
+		{strings.Repeat("A", 5000), 4, 1},
+	} {
+		repos, err := collect(s.Repositories(t.Context(), test.after))
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.HasLen(repos, test.repos), qt.Commentf("%q", test.after))
+		tags, err := collect(s.Tags(t.Context(), "a/b", test.after))
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.HasLen(tags, test.tags), qt.Commentf("%q", test.after))
 	}
 }
 
