@@ -55,10 +55,10 @@ func (l *lease) Commit(ctx context.Context, d digest.Digest) error {
 		return err
 	}
 	if err := p.publish(l.ctx); err != nil {
-		if ended || !errors.Is(err, registry.ErrBlobUploadUnknown) {
-			err = errors.Join(err, l.revive())
+		if !ended && errors.Is(err, registry.ErrBlobUploadUnknown) { // it was cancelled
+			return errors.Join(err, l.store.removeRepo(l.ctx, l.repo))
 		}
-		return err
+		return errors.Join(err, l.revive())
 	}
 	if l.state.Revision != "" {
 		parts := l.allParts()

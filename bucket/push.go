@@ -23,8 +23,10 @@ type push struct {
 	allow registry.AllowFunc
 	moves []*move
 
-	garbage  []string // keys of objects that failed attempts have left
-	rejected bool     // by allow
+	garbage []string // keys of objects that failed attempts have left
+
+	allowing sync.Mutex // allow is not called from several goroutines at once
+	rejected bool       // by allow
 }
 
 // move is the move of a tag.
@@ -91,6 +93,8 @@ func (p *push) readTag(ctx context.Context, t *move) (err error) {
 	if err != nil && !(errors.Is(err, errCorrupt) && t.old.digest == p.m.Digest) { // or it points at what the push repairs
 		return err
 	}
+	p.allowing.Lock()
+	defer p.allowing.Unlock()
 	if err = p.allow(t.name, t.old.digest); err != nil {
 		p.rejected = true
 	}

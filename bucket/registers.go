@@ -127,6 +127,7 @@ func (s *Store) replace(ctx context.Context, key string, old value, id string, d
 		}
 		old = now
 	}
+	unknown := false // whether an earlier attempt took effect
 	c := objects.Condition{Absent: old.object.Version == "", Version: old.object.Version}
 	for attempt := 0; attempt < maxTries && all.Err() == nil; attempt++ {
 		backOff(attempt)
@@ -140,6 +141,7 @@ func (s *Store) replace(ctx context.Context, key string, old value, id string, d
 		if errors.Is(err, objects.ErrRejected) {
 			break
 		}
+		unknown = unknown || !errors.Is(err, objects.ErrCondition)
 		now, readErr := s.read(all, key)
 		switch {
 		case readErr == errMalformed && now.object.Version != old.object.Version:
@@ -152,12 +154,10 @@ func (s *Store) replace(ctx context.Context, key string, old value, id string, d
 			return next, true, nil
 		case now.id == old.id:
 			continue
-		case now.id == "", slices.Contains(now.before, before(old)):
-			return now, false, nil // GC has removed the old value, or another write has replaced it
+		case !unknown, now.id == "", slices.Contains(now.before, before(old)):
+			return now, false, nil // another write has replaced the old value, or GC has removed it
 		}
-		// So many writes have followed the old value that nobody knows. Even if the
-		// condition did not hold: something between us and the bucket may have sent
-		// the write twice.
+		// So many writes have followed the old value that nobody knows.
 		break
 	}
 	if err = s.storeError(ctx, err); err == nil || err == errNotFound || errors.Is(err, objects.ErrCondition) {

@@ -30,7 +30,7 @@ var bucketTarget = simTarget{
 	},
 	close: func(s registry.Store) { s.(*bucket.Store).Close() },
 	gc: func(ctx context.Context, s registry.Store) error {
-		_, err := s.(*bucket.Store).GC(ctx, bucket.GCOptions{})
+		_, err := s.(*bucket.Store).GC(ctx, bucket.GCOptions{Grace: 30 * time.Minute})
 		return err
 	},
 	leftover: checkLeftovers,

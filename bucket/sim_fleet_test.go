@@ -98,7 +98,7 @@ func newFleet(plan *simPlan, target simTarget) *fleet {
 		r := &replica{n: i}
 		if f.happens(faultClock) {
 			random := f.stream(fmt.Sprint("clock ", i))
-			r.offset = time.Duration(random.Int64N(int64(70*time.Minute))) - 35*time.Minute
+			r.offset = time.Duration(random.Int64N(int64(80*time.Minute))) - 40*time.Minute
 			r.drift = (random.Float64() - .5) / 200 // up to 5 minutes in 30 hours
 			f.note(faultClock, fmt.Sprint("clock ", i), "the clock of replica %d is off by %s", i, r.offset)
 		}

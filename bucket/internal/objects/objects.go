@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package objects is what a store needs of object storage: one small interface,
-// and its implementations. None of them retries a write: only the store knows
-// whether a second attempt would do harm.
+// and its implementations. None of them repeats a Put or a Delete: only the store
+// knows whether a second attempt would do harm.
 package objects
 
 import (
@@ -49,8 +49,8 @@ type Bucket interface {
 	Put(ctx context.Context, key string, data []byte, c Condition) (version string, err error)
 
 	// NewWriter begins to write an object in bounded memory, WriterMemory at
-	// most. The object exists, whatever its key had named before, once Close has
-	// returned nil.
+	// most. The object exists once Close has returned nil. No other object may
+	// have the same key, before or after: so the writer repeats requests.
 	NewWriter(ctx context.Context, key string) Writer
 
 	// Copy copies an object, without its bytes passing through this process. It

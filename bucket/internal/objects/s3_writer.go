@@ -236,23 +236,23 @@ func (w *s3Writer) finish() error {
 	return w.complete()
 }
 
-// putAll writes an object that is no larger than a chunk.
+// putAll writes an object that is no larger than a chunk. No other writer has the same
+// key, so it may do that twice.
 func (w *s3Writer) putAll() error {
 	var data []byte
 	if w.chunk != nil {
 		data = w.chunk[:w.n]
 	}
-	attempts := 0
-	err := w.whileBusy(func() error {
-		attempts++
+	for attempt := 1; ; attempt++ {
 		_, err := w.b.client.PutObject(w.ctx, w.b.putInput(w.key, data), once)
-		return err
-	})
-	if err == nil && attempts == 1 && w.chunk != nil { // as in send
-		chunks.Put(w.chunk)
+		if err = w.b.result(err); err == nil && attempt == 1 && w.chunk != nil { // as in send
+			chunks.Put(w.chunk)
+		}
+		if err == nil || attempt == partAttempts || errors.Is(err, ErrRejected) || !w.backOff(attempt) {
+			w.chunk = nil
+			return err
+		}
 	}
-	w.chunk = nil
-	return err
 }
 
 // complete completes the multipart upload. If the response is lost, it asks again:
