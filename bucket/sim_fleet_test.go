@@ -6,6 +6,7 @@ package bucket_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,15 @@ type simTarget struct {
 	close    func(registry.Store)
 	gc       func(ctx context.Context, s registry.Store) error                // nil: none
 	leftover func(objects map[string][]byte, condDelete bool) (errs []string) // nil: not checked
+
+	// For runs in real time: see TestRealFleet.
+	timeout time.Duration // of clients, between once and twice that; 0: clientTimeout
+	speed   int           // by which the pauses of clients are shorter; 0: 1
+	tries   int           // of each read of the final check; 0: 1
 }
+
+// pause returns how long a pause of a client really is.
+func (t simTarget) pause(d time.Duration) time.Duration { return d / time.Duration(max(t.speed, 1)) }
 
 // rules are the promises that a store need not keep to the letter. Each is a
 // sub-operation of the model: see partitions.
@@ -199,7 +208,8 @@ type simRequest struct {
 
 // send sends a request to a replica, and sets the event's times and status.
 func (f *fleet) send(e *event, r *replica, random *rand.Rand, req simRequest) response {
-	timeout := clientTimeout + time.Duration(random.Int64N(int64(clientTimeout)))
+	timeout := cmp.Or(f.target.timeout, clientTimeout)
+	timeout += time.Duration(random.Int64N(int64(timeout)))
 	early := between(random, 5*time.Millisecond, 5*time.Second)
 	if f.happens(faultAbandon) && random.Float64() < .01*f.rates[faultAbandon] && f.note(faultAbandon, e.name, "%s gives up after %s", e.name, early) {
 		timeout = early
@@ -222,7 +232,7 @@ func (f *fleet) send(e *event, r *replica, random *rand.Rand, req simRequest) re
 	}
 	if h == nil { // connection refused
 		c.handled = f.tick()
-		time.Sleep(between(random, time.Millisecond, time.Second))
+		time.Sleep(f.target.pause(between(random, time.Millisecond, time.Second)))
 		return end(0)
 	}
 	e.replica = h.name
@@ -353,7 +363,7 @@ func (b *simBody) Read(p []byte) (int, error) {
 	if b.random == nil {
 		return b.Reader.Read(p)
 	}
-	pause := between(b.random, time.Microsecond, time.Second)
+	pause := b.target.pause(between(b.random, time.Microsecond, time.Second))
 	if b.target.replicas == 1 {
 		// Without a bucket, requests meet only if they go on at the same time.
 		pause = time.Duration(1+b.random.IntN(3)) * time.Millisecond

@@ -100,14 +100,16 @@ func (f *fleet) readAll(name string, r *replica) map[string]string {
 	found := make(map[string]string)
 	client := &simClient{fleet: &fleet{network: f.network, target: f.target, plan: f.plan, replicas: []*replica{r}}, seen: make(map[string]int)}
 	n := 0
-	do := func(op simOp) *event {
-		n++
-		name := fmt.Sprint(name, r.n, ".", n)
-		client.do(&operation{simOp: op, simClient: client, name: name, random: f.stream(name)})
-		e := client.history[len(client.history)-1]
-		if e.unknown() {
-			client.violate("final", e, "%s: without faults", e)
+	do := func(op simOp) (e *event) {
+		for range max(f.target.tries, 1) {
+			n++
+			name := fmt.Sprint(name, r.n, ".", n)
+			client.do(&operation{simOp: op, simClient: client, name: name, random: f.stream(name)})
+			if e = client.history[len(client.history)-1]; !e.unknown() {
+				return e
+			}
 		}
+		client.violate("final", e, "%s: without faults", e)
 		return e
 	}
 	shown := func(op simOp) string { return fmt.Sprint(do(op).names) }

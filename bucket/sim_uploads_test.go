@@ -85,7 +85,7 @@ func (o *operation) upload() {
 	acknowledged := 0
 	for acknowledged < total-inPut {
 		if o.random.IntN(20) == 0 {
-			time.Sleep(between(o.random, time.Minute, 100*time.Minute))
+			time.Sleep(o.target.pause(between(o.random, time.Minute, 100*time.Minute)))
 		}
 		size := total - inPut - acknowledged
 		if size > 10 && o.random.IntN(2) == 0 {
@@ -141,7 +141,7 @@ func (o *operation) patch(s *session, data []byte, from, size int) (next int, ok
 	s.reach = max(s.reach, from+size)
 	// The outcome is unknown, or another request is in the way: ask.
 	for range 5 {
-		time.Sleep(between(o.random, 100*time.Millisecond, 20*time.Second))
+		time.Sleep(o.target.pause(between(o.random, 100*time.Millisecond, 20*time.Second)))
 		e := o.newEvent(opRequest)
 		resp := o.sendEvent(e, simRequest{method: "GET", uri: s.location}, 204, 404)
 		switch resp.status {
@@ -191,7 +191,7 @@ func (o *operation) finish(s *session, blob simContent, from int) {
 		if try > 0 {
 			o.requests++
 			e.name = fmt.Sprint(o.name, ".", o.requests)
-			time.Sleep(between(o.random, 100*time.Millisecond, 30*time.Second))
+			time.Sleep(o.target.pause(between(o.random, 100*time.Millisecond, 30*time.Second)))
 		}
 		resp := o.send(e, o.anyReplica(), o.random, req)
 		o.expect(e, resp, 201, 404, 416)
