@@ -27,8 +27,8 @@ var (
 const (
 	realReplicas  = 2
 	realClients   = 8   // of a world
-	realWorldOps  = 400 // of a world
-	realWorlds    = 3   // at a time
+	realWorldOps  = 400 // of a world, at most
+	realWorlds    = 8   // at a time
 	realGCEvery   = 8 * time.Second
 	realQuietTime = time.Minute // how long requests may go on without faults
 )
@@ -38,7 +38,7 @@ var realTarget = simTarget{
 	replicas: realReplicas,
 	rules:    relaxed,
 	timeout:  4 * time.Second,
-	speed:    300,
+	speed:    1500,
 	tries:    5,
 }
 
@@ -87,11 +87,12 @@ func TestRealFleet(t *testing.T) {
 	var worlds []*world
 	begun := time.Now()
 	var clients time.Duration
+	ops := min(realWorldOps, max(*realOps/4, realClients)) // a short run has several worlds, too
 	for left := *realOps; left > 0 && !t.Failed(); {
 		var round []*world
-		for ; left > 0 && len(round) < realWorlds; left -= realWorldOps {
+		for ; left > 0 && len(round) < realWorlds; left -= ops {
 			n := len(worlds) + 1
-			w := newWorld(seed+uint64(n), n, realClients, min(left, realWorldOps), realTarget)
+			w := newWorld(seed+uint64(n), n, realClients, min(left, ops), realTarget)
 			worlds, round = append(worlds, w), append(round, w)
 		}
 		clients += r.round(round)
@@ -117,7 +118,7 @@ func TestRealFleet(t *testing.T) {
 // took.
 func (r *realRun) round(worlds []*world) time.Duration {
 	strength := []float64{0, .3, 1, 1, 2}[r.random.IntN(5)]
-	if *realOps <= 2*realWorldOps {
+	if *realOps <= realWorlds*realWorldOps {
 		strength = 1 // in the only round
 	}
 	for _, p := range r.processes {
@@ -161,10 +162,10 @@ func (r *realRun) round(worlds []*world) time.Duration {
 
 // disturb kills processes and cuts them off from MinIO, until it is told to stop.
 func (r *realRun) disturb(random *rand.Rand, stop <-chan struct{}) {
-	for sleep(between(random, 300*time.Millisecond, 3*time.Second), stop) {
+	for sleep(between(random, 500*time.Millisecond, 6*time.Second), stop) {
 		p := r.processes[random.IntN(len(r.processes))]
 		if random.IntN(3) > 0 {
-			p.proxy.partition(between(random, 200*time.Millisecond, 5*time.Second), random.IntN(2) == 0)
+			p.proxy.partition(between(random, 200*time.Millisecond, 3*time.Second), random.IntN(2) == 0)
 			continue
 		}
 		p.kill()
