@@ -95,7 +95,10 @@ func TestRealFleet(t *testing.T) {
 			w := newWorld(seed+uint64(n), n, realClients, min(left, ops), realTarget)
 			worlds, round = append(worlds, w), append(round, w)
 		}
-		clients += r.round(round)
+		took := r.round(round)
+		clients += took
+		t.Logf("world %d to %d: %.0fs; so far %d requests, %d with unknown outcomes, %d timeouts of Porcupine",
+			round[0].n, len(worlds), took.Seconds(), r.requests, r.unknown, r.total.timeouts)
 	}
 	if !t.Failed() {
 		r.end(worlds)
@@ -236,8 +239,7 @@ func (r *realRun) check(w *world) {
 	for _, p := range r.processes {
 		w.plan.weather.log = append(w.plan.weather.log, p.proxy.takeLog()...)
 	}
-	history := res.describe()
-	r.t.Errorf("world %d: its history:\n%s", w.n, history)
+	r.t.Errorf("world %d: its history:\n%s", w.n, res.describe())
 }
 
 func (r *realRun) report(w *world, violations []violation) {
