@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/anishathalye/porcupine"
+
 	"github.com/berth-oci/registry/bucket/miniotest"
 )
 
@@ -31,6 +33,10 @@ const (
 	realWorlds    = 8   // at a time
 	realGCEvery   = 8 * time.Second
 	realQuietTime = time.Minute // how long requests may go on without faults
+
+	// realPorcupineLimit is longer than porcupineLimit: more outcomes are unknown,
+	// and for longer.
+	realPorcupineLimit = 10 * time.Second
 )
 
 var realTarget = simTarget{
@@ -112,7 +118,7 @@ func TestRealFleet(t *testing.T) {
 	t.Logf("%d operations in %.0fs of %.0fs (%.0f per second), %d requests, %d of them with unknown outcomes, %d partitions, %d with loose bounds, %d timeouts of Porcupine; %d kills, %d runs of GC, the last %s; faults: %v",
 		*realOps, clients.Seconds(), time.Since(begun).Seconds(), float64(*realOps)/clients.Seconds(), r.requests, r.unknown,
 		r.total.partitions, r.total.loose, r.total.timeouts, r.kills, r.gcs, r.lastGC, counts)
-	if r.total.timeouts*100 > r.total.partitions {
+	if r.total.timeouts > max(1, r.total.partitions/100) { // a short run has less than 100
 		t.Errorf("%d of %d partitions could not be checked in time", r.total.timeouts, r.total.partitions)
 	}
 }
@@ -155,6 +161,7 @@ func (r *realRun) round(worlds []*world) time.Duration {
 		return took
 	}
 	r.quiet()
+	r.gc(r.processes[r.random.IntN(len(r.processes))])
 	for _, w := range worlds {
 		w.quiet()
 		w.readEverything("end", "replica")
@@ -182,12 +189,18 @@ func (r *realRun) disturb(random *rand.Rand, stop <-chan struct{}) {
 func (r *realRun) collect(random *rand.Rand, stop <-chan struct{}) {
 	for sleep(between(random, realGCEvery/4, realGCEvery), stop) {
 		p := r.processes[random.IntN(len(r.processes))]
-		ctx, cancel := context.WithTimeout(r.t.Context(), realQuietTime)
-		if stats, status, err := p.post(ctx, "/gc"); err == nil && status == http.StatusOK {
-			r.gcs++
-			r.lastGC = stats
-		}
-		cancel()
+		r.gc(p)
+	}
+}
+
+// gc collects garbage once.
+func (r *realRun) gc(p *realProcess) {
+	ctx, cancel := context.WithTimeout(r.t.Context(), realQuietTime)
+	defer cancel()
+	stats, status, err := p.post(ctx, "/gc")
+	if err == nil && status == http.StatusOK {
+		r.gcs++
+		r.lastGC = stats
 	}
 }
 
@@ -222,7 +235,24 @@ func (r *realRun) quiet() {
 
 // check checks a world's history, and reports what is wrong.
 func (r *realRun) check(w *world) {
-	res := w.check()
+	res, loose, timeouts := w.check()
+	for _, p := range loose {
+		ops, _ := p.operations(true)
+		verdict := porcupine.CheckOperationsTimeout(simModel, ops, realPorcupineLimit)
+		r.t.Logf("world %d: %s needs loose bounds: %s", w.n, p.name, verdict)
+		if verdict == porcupine.Illegal {
+			r.t.Log(explain(ops, realPorcupineLimit))
+		}
+	}
+	for _, p := range timeouts {
+		unknown := 0
+		for _, s := range p.ops {
+			if s.optional {
+				unknown++
+			}
+		}
+		r.t.Logf("world %d: %s could not be checked in time: %d sub-operations, %d of them optional", w.n, p.name, len(p.ops), unknown)
+	}
 	r.total.partitions += res.partitions
 	r.total.loose += res.loose
 	r.total.timeouts += res.timeouts

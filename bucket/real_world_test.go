@@ -90,16 +90,24 @@ func (w *world) readEverything(name, check string) {
 	}
 }
 
-// check checks the history.
-func (w *world) check() *result {
-	res := &result{plan: w.plan, history: w.history, violations: w.violations}
+// check checks the history. It also returns the partitions that are legal only if
+// requests had effects after quiet, and those that could not be checked in time.
+func (w *world) check() (res *result, loose, timeouts []*partition) {
+	res = &result{plan: w.plan, history: w.history, violations: w.violations}
 	begun := time.Now()
 	for _, p := range partitionsOf(res.history, w.target.rules) {
-		p.check(res, porcupineLimit)
+		before := *res
+		p.check(res, realPorcupineLimit)
+		if res.loose > before.loose {
+			loose = append(loose, p)
+		}
+		if res.timeouts > before.timeouts {
+			timeouts = append(timeouts, p)
+		}
 	}
 	checkLists(res, w.target.rules)
 	res.took = time.Since(begun)
-	return res
+	return res, loose, timeouts
 }
 
 // forwarder sends the requests of a world's clients to a process. It adds the
