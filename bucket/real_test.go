@@ -29,14 +29,14 @@ var (
 const (
 	realReplicas  = 2
 	realClients   = 8   // of a world
-	realWorldOps  = 400 // of a world, at most
-	realWorlds    = 8   // at a time
+	realWorldOps  = 250 // of a world, at most
+	realWorlds    = 10  // at a time
 	realGCEvery   = 8 * time.Second
 	realQuietTime = time.Minute // how long requests may go on without faults
 
 	// realPorcupineLimit is longer than porcupineLimit: more outcomes are unknown,
 	// and for longer.
-	realPorcupineLimit = 10 * time.Second
+	realPorcupineLimit = 5 * time.Second
 )
 
 var realTarget = simTarget{
