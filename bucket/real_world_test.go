@@ -97,7 +97,7 @@ func (w *world) check() (res *result, loose, timeouts []*partition) {
 	begun := time.Now()
 	for _, p := range partitionsOf(res.history, w.target.rules) {
 		before := *res
-		p.check(res, realPorcupineLimit)
+		p.check(res, porcupineLimit)
 		if res.loose > before.loose {
 			loose = append(loose, p)
 		}
