@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/go-quicktest/qt"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/bucket"
@@ -135,6 +136,21 @@ func TestInvalidSessionIDs(t *testing.T) {
 			qt.Check(t, qt.ErrorIs(err, error(registry.ErrBlobUploadInvalid)))
 		}
 	}
+}
+
+// TestSeveralRejections checks that a push of several tags calls AllowFunc for one of
+// them at a time, although it reads them at once, and all may be rejected.
+func TestSeveralRejections(t *testing.T) {
+	s := open(t, "mem://", nil)
+	rejections := 0
+	for range 50 {
+		err := s.PutManifest(t.Context(), "a", manifest("1"), []string{"t0", "t1", "t2"}, func(string, digest.Digest) error {
+			rejections++
+			return registry.ErrDenied
+		})
+		qt.Assert(t, qt.ErrorIs(err, error(registry.ErrDenied)))
+	}
+	qt.Assert(t, qt.Not(qt.Equals(rejections, 0)))
 }
 
 func TestCheck(t *testing.T) {
