@@ -10,6 +10,7 @@ import (
 	"hash/fnv"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -183,6 +184,16 @@ func (c *caller) over() (tick int64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return max(c.lastEffect, c.handled), c.pending == 0 && c.handled != 0
+}
+
+// mayHaveWritten reports whether a request may have changed anything. A push that was
+// rejected at once has moved no tag for a moment.
+func (e *event) mayHaveWritten() bool {
+	return slices.ContainsFunc(e.callers, func(c *caller) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.calls == nil || c.lastEffect != 0 || c.pending != 0
+	})
 }
 
 // withoutUUIDs replaces UUIDs by stars.

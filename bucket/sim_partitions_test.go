@@ -243,7 +243,7 @@ func (p *partition) addPush(history []*event, r rules, e *event, m int) {
 		if e.cond == ifMatch && e.match == m {
 			p.add(e, "rejected", func(s modelState) (modelState, bool) { return s, !pointsHere(s, t) })
 		}
-	case e.status == 412 && r.moment:
+	case e.status == 412 && r.moment && e.mayHaveWritten():
 		for _, tag := range e.tags {
 			p.addMoment(e, r, m, slices.Index(simTags, tag), allowed)
 		}
