@@ -65,7 +65,7 @@ func (s *Store) corrupt(err error, repo string, d digest.Digest) error {
 
 // isFinal reports whether another attempt at a call would have the same result.
 func isFinal(err error) bool {
-	return err == nil || errors.Is(err, objects.ErrNotExist) || errors.Is(err, objects.ErrCondition) || errors.Is(err, objects.ErrRejected) || errors.Is(err, objects.ErrUnsupported)
+	return err == nil || errors.Is(err, objects.ErrNotExist) || errors.Is(err, objects.ErrOffset) || errors.Is(err, objects.ErrCondition) || errors.Is(err, objects.ErrRejected) || errors.Is(err, objects.ErrUnsupported)
 }
 
 // try makes a call, and repeats it if it fails: the call must do no harm if it

@@ -70,8 +70,7 @@ func (r *reader) check(p []byte) error {
 	if r.hashed < r.size || r.isRight(r.hash.Sum(nil)) {
 		return nil
 	}
-	r.onCorrupt()
-	return r.store.corrupt(errMalformed, "", r.digest)
+	return r.corrupt()
 }
 
 func (s *Store) newReader(ctx context.Context, key string, size int64) *reader {
@@ -163,6 +162,9 @@ func (r *reader) connect() error {
 			backOff(attempt + 1)
 			continue
 		}
+		if errors.Is(err, objects.ErrOffset) {
+			return r.corrupt()
+		}
 		if err = r.store.storeError(r.ctx, err); err == errNotFound && !r.mayVanish {
 			// A link names this data, so it should exist.
 			err = r.store.corrupt(errMissing, "", r.digest)
@@ -173,6 +175,11 @@ func (r *reader) connect() error {
 		return nil
 	}
 	r.Close()
+	return r.corrupt() // it has another size
+}
+
+// corrupt returns an error for an object that is not the one expected.
+func (r *reader) corrupt() error {
 	if r.onCorrupt != nil {
 		r.onCorrupt()
 	}

@@ -122,13 +122,16 @@ func (b cdkBucket) Get(ctx context.Context, key string, offset, n int64) (*Reade
 	if all { // the object is empty, or was: no range of it is valid
 		r, err = b.bucket.NewRangeReader(ctx, key, 0, -1, nil)
 	}
+	if err != nil && offset > 0 && b.provider.status(err) == 416 {
+		return nil, ErrOffset
+	}
 	if err := b.result(err); err != nil {
 		return nil, err
 	}
 	o := &Reader{r, Object{Key: key, Size: r.Size(), Time: r.ModTime(), Version: b.provider.version(r)}}
 	if offset > 0 && offset >= o.Size {
 		r.Close()
-		return nil, errOffset
+		return nil, ErrOffset
 	}
 	if all {
 		o.ReadCloser = readCloser{io.LimitReader(r, n), r}
@@ -145,7 +148,7 @@ func getNothing(ctx context.Context, b interface {
 		return nil, err
 	}
 	if offset > 0 && offset >= o.Size {
-		return nil, errOffset
+		return nil, ErrOffset
 	}
 	return &Reader{noBytes{}, o}, nil
 }
@@ -161,9 +164,6 @@ type readCloser struct {
 	io.Reader
 	io.Closer
 }
-
-// errOffset means that there is nothing to read at an offset.
-var errOffset = errors.New("objects: the offset is not in the object")
 
 func (b cdkBucket) Stat(ctx context.Context, key string) (Object, error) {
 	a, err := b.bucket.Attributes(ctx, key)

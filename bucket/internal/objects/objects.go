@@ -27,6 +27,9 @@ var (
 	// bucket are wrong. Errors wrap it.
 	ErrRejected = errors.New("objects: request rejected")
 
+	// ErrOffset means that there is nothing to read at an offset.
+	ErrOffset = errors.New("objects: the offset is not in the object")
+
 	// ErrUnsupported means that the bucket can't do it.
 	ErrUnsupported = errors.New("objects: not supported")
 )
@@ -36,7 +39,7 @@ var (
 type Bucket interface {
 	// Get opens an object, and reads n bytes of it from an offset on: all the
 	// rest if n is -1. An offset at the object's end, other than 0, is an error.
-	// Errors: ErrNotExist.
+	// Errors: ErrNotExist, ErrOffset.
 	Get(ctx context.Context, key string, offset, n int64) (*Reader, error)
 
 	// Stat returns the facts about an object.

@@ -40,6 +40,9 @@ func (b *s3Bucket) Get(ctx context.Context, key string, offset, n int64) (*Reade
 		in.Range = nil
 		out, err = b.client.GetObject(ctx, in, once)
 	}
+	if s3Status(err) == http.StatusRequestedRangeNotSatisfiable && offset > 0 {
+		return nil, ErrOffset
+	}
 	if err := b.result(err); err != nil {
 		return nil, err
 	}
