@@ -68,6 +68,15 @@
 // The simulation in this package's tests runs fleets of replicas in fake time, with
 // all of these faults, and checks the histories for linearizability.
 //
+// # Damage
+//
+// Manifests, and blobs that are read from the first byte to the last, are verified. A
+// damaged manifest is an error, and a blob breaks off before its last bytes; its data is
+// condemned, so that the next push writes it again. Data that is missing, or has another
+// size, is an error when it is opened. Objects that can't be read are replaced by pushes,
+// and deleted by deletes. A part of a blob is not verified, and neither is a blob that a
+// client downloads after a redirect. [Store.Scrub] reads everything.
+//
 // # Caveats
 //
 //   - Directories (file://) and memory (mem://) have no conditional writes, so
