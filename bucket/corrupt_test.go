@@ -7,7 +7,6 @@ package bucket_test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"io"
 	"io/fs"
 	"net/http"
@@ -232,6 +231,26 @@ func TestCorruptManifest(t *testing.T) {
 	}
 }
 
+// TestCorruptImmutable repairs a manifest by a push of a tag that may not move.
+func TestCorruptImmutable(t *testing.T) {
+	b := newDamagedBucket(t)
+	m := manifest("m")
+	put := func(m registry.Manifest) error {
+		return b.s.PutManifest(t.Context(), "a", m, []string{"tag"}, func(_ string, current digest.Digest) error {
+			if current != "" && current != m.Digest {
+				return registry.ErrDenied
+			}
+			return nil
+		})
+	}
+	qt.Assert(t, qt.IsNil(put(m)))
+	b.write(b.file("/_manifests/"), "garbage")
+	qt.Assert(t, qt.IsNotNil(put(manifest("other"))))
+	qt.Assert(t, qt.IsNil(put(m)))
+	b.want("GET", "a/manifests/tag", "", http.StatusOK, "m")
+	qt.Assert(t, qt.ErrorIs(put(manifest("other")), error(registry.ErrDenied)))
+}
+
 // TestCorruptLink changes the link of a blob.
 func TestCorruptLink(t *testing.T) {
 	for name, data := range corruptSizes {
@@ -299,5 +318,12 @@ func TestCorruptName(t *testing.T) {
 	other := open(t, "file://"+b.dir, nil) // a process that has not yet seen the repository
 	push(t, other, "a", "other data")
 	b.scrub(false, 0, 0)
-	qt.Assert(t, qt.IsFalse(errors.Is(other.DeleteBlob(t.Context(), "a", digest.FromString("data")), registry.ErrUnavailable)))
+	b.write(b.file("/names/"), strings.Repeat("garbage", 100))
+	b.scrub(true, 1, 1)
+	b.write(b.file("/names/"), strings.Repeat("garbage", 100))
+	qt.Assert(t, qt.IsNil(other.DeleteBlob(t.Context(), "a", digest.FromString("data"))))
+	qt.Assert(t, qt.IsNil(other.DeleteBlob(t.Context(), "a", digest.FromString("other data"))))
+	repos, err := collect(b.s.Repositories(t.Context(), ""))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Assert(t, qt.HasLen(repos, 0))
 }

@@ -107,14 +107,14 @@ func TestScrubRepairs(t *testing.T) {
 			t.Parallel()
 			b := newDamagedBucket(t)
 			blob := "a/blobs/" + push(t, b.s, "a", data).String()
-			// There is other content, whose files do not match.
-			other := open(t, "file://"+t.TempDir(), nil)
-			push(t, other, "a", "other")
 			b.scrub(false, 0, 0)
 			test.damage(b)
 			b.scrub(false, test.problems, 0)
 			b.scrub(true, test.problems, test.repaired)
 			b.scrub(false, 0, 0)
+			if strings.Contains(name, "condemned") { // GC may delete that copy at any moment
+				qt.Assert(t, qt.HasLen(b.files("/data/"), 2))
+			}
 			want := data
 			if test.status != http.StatusOK {
 				want = ""
