@@ -111,8 +111,8 @@ func (h uploadHandlers) patch(w http.ResponseWriter, r *http.Request, req Reques
 // blob and ends the session, or changes nothing.
 func (h uploadHandlers) put(w http.ResponseWriter, r *http.Request, req Request) error {
 	_, err := h.receive(r, req)
-	if errors.Is(err, ErrBlobUploadUnknown) && h.isRepeated(r.Context(), req) {
-		err = nil
+	if errors.Is(err, ErrBlobUploadUnknown) {
+		err = h.checkRepeated(r.Context(), req, err)
 	}
 	if err != nil {
 		return h.outOfOrder(w, r, req, err)
@@ -121,11 +121,17 @@ func (h uploadHandlers) put(w http.ResponseWriter, r *http.Request, req Request)
 	return nil
 }
 
-// isRepeated reports whether a request before has published the session of a PUT, as
-// the same digest.
-func (h uploadHandlers) isRepeated(ctx context.Context, req Request) bool {
+// checkRepeated returns nil if a request before has published the session of a PUT, as
+// the same digest, and unknown if not.
+func (h uploadHandlers) checkRepeated(ctx context.Context, req Request, unknown error) error {
 	d, err := h.store.PublishedUpload(ctx, req.Repo, req.UploadID)
-	return err == nil && d == req.Digest
+	switch {
+	case err == nil && d == req.Digest:
+		return nil
+	case err == nil, errors.Is(err, ErrBlobUploadUnknown), errors.Is(err, ErrUnsupported):
+		return unknown
+	}
+	return err
 }
 
 // status handles GET <blob-push-location>: end-13.

@@ -21,7 +21,8 @@ type link struct {
 	ID   string `json:"id"`   // unique
 	Data string `json:"data"` // the name of the data
 	Size int64  `json:"size"`
-	CRC  uint32 `json:"crc"` // CRC-32C of the data, to detect damage
+	// CRC is the CRC-32C of the data, nil if it is not known.
+	CRC *uint32 `json:"crc,omitempty"`
 
 	value value
 }
@@ -81,7 +82,7 @@ func (s *Store) OpenBlob(ctx context.Context, repo string, d digest.Digest) (io.
 		return nil, err
 	}
 	r := s.newReader(ctx, dataKey(d, l.Data), l.Size)
-	r.verifyCRC(d, l.CRC, func() { s.condemn(ctx, d, l.Data) })
+	r.verify(d, l.CRC, func() { s.condemn(ctx, d, l.Data) })
 	return r, nil
 }
 

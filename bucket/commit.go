@@ -41,7 +41,7 @@ func (l *lease) Commit(ctx context.Context, d digest.Digest) error {
 	}
 	// From here on, cancelling the request has no effect: Commit succeeds or
 	// revives the session.
-	p := &publication{store: l.store, repo: l.repo, digest: d, size: l.size, crc: l.crc, write: l.writeData, small: l.isSmall()}
+	p := &publication{store: l.store, repo: l.repo, digest: d, size: l.size, crc: &l.crc, write: l.writeData, small: l.isSmall()}
 	ended := l.state.Revision == ""
 	p.end = func() (err error) {
 		if !ended {
@@ -66,7 +66,7 @@ func (l *lease) Commit(ctx context.Context, d digest.Digest) error {
 		if l.state.Chosen { // another session may use the ID at once
 			finish()
 		} else {
-			l.store.forget(l.ctx, l.key, l.state)
+			l.store.forget(l.ctx, l.key, l.state, d)
 			l.store.later(finish)
 		}
 		l.parts = nil

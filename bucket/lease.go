@@ -320,7 +320,7 @@ func (l *lease) Close() error {
 			return err
 		}
 		l.store.removeParts(l.ctx, l.key, l.state.Parts)
-		l.store.forget(l.ctx, l.key, l.state)
+		l.store.forget(l.ctx, l.key, l.state, "")
 	}
 	return nil
 }

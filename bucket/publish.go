@@ -22,7 +22,7 @@ type publication struct {
 	repo   string
 	digest digest.Digest
 	size   int64
-	crc    uint32
+	crc    *uint32
 	data   string                 // the data to link; "" for that of another repository, or new data
 	write  func(key string) error // writes new data
 	small  bool                   // write costs no more than looking for data

@@ -41,21 +41,19 @@ type reader struct {
 	mayVanish bool // if the object does not exist, the error is errNotFound
 }
 
-// verify makes the reader compare the bytes with a digest, if they are read from
-// the first to the last. If they differ, it calls a function, and the last bytes
-// are not read.
-func (r *reader) verify(d digest.Digest, onCorrupt func()) {
-	if !d.Algorithm().Available() {
-		return // no client can request it
+// verify makes the reader compare the bytes with a CRC-32C or, if that is not known,
+// with a digest, which takes ten times as long, if they are read from the first to the
+// last. If they differ, it calls a function, and the last bytes are not read.
+func (r *reader) verify(d digest.Digest, crc *uint32, onCorrupt func()) {
+	switch {
+	case crc != nil:
+		r.hash = crc32.New(castagnoli)
+		r.isRight = func(sum []byte) bool { return binary.BigEndian.Uint32(sum) == *crc }
+	case d.Algorithm().Available(): // or else no client can request it
+		r.hash = d.Algorithm().Hash()
+		r.isRight = func(sum []byte) bool { return hex.EncodeToString(sum) == d.Encoded() }
 	}
-	r.digest, r.onCorrupt, r.hash = d, onCorrupt, d.Algorithm().Hash()
-	r.isRight = func(sum []byte) bool { return hex.EncodeToString(sum) == d.Encoded() }
-}
-
-// verifyCRC is verify by a CRC-32C, which takes a tenth of the time.
-func (r *reader) verifyCRC(d digest.Digest, crc uint32, onCorrupt func()) {
-	r.digest, r.onCorrupt, r.hash = d, onCorrupt, crc32.New(castagnoli)
-	r.isRight = func(sum []byte) bool { return binary.BigEndian.Uint32(sum) == crc }
+	r.digest, r.onCorrupt = d, onCorrupt
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -90,7 +90,7 @@ func (s *Store) relink(ctx context.Context, repo string, d digest.Digest, old li
 		if err != nil {
 			return false, err
 		}
-		l := link{ID: newID(), Data: data, Size: size}
+		l := link{ID: newID(), Data: data, Size: size, CRC: old.CRC}
 		if !usable {
 			l.Data = newID()
 		}

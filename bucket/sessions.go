@@ -86,7 +86,7 @@ func parseState(v value) (uploadState, error) {
 // published. It ends a session that has been idle for too long.
 // Errors: ErrBlobUploadUnknown.
 func (s *Store) openState(ctx context.Context, key string) (uploadState, error) {
-	if s.hasEnded(key) {
+	if _, ended := s.hasEnded(key); ended {
 		return uploadState{}, registry.ErrBlobUploadUnknown
 	}
 	st, err := s.readState(ctx, key)
@@ -189,7 +189,7 @@ const (
 // remove.
 type endedSessions struct {
 	byAge []endedSession
-	byKey map[string]bool
+	byKey map[string]digest.Digest // that they were published as, "" if they were cancelled
 }
 
 type endedSession struct {
@@ -198,17 +198,19 @@ type endedSession struct {
 }
 
 // hasEnded reports whether this process has ended a session some minutes ago at
-// most, even if its state does not yet say so.
-func (s *Store) hasEnded(key string) bool {
+// most, even if its state does not yet say so, and the digest that it was published
+// as.
+func (s *Store) hasEnded(key string) (d digest.Digest, ended bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.endedSessions.byKey[key]
+	d, ended = s.endedSessions.byKey[key]
+	return d, ended
 }
 
 // forget removes the state of a session that has ended after some minutes, when
 // another session ends. GC removes the last ones, and those whose ID a client has
 // chosen: another session may have the same.
-func (s *Store) forget(ctx context.Context, key string, st uploadState) {
+func (s *Store) forget(ctx context.Context, key string, st uploadState, d digest.Digest) {
 	if st.Chosen {
 		return
 	}
@@ -216,9 +218,9 @@ func (s *Store) forget(ctx context.Context, key string, st uploadState) {
 	s.mu.Lock()
 	ended := &s.endedSessions
 	if ended.byKey == nil {
-		ended.byKey = make(map[string]bool)
+		ended.byKey = make(map[string]digest.Digest)
 	}
-	ended.byKey[key] = true
+	ended.byKey[key] = d
 	ended.byAge = append(ended.byAge, endedSession{key, now})
 	var due []endedSession
 	for len(ended.byAge) > maxEnded || now.Sub(ended.byAge[0].at) > keepEnded {

@@ -106,8 +106,11 @@ func (s *Store) PublishedUpload(ctx context.Context, repo, id string) (digest.Di
 		return "", registry.ErrBlobUploadUnknown
 	}
 	key := sessionKey(repo, id)
+	if d, ended := s.hasEnded(key); ended && d != "" {
+		return d, nil
+	}
 	st, err := s.readState(ctx, key)
-	if err == nil && st.Phase != published && !(st.Phase == publishing && s.hasEnded(key)) {
+	if err == nil && st.Phase != published {
 		err = registry.ErrBlobUploadUnknown
 	}
 	return st.Digest, err
@@ -159,7 +162,7 @@ func (s *Store) CancelUpload(ctx context.Context, repo, id string) error {
 		}
 		s.cancelLease(key, true)
 		s.removeParts(ctx, key, st.Parts)
-		s.forget(ctx, key, st)
+		s.forget(ctx, key, st, "")
 		return nil
 	}
 	return registry.ErrUnavailable
