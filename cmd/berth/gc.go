@@ -41,8 +41,8 @@ func (c *gcCmd) Run(stdout io.Writer, logs logOutput) error {
 		return err
 	case *bucket.Store:
 		stats, err := s.GC(ctx, bucket.GCOptions{Grace: c.Grace})
-		fmt.Fprintf(stdout, "checked %d blobs; condemned %d, deleted %d (%s); ended %d uploads; removed %d stale links and %d names\n",
-			stats.Blobs, stats.Condemned, stats.Deleted, units.BytesSize(float64(stats.Bytes)), stats.Uploads, stats.Links, stats.Names)
+		fmt.Fprintf(stdout, "checked %d blobs; condemned %d, deleted %d (%s); ended %d uploads; removed %d stale links, %d names, %d entries and %d marks\n",
+			stats.Blobs, stats.Condemned, stats.Deleted, units.BytesSize(float64(stats.Bytes)), stats.Uploads, stats.Links, stats.Names, stats.Entries, stats.Marks)
 		return err
 	}
 	return fmt.Errorf("%s does not need garbage collection", c.Store)
