@@ -42,27 +42,30 @@ func (l *lease) Commit(ctx context.Context, d digest.Digest) error {
 	// From here on, cancelling the request has no effect: Commit succeeds or
 	// revives the session.
 	p := &publication{store: l.store, repo: l.repo, digest: d, size: l.size, crc: &l.crc, write: l.writeData, small: l.isSmall()}
-	ended := l.state.Revision == ""
+	ended, next := l.state.Revision == "", l.state // while writeData reads the state
 	p.end = func() (err error) {
 		if !ended {
-			var st uploadState
-			if st, err = l.store.setPhase(l.ctx, l.key, l.state, publishing, d); err == nil {
-				// The state does not include the bytes of this lease, so the
-				// session can be revived as the lease found it.
-				l.state, ended, p.id = st, true, st.Link
+			// The state does not include the bytes of this lease, so the session
+			// can be revived as the lease found it.
+			if next, err = l.store.setPhase(l.ctx, l.key, l.state, publishing, d); err == nil {
+				ended, p.id = true, next.Link
 			}
 		}
 		return err
 	}
-	if err := p.publish(l.ctx); err != nil {
+	err := p.publish(l.ctx)
+	if ended {
+		l.state = next
+	}
+	if err != nil {
 		if !ended && errors.Is(err, registry.ErrBlobUploadUnknown) { // it was cancelled
 			return errors.Join(err, l.store.removeRepo(l.ctx, l.repo))
 		}
 		return errors.Join(err, l.revive())
 	}
 	if l.state.Revision != "" {
-		parts := l.allParts()
-		finish := func() { l.store.finish(l.ctx, l.key, l.state, d, parts) }
+		parts, st := l.allParts(), l.state
+		finish := func() { l.store.finish(l.ctx, l.key, st, d, parts) }
 		if l.state.Chosen { // another session may use the ID at once
 			finish()
 		} else {
