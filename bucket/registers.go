@@ -153,6 +153,7 @@ func (s *Store) replace(ctx context.Context, key string, old value, id string, d
 		case slices.Contains(now.before, id): // and was replaced
 			return next, true, nil
 		case now.id == old.id:
+			c.Version = now.object.Version // of the same write
 			continue
 		case !unknown, now.id == "", slices.Contains(now.before, before(old)):
 			return now, false, nil // another write has replaced the old value, or GC has removed it
