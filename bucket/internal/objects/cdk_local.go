@@ -206,15 +206,20 @@ func (b *localBucket) List(ctx context.Context, q ListQuery, n int) ([]Object, s
 // a/b before a-b, and a page that starts after the former would lack the latter.
 func (b *localBucket) listAll(ctx context.Context, q ListQuery, n int) ([]Object, string, error) {
 	var all []*blob.ListObject
-	for size := 4096; ; size *= 8 {
+	for size := 4096; ; {
 		page, next, err := b.bucket.ListPage(ctx, blob.FirstPageToken, size, &blob.ListOptions{Prefix: q.Prefix})
-		if err := b.result(err); err != nil {
+		err = b.result(err)
+		if err == ErrNotExist && ctx.Err() == nil {
+			continue // a file was deleted after the Go CDK had read its name
+		}
+		if err != nil {
 			return nil, "", err
 		}
 		if len(next) == 0 {
 			all = page
 			break
 		}
+		size *= 8
 	}
 	slices.SortFunc(all, func(x, y *blob.ListObject) int { return cmp.Compare(x.Key, y.Key) })
 	all = all[sort.Search(len(all), func(i int) bool { return all[i].Key > q.After }):]

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/go-quicktest/qt"
 
@@ -119,4 +120,35 @@ func testListWrites(t *tester) {
 		qt.Assert(t, qt.IsNil(t.bucket.Delete(t.ctx, "copy", "")))
 		qt.Assert(t, qt.Equals(len(t.list(objects.ListQuery{}, 10)), 0))
 	}
+}
+
+// testListDuringDeletes lists while other objects with the prefix are deleted.
+func testListDuringDeletes(t *tester) {
+	t.put("p/stays", "x")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				key := fmt.Sprintf("p/goes/%d/%d", i, n)
+				_, err := t.bucket.Put(t.ctx, key, nil, objects.Condition{})
+				qt.Check(t, qt.IsNil(err))
+				qt.Check(t, qt.IsNil(t.bucket.Delete(t.ctx, key, "")))
+			}
+		})
+	}
+	for range 300 {
+		list, _, err := t.bucket.List(t.ctx, objects.ListQuery{Prefix: "p/"}, 1000)
+		if !qt.Check(t, qt.IsNil(err)) {
+			break
+		}
+		qt.Check(t, qt.IsTrue(slices.Contains(keysOf(list), "p/stays")))
+	}
+	close(stop)
+	wg.Wait()
 }

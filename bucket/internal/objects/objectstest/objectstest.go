@@ -45,6 +45,7 @@ func Test(t *testing.T, open func(t *testing.T) objects.Bucket) {
 		{"ListPages", testListPages},
 		{"ListAfter", testListAfter},
 		{"ListWrites", testListWrites},
+		{"ListDuringDeletes", testListDuringDeletes},
 		{"WriterSizes", testWriterSizes},
 		{"WriterReplaces", testWriterReplaces},
 		{"WriterInvisible", testWriterInvisible},
