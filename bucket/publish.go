@@ -28,7 +28,7 @@ type publication struct {
 	small  bool                   // write costs no more than looking for data
 	end    func() error           // ends the upload session, if any
 	id     string                 // of the write of the link; end may set it
-	linked link                   // written by an attempt
+	linked value                  // of the link that an attempt has written
 }
 
 // publish links the blob.
@@ -140,12 +140,12 @@ func (p *publication) writeLink(ctx context.Context, old, l link) (bool, error) 
 		return false, err
 	}
 	id := p.id
-	if id == "" || p.linked.value.id != "" { // the link is ours, and names data that can't be used
+	if id == "" || p.linked.id != "" { // the link is ours, and names data that can't be used
 		id = newID()
 	}
 	for attempt := range maxAttempts {
 		backOff(attempt)
-		if p.linked.value.id != "" && p.linked.value.id != old.value.id {
+		if p.linked.id != "" && p.linked.id != old.value.id {
 			return false, nil
 		}
 		if old.value.id == id || slices.Contains(old.value.before, id) {
@@ -159,8 +159,7 @@ func (p *publication) writeLink(ctx context.Context, old, l link) (bool, error) 
 			if old.exists() {
 				s.later(func() { s.remove(ctx, inverseKey(p.digest, old, p.repo)) })
 			}
-			l.value = now
-			p.linked = l
+			p.linked = now
 			return true, nil
 		}
 		if old, err = p.readLink(ctx); err != nil {

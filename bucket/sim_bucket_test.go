@@ -6,8 +6,6 @@ package bucket_test
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"testing"
 	"time"
 
@@ -24,7 +22,7 @@ var bucketTarget = simTarget{
 	replicas: simReplicas,
 	rules:    relaxed,
 	open: func(b objects.Bucket, clock func() time.Time) registry.Store {
-		s := bucket.NewOn(b, &bucket.Options{OnError: simOnError})
+		s := bucket.NewOn(b, nil)
 		s.SetClock(clock)
 		return s
 	},
@@ -34,12 +32,4 @@ var bucketTarget = simTarget{
 		return err
 	},
 	leftover: checkLeftovers,
-}
-
-var simOnError func(error)
-
-func init() {
-	if os.Getenv("SIM_ERRORS") != "" {
-		simOnError = func(err error) { fmt.Println("ERR", time.Now().Format("15:04:05.000"), err) }
-	}
 }

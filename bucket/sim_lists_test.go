@@ -34,6 +34,28 @@ func (c *certainty) isAbsent(from, to int64) bool {
 		slices.ContainsFunc(c.absent, func(e *event) bool { return e.end < from && !may(c.adds, e.start, to) })
 }
 
+// addRead collects the evidence of a GET or HEAD.
+func (c *certainty) addRead(e *event) {
+	switch e.status {
+	case 200:
+		c.present = append(c.present, e)
+	case 404:
+		c.absent = append(c.absent, e)
+	}
+}
+
+// addDelete collects the evidence of a DELETE.
+func (c *certainty) addDelete(e *event) {
+	switch {
+	case e.status == 202:
+		c.absent, c.removes = append(c.absent, e), append(c.removes, e)
+	case e.status == 404:
+		c.absent = append(c.absent, e)
+	case e.unknown():
+		c.removes = append(c.removes, e)
+	}
+}
+
 // certaintyOfTag collects the knowledge about a tag.
 func certaintyOfTag(history []*event, repo, tag string) *certainty {
 	c := new(certainty)
@@ -54,22 +76,12 @@ func certaintyOfTag(history []*event, repo, tag string) *certainty {
 				c.adds, c.removes = append(c.adds, e), append(c.removes, e)
 			}
 		case opGetTag, opHeadTag:
-			switch {
-			case !here:
-			case e.status == 200:
-				c.present = append(c.present, e)
-			case e.status == 404:
-				c.absent = append(c.absent, e)
+			if here {
+				c.addRead(e)
 			}
 		case opDeleteTag:
-			switch {
-			case !here:
-			case e.status == 202:
-				c.absent, c.removes = append(c.absent, e), append(c.removes, e)
-			case e.status == 404:
-				c.absent = append(c.absent, e)
-			case e.unknown():
-				c.removes = append(c.removes, e)
+			if here {
+				c.addDelete(e)
 			}
 		case opDeleteManifest:
 			if e.status == 202 || e.unknown() {
@@ -97,22 +109,12 @@ func certaintyOfManifest(history []*event, repo string, m int) *certainty {
 				c.adds = append(c.adds, e)
 			}
 		case opGetManifest, opHeadManifest:
-			switch {
-			case e.manifest != m:
-			case e.status == 200:
-				c.present = append(c.present, e)
-			case e.status == 404:
-				c.absent = append(c.absent, e)
+			if e.manifest == m {
+				c.addRead(e)
 			}
 		case opDeleteManifest:
-			switch {
-			case e.manifest != m:
-			case e.status == 202:
-				c.absent, c.removes = append(c.absent, e), append(c.removes, e)
-			case e.status == 404:
-				c.absent = append(c.absent, e)
-			case e.unknown():
-				c.removes = append(c.removes, e)
+			if e.manifest == m {
+				c.addDelete(e)
 			}
 		}
 	}
@@ -135,20 +137,9 @@ func certaintyOfBlob(history []*event, repo string, b int) *certainty {
 				c.adds = append(c.adds, e)
 			}
 		case opGetBlob, opHeadBlob:
-			if e.status == 200 {
-				c.present = append(c.present, e)
-			} else if e.status == 404 {
-				c.absent = append(c.absent, e)
-			}
+			c.addRead(e)
 		case opDeleteBlob:
-			switch {
-			case e.status == 202:
-				c.absent, c.removes = append(c.absent, e), append(c.removes, e)
-			case e.status == 404:
-				c.absent = append(c.absent, e)
-			case e.unknown():
-				c.removes = append(c.removes, e)
-			}
+			c.addDelete(e)
 		}
 	}
 	return c

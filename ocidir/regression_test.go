@@ -252,21 +252,24 @@ func imageWith(subject digest.Digest, note string) string {
 	return `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"x/` + note + `","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[]` + sub + `}`
 }
 
+// pushSparse pushes a manifest whose children need not exist.
+func pushSparse(t *testing.T, s *Store, text string, tags ...string) digest.Digest {
+	t.Helper()
+	m, err := registry.PushManifest(bg, s, "a", registry.ManifestPush{Content: []byte(text), Sparse: true, Tags: tags})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Digest
+}
+
 // TestDeletedChild: the child of an index is deleted.
 func TestDeletedChild(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	subject := pushManifest(t, s, "a", "S", "s")
 	child := imageWith(subject, "child")
-	put := func(text string, tags ...string) digest.Digest {
-		m, err := registry.PushManifest(bg, s, "a", registry.ManifestPush{Content: []byte(text), Sparse: true, Tags: tags})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return m.Digest
-	}
-	c := put(child)
-	put(indexOf(child), "index")
+	c := pushSparse(t, s, child)
+	pushSparse(t, s, indexOf(child), "index")
 	s.Fold(bg)
 	if err := s.DeleteManifest(bg, "a", c); err != nil {
 		t.Fatal(err)
@@ -295,15 +298,8 @@ func TestDeletedChildAfterCrash(t *testing.T) {
 	s := openStore(t, dir)
 	defer s.Close()
 	child := imageWith("", "child")
-	put := func(text string, tags ...string) digest.Digest {
-		m, err := registry.PushManifest(bg, s, "a", registry.ManifestPush{Content: []byte(text), Sparse: true, Tags: tags})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return m.Digest
-	}
-	c := put(child)
-	put(indexOf(child), "index")
+	c := pushSparse(t, s, child)
+	pushSparse(t, s, indexOf(child), "index")
 	s.Fold(bg)
 	s.DeleteManifest(bg, "a", c)
 	want := describe(s, "a")
