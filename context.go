@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Facts about a request that only middleware knows, passed to the handlers in
-// the request's context.
+// Facts about a request in its context: those that only middleware knows, for the
+// handlers, and those that the handlers report to Observe.
 
 package registry
 
@@ -39,4 +39,39 @@ func WithImmutableTags(ctx context.Context) context.Context {
 
 func tagsAreImmutable(ctx context.Context) bool {
 	return ctx.Value(immutableTags{}) != nil
+}
+
+// report is what handlers report to Observe.
+type report struct {
+	user string
+	err  error
+	size int64 // of the content, -1 if it is not known
+}
+
+type reportKey struct{}
+
+func withReport(ctx context.Context, r *report) context.Context {
+	return context.WithValue(ctx, reportKey{}, r)
+}
+
+func reportOf(ctx context.Context) *report {
+	r, _ := ctx.Value(reportKey{}).(*report)
+	return r
+}
+
+// ReportUser reports the name of a request's user to [Observe]. It is for middleware
+// that authenticates. The last report counts.
+func ReportUser(ctx context.Context, name string) {
+	if r := reportOf(ctx); r != nil {
+		r.user = name
+	}
+}
+
+// ReportError reports an error to [Observe]. It is for middleware whose responses
+// leave out details that a log should have: [WriteError] reports its error itself,
+// unless another was reported before.
+func ReportError(ctx context.Context, err error) {
+	if r := reportOf(ctx); r != nil {
+		r.err = err
+	}
 }

@@ -135,6 +135,9 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	var body struct {
 		Errors []entry `json:"errors"`
 	}
+	if report := reportOf(r.Context()); report != nil && report.err == nil {
+		report.err = err
+	}
 	first, all := clientErrors(err)
 	for _, err := range all {
 		var e *Error

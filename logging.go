@@ -8,24 +8,16 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
-	"net/http"
 	"strconv"
 	"strings"
-	"time"
 	"unicode"
-
-	"github.com/berth-oci/registry/internal/recorder"
 )
 
-// logFunc logs a request, its response, the error that the response reports, if
-// any, and the time that it took.
-type logFunc func(r *http.Request, req Request, resp *recorder.Recorder, err error, d time.Duration)
-
-func logTo(l *log.Logger) logFunc {
-	return func(r *http.Request, _ Request, resp *recorder.Recorder, err error, _ time.Duration) {
-		line := fmt.Sprintf("%s %s %d", r.Method, r.URL, resp.Status)
-		if err != nil {
-			line += " " + err.Error()
+func logTo(l *log.Logger) func(Event) {
+	return func(e Event) {
+		line := fmt.Sprintf("%s %s %d", e.HTTP.Method, e.HTTP.URL, e.Status)
+		if e.Err != nil {
+			line += " " + e.Err.Error()
 		}
 		l.Print(printable(line))
 	}
@@ -41,25 +33,25 @@ func printable(s string) string {
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
 
-func slogTo(l *slog.Logger) logFunc {
-	return func(r *http.Request, req Request, resp *recorder.Recorder, err error, d time.Duration) {
+func slogTo(l *slog.Logger) func(Event) {
+	return func(e Event) {
 		level := slog.LevelInfo
 		attrs := []slog.Attr{
-			slog.String("op", string(req.Op)),
-			slog.String("method", r.Method),
-			slog.String("url", r.URL.String()),
-			slog.Int("status", resp.Status),
-			slog.Int64("bytes", resp.Bytes),
-			slog.Duration("duration", d),
-			slog.String("remote", r.RemoteAddr),
+			slog.String("op", string(e.Request.Op)),
+			slog.String("method", e.HTTP.Method),
+			slog.String("url", e.HTTP.URL.String()),
+			slog.Int("status", e.Status),
+			slog.Int64("bytes", e.BytesOut),
+			slog.Duration("duration", e.Duration),
+			slog.String("remote", e.HTTP.RemoteAddr),
 		}
-		if err != nil {
+		if e.Err != nil {
 			level = slog.LevelWarn
-			attrs = append(attrs, slog.String("error", err.Error()))
+			attrs = append(attrs, slog.String("error", e.Err.Error()))
 		}
-		if resp.Status >= 500 {
+		if e.Status >= 500 {
 			level = slog.LevelError
 		}
-		l.LogAttrs(r.Context(), level, "request", attrs...)
+		l.LogAttrs(e.HTTP.Context(), level, "request", attrs...)
 	}
 }

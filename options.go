@@ -27,7 +27,7 @@ type config struct {
 	noDelete   bool
 	referrers  bool
 	warnings   []warning
-	log        logFunc // nil: silent
+	hooks      []func(Event)
 }
 
 // WithStore sets the Store that holds the registry's content. The default is an
@@ -115,7 +115,7 @@ func Logger(l *log.Logger) Option {
 	if l == nil {
 		panic("registry: Logger requires a logger")
 	}
-	return func(c *config) { c.log = logTo(l) }
+	return func(c *config) { c.hooks = append(c.hooks, logTo(l)) }
 }
 
 // WithSlog logs each request to l: at level Info, at Warn if it is rejected, at
@@ -124,7 +124,7 @@ func WithSlog(l *slog.Logger) Option {
 	if l == nil {
 		panic("registry: WithSlog requires a logger")
 	}
-	return func(c *config) { c.log = slogTo(l) }
+	return func(c *config) { c.hooks = append(c.hooks, slogTo(l)) }
 }
 
 // disabled reports whether the options disable op.

@@ -9,9 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
-
-	"github.com/berth-oci/registry/internal/recorder"
 )
 
 // New returns a registry: a handler for every endpoint of the OCI
@@ -35,6 +32,9 @@ func New(opts ...Option) http.Handler {
 	b := newBudget(c.limits, c.store)
 	s := &server{config: c, main: newEndpoints(&c, c.store, b)}
 	s.isDisabled = s.disabled
+	if len(c.hooks) > 0 {
+		s.observed = Observe(s.callHooks)(http.HandlerFunc(s.serve))
+	}
 	for name, store := range c.namespaces {
 		if s.byNamespace == nil {
 			s.byNamespace = make(map[string]endpoints)
@@ -47,6 +47,7 @@ func New(opts ...Option) http.Handler {
 // server is the handler that New returns.
 type server struct {
 	config
+	observed    http.Handler  // that calls the hooks, nil if there are none
 	isDisabled  func(Op) bool // made once: a method value is an allocation
 	main        endpoints
 	byNamespace map[string]endpoints
@@ -72,26 +73,25 @@ func newEndpoints(c *config, s Store, b *budget) endpoints {
 	}
 }
 
+func (s *server) callHooks(e Event) {
+	for _, hook := range s.hooks {
+		hook(e)
+	}
+}
+
 // Store returns the store that the registry serves.
 func (s *server) Store() Store { return s.store }
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if s.log == nil {
+	if s.observed == nil {
 		s.serve(w, r)
 		return
 	}
-	resp := &recorder.Recorder{ResponseWriter: w}
-	start := time.Now()
-	req, err := s.serve(resp, r)
-	if resp.Status == 0 { // net/http sends 200 if the handler writes nothing
-		resp.Status = http.StatusOK
-	}
-	s.log(r, req, resp, err, time.Since(start))
+	s.observed.ServeHTTP(w, r)
 }
 
-// serve responds to r. It returns the parsed request, and the error that the
-// response reports, if any.
-func (s *server) serve(w http.ResponseWriter, r *http.Request) (Request, error) {
+// serve responds to r.
+func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h["Docker-Distribution-Api-Version"] = apiVersion
 	addWarnings(h, s.warnings)
@@ -105,7 +105,6 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) (Request, error) 
 		}
 		WriteError(w, r, err)
 	}
-	return req, err
 }
 
 func (s *server) dispatch(w http.ResponseWriter, r *http.Request, req Request) error {

@@ -110,12 +110,15 @@ func (h uploadHandlers) patch(w http.ResponseWriter, r *http.Request, req Reques
 // put handles PUT <blob-push-location>?digest=<digest>: end-6. It publishes the
 // blob and ends the session, or changes nothing.
 func (h uploadHandlers) put(w http.ResponseWriter, r *http.Request, req Request) error {
-	_, err := h.receive(r, req)
+	size, err := h.receive(r, req)
 	if errors.Is(err, ErrBlobUploadUnknown) {
-		err = h.checkRepeated(r.Context(), req, err)
+		size, err = -1, h.checkRepeated(r.Context(), req, err)
 	}
 	if err != nil {
 		return h.outOfOrder(w, r, req, err)
+	}
+	if report := reportOf(r.Context()); report != nil {
+		report.size = size
 	}
 	writeCreated(w, h.prefix+blobURL(req.Repo, req.Digest), req.Digest)
 	return nil

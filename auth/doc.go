@@ -21,7 +21,7 @@
 //
 // A [Check] verifies passwords, and [Users] provides one; [Throttle] protects one
 // that is slow. A [Policy] decides what each user may do, and [Rules] provide one.
-// [WithReport] tells a log who sent a request, also one that was rejected.
+// All report the user to [registry.Observe], also of a request that they reject.
 //
 // A client without credentials has only the rights that the policy grants to
 // everyone. It always gets a 401 for /v2/, since that response tells clients how

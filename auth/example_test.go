@@ -205,20 +205,18 @@ func ExampleUser() {
 
 // A log in front of the authentication has each request, also those that are
 // rejected.
-func ExampleWithReport() {
+func ExampleBasic_log() {
 	users := auth.Users{"alice": "wonderland"}
-	registry := auth.Basic("registry", users.Check, nil)(registry.New())
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, report := auth.WithReport(r.Context())
-		registry.ServeHTTP(w, r.WithContext(ctx))
-		fmt.Printf("%s %s: user %q, error %v\n", r.Method, r.URL, report.User, report.Err)
-	}))
+	log := registry.Observe(func(e registry.Event) {
+		fmt.Printf("%s: status %d, user %q, error %v\n", e.Request.Op, e.Status, e.User, e.Err)
+	})
+	server := httptest.NewServer(log(auth.Basic("registry", users.Check, nil)(registry.New())))
 	defer server.Close()
 	get(server.URL+"/v2/", "", "", "")
 	get(server.URL+"/v2/", "alice", "wonderland", "")
 	// Output:
-	// GET /v2/: user "", error authentication required
-	// GET /v2/: user "alice", error <nil>
+	// ping: status 401, user "", error authentication required
+	// ping: status 200, user "alice", error <nil>
 }
 
 // A password that takes long to verify is verified once a minute.

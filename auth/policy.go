@@ -159,7 +159,7 @@ type userKey struct{}
 
 // User returns the name of the user who sent the request with the context ctx,
 // "" for a client without credentials. It is for handlers behind [Basic] or
-// [Bearer]. Handlers in front of them use [WithReport].
+// [Bearer]. Handlers in front of them use [registry.Observe].
 func User(ctx context.Context) string {
 	user, _ := ctx.Value(userKey{}).(string)
 	return user

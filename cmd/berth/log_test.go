@@ -157,10 +157,10 @@ func TestLogIsPrintable(t *testing.T) {
 // TestAbortedResponseIsLogged checks that a response that ends early is logged.
 func TestAbortedResponseIsLogged(t *testing.T) {
 	var log syncBuffer
-	h := logRequests(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h := registry.Observe(requestLog(slog.New(slog.NewJSONHandler(&log, nil))))(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Write(bytes.Repeat([]byte("x"), 100))
 		panic(http.ErrAbortHandler)
-	}), slog.New(slog.NewJSONHandler(&log, nil)))
+	}))
 	func() {
 		defer func() {
 			if recover() != http.ErrAbortHandler {

@@ -211,7 +211,7 @@ func (c *serveCmd) handler(stopping context.Context, log *slog.Logger) (http.Han
 		return nil, err
 	}
 	h = freeAfterDeletes(h, 3*time.Second, debug.FreeOSMemory)
-	h = logRequests(catchPanics(h, log), log)
+	h = registry.Observe(requestLog(log))(catchPanics(h, log))
 	return guard.Progress(c.Progress)(withHealth(h, stopping, c.ready())), nil
 }
 
@@ -227,7 +227,6 @@ func (c *serveCmd) policy() auth.Policy {
 
 func (c *serveCmd) options() []registry.Option {
 	opts := []registry.Option{
-		registry.WithSlog(slog.New(registryLog{})),
 		registry.WithReferrersSupport(!c.NoReferrers),
 		registry.WithLimits(c.limits()),
 		registry.WithStore(c.store),
