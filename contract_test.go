@@ -92,18 +92,21 @@ func TestCloneKeepsItsTimes(t *testing.T) {
 	ctx := context.Background()
 	m := new(MemStore)
 	d := digest.FromString("x")
+	timeOf := func(m *MemStore) time.Time {
+		for info, err := range m.Blobs(ctx, "a", "") { // not StatBlob, which is a use
+			qt.Assert(t, qt.IsNil(err))
+			return info.Time
+		}
+		return time.Time{}
+	}
 	push := func(m *MemStore) time.Time {
 		qt.Assert(t, qt.IsNil(PushBlob(ctx, m, "a", d, strings.NewReader("x"))))
-		info, err := m.StatBlob(ctx, "a", d)
-		qt.Assert(t, qt.IsNil(err))
-		return info.Time
+		return timeOf(m)
 	}
 	before := push(m)
 	time.Sleep(time.Millisecond)
 	qt.Check(t, qt.IsTrue(push(m.Clone()).After(before)))
-	info, err := m.StatBlob(ctx, "a", d)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(info.Time, before))
+	qt.Check(t, qt.Equals(timeOf(m), before))
 }
 
 // TestStrangeErrors writes errors that no HTTP response can have.

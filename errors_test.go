@@ -95,7 +95,7 @@ func TestErrorHeaders(t *testing.T) {
 var errBroken = errors.New("/secret/disk is on fire")
 
 // brokenStore fails in every method.
-type brokenStore struct{}
+type brokenStore struct{ registry.UnimplementedStore }
 
 var _ registry.Store = brokenStore{}
 

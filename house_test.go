@@ -32,7 +32,7 @@ var floors = []struct {
 	{"memory_blobs.go response.go push.go", "a push is the same over HTTP or without it: it depends only on the contract"},
 	{"memory_content.go content.go events.go", "an immutable value does not know the store that holds it"},
 	{"memory.go memory_uploads.go memory_lease.go logging.go", "a store does not know its handlers"},
-	{"budget.go options.go", "options are plain values: handlers get only those that they need"},
+	{"budget.go options.go memory_collect.go", "options are plain values: handlers get only those that they need"},
 	{"blobs.go uploads.go manifests.go tags.go referrers.go", "a handler reads like its section of the spec, and does not call the dispatcher or another family of handlers"},
 	{"registry.go", "it is the roof"},
 }

@@ -65,6 +65,12 @@ type MemLimits struct {
 	// removed.
 	MemoryBytes int64
 
+	// Collect, unless nil, is called before content is rejected because it would
+	// exceed TotalBytes or MemoryBytes, to delete content that nobody needs. If it
+	// returns true, it has freed memory. The push waits for it. Several pushes may
+	// call it at once. See retention.Evict.
+	Collect func() bool
+
 	// Uploads is the maximum number of uploads in progress; unlimited by
 	// default. A further one is rejected with ErrTooManyUploads.
 	Uploads int

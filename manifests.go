@@ -29,6 +29,10 @@ type manifestHandlers struct {
 // serves the pushed bytes, whatever Accept says.
 func (h manifestHandlers) get(w http.ResponseWriter, r *http.Request, req Request) error {
 	m, err := h.lookup(r.Context(), req)
+	if err == nil && r.Method == http.MethodHead && req.Digest != "" {
+		// The client may be about to push an index that names the manifest.
+		_, err = statManifest(r.Context(), h.store, req.Repo, req.Digest)
+	}
 	if err != nil {
 		return err
 	}

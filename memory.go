@@ -7,6 +7,7 @@ package registry
 import (
 	"container/list"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -29,7 +30,8 @@ type MemStore struct {
 	// use.
 	Limits MemLimits
 
-	content atomic.Pointer[memContent] // nil: empty; replaced with mu held
+	content    atomic.Pointer[memContent] // nil: empty; replaced with mu held
+	collecting atomic.Pointer[lastUse]    // of what is collected just now; set with mu held
 
 	mu       sync.Mutex // guards the fields below, and writes to content; see unlock
 	uploads  map[uploadKey]*memUpload
@@ -87,9 +89,22 @@ func (m *MemStore) load() memContent {
 
 // update applies change to the content, unless it fails or exceeds a limit.
 func (m *MemStore) update(change func(*memContent) error) error {
-	m.mu.Lock()
-	defer m.unlock()
-	return m.updateLocked(change)
+	return m.withSpace(func() error {
+		m.mu.Lock()
+		defer m.unlock()
+		return m.updateLocked(change)
+	})
+}
+
+// withSpace calls f, and again as long as it fails because the store is full, and
+// Limits.Collect has freed memory. It must not be called with mu held.
+func (m *MemStore) withSpace(f func() error) error {
+	for {
+		err := f()
+		if m.Limits.Collect == nil || !errors.Is(err, ErrTooLarge) || !m.Limits.Collect() {
+			return err
+		}
+	}
 }
 
 // updateLocked is update for callers that hold mu.
@@ -122,14 +137,6 @@ func (m *MemStore) checkCapacity(content memBytes, more int64, onDisk bool) erro
 }
 
 func (*MemStore) inMemory() {}
-
-func (m *MemStore) StatBlob(_ context.Context, repo string, d digest.Digest) (Info, error) {
-	l, err := m.load().link(repo, d)
-	if err != nil {
-		return Info{}, err
-	}
-	return l.info(d), nil
-}
 
 func (m *MemStore) OpenBlob(_ context.Context, repo string, d digest.Digest) (io.ReadSeekCloser, error) {
 	before := m.content.Load()
@@ -178,6 +185,11 @@ func (m *MemStore) FindBlob(_ context.Context, d digest.Digest) iter.Seq2[string
 func (m *MemStore) DeleteBlob(_ context.Context, repo string, d digest.Digest) error {
 	m.mu.Lock()
 	defer m.unlock()
+	return m.deleteBlob(repo, d)
+}
+
+// deleteBlob is DeleteBlob for callers that hold mu.
+func (m *MemStore) deleteBlob(repo string, d digest.Digest) error {
 	var unused *storedBlob
 	err := m.updateLocked(func(c *memContent) (err error) {
 		unused, err = c.deleteBlob(repo, d)
@@ -201,13 +213,9 @@ func (m *MemStore) forget(b *storedBlob) {
 }
 
 func (m *MemStore) GetManifest(_ context.Context, repo string, d digest.Digest) (Manifest, error) {
-	r, err := m.load().repo(repo)
+	mf, err := m.load().manifest(repo, d)
 	if err != nil {
 		return Manifest{}, err
-	}
-	mf, ok := r.manifests.Get(string(d))
-	if !ok {
-		return Manifest{}, ErrManifestUnknown
 	}
 	return mf.Manifest, nil
 }

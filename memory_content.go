@@ -6,6 +6,7 @@ package registry
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -56,17 +57,34 @@ type memRepo struct {
 // memLink is a blob in a repository.
 type memLink struct {
 	*storedBlob
-	time time.Time // of the latest push or mount
+	used *lastUse
 }
 
+// lastUse is when content was used, for Collector, in nanoseconds since 1970. The
+// values before and after a change share it.
+type lastUse struct{ atomic.Int64 }
+
+func usedNow() *lastUse {
+	u := new(lastUse)
+	u.touch()
+	return u
+}
+
+func (u *lastUse) touch() { u.Store(time.Now().UnixNano()) }
+
+func (u *lastUse) time() time.Time { return time.Unix(0, u.Load()) }
+
+// since reports whether the content was used at a time or later.
+func (u *lastUse) since(t time.Time) bool { return u.Load() >= t.UnixNano() }
+
 func (l *memLink) info(d digest.Digest) Info {
-	return Info{Digest: d, Size: l.size, Time: l.time}
+	return Info{Digest: d, Size: l.size, Time: l.used.time()}
 }
 
 type memManifest struct {
 	Manifest
 	tags tree.Map[struct{}] // that point at it
-	time time.Time          // of the latest push
+	used *lastUse
 }
 
 // entryOverhead is roughly the memory that an entry (a repository, a tag, a link
@@ -82,7 +100,7 @@ func (m *memManifest) cost() int64 {
 }
 
 func (m *memManifest) info() Info {
-	return Info{Digest: m.Digest, Size: int64(len(m.Content)), Time: m.time}
+	return Info{Digest: m.Digest, Size: int64(len(m.Content)), Time: m.used.time()}
 }
 
 // repo returns a repository. Errors: ErrNameUnknown.
@@ -124,6 +142,20 @@ func (c memContent) link(repo string, d digest.Digest) (*memLink, error) {
 	return l, nil
 }
 
+// manifest returns a manifest of a repository.
+// Errors: ErrNameUnknown, ErrManifestUnknown.
+func (c memContent) manifest(repo string, d digest.Digest) (*memManifest, error) {
+	r, err := c.repo(repo)
+	if err != nil {
+		return nil, err
+	}
+	m, ok := r.manifests.Get(string(d))
+	if !ok {
+		return nil, ErrManifestUnknown
+	}
+	return m, nil
+}
+
 // addBlob makes b readable through repo, and reports whether the store has kept
 // it: bytes that it has already are not kept twice.
 func (c *memContent) addBlob(repo string, d digest.Digest, b *storedBlob) (isNew bool) {
@@ -137,7 +169,7 @@ func (c *memContent) addBlob(repo string, d digest.Digest, b *storedBlob) (isNew
 		}
 	}
 	_, linked := r.blobs.Get(string(d))
-	r.blobs = r.blobs.With(string(d), &memLink{owners.storedBlob, time.Now()})
+	r.blobs = r.blobs.With(string(d), &memLink{owners.storedBlob, usedNow()})
 	c.set(repo, r)
 	if !linked {
 		owners.repos = owners.repos.With(repo, struct{}{})
@@ -182,7 +214,11 @@ func (c *memContent) putManifest(repo string, m Manifest, tags []string, allow A
 			}
 		}
 	}
-	entry := &memManifest{Manifest: m, time: time.Now()}
+	if err := c.useChildren(r, m); err != nil {
+		return err
+	}
+	m.Blobs, m.Manifests, m.Sparse = nil, nil, false
+	entry := &memManifest{Manifest: m, used: usedNow()}
 	if old, ok := r.manifests.Get(string(m.Digest)); ok {
 		if err := m.CheckSame(old.Manifest); err != nil {
 			return err
@@ -204,16 +240,33 @@ func (c *memContent) putManifest(repo string, m Manifest, tags []string, allow A
 	return nil
 }
 
+// useChildren notes that m names content of its repository.
+// Errors: ErrManifestBlobUnknown if the repository lacks some of it.
+func (memContent) useChildren(r memRepo, m Manifest) error {
+	for _, d := range m.Blobs {
+		if l, ok := r.blobs.Get(string(d)); ok {
+			l.used.touch()
+		} else if !m.Sparse {
+			return fmt.Errorf("%w: blob %s", ErrManifestBlobUnknown, d)
+		}
+	}
+	for _, d := range m.Manifests {
+		if child, ok := r.manifests.Get(string(d)); ok {
+			child.used.touch()
+		} else if !m.Sparse {
+			return fmt.Errorf("%w: manifest %s", ErrManifestBlobUnknown, d)
+		}
+	}
+	return nil
+}
+
 // deleteManifest is MemStore.DeleteManifest.
 func (c *memContent) deleteManifest(repo string, d digest.Digest) error {
-	r, err := c.repo(repo)
+	m, err := c.manifest(repo, d)
 	if err != nil {
 		return err
 	}
-	m, ok := r.manifests.Get(string(d))
-	if !ok {
-		return ErrManifestUnknown
-	}
+	r, _ := c.repo(repo)
 	for tag := range m.tags.After("") {
 		r.tags = r.tags.Without(tag)
 		c.bytes.all -= entryOverhead
@@ -250,7 +303,7 @@ func (c *memContent) deleteTag(repo, tag string, allow AllowFunc) error {
 func (r *memRepo) addTag(tag string, d digest.Digest) {
 	r.tags = r.tags.With(tag, d)
 	m, _ := r.manifests.Get(string(d))
-	r.manifests = r.manifests.With(string(d), &memManifest{m.Manifest, m.tags.With(tag, struct{}{}), m.time})
+	r.manifests = r.manifests.With(string(d), &memManifest{m.Manifest, m.tags.With(tag, struct{}{}), m.used})
 }
 
 // deleteTag deletes a tag, and reports whether it existed.
@@ -261,7 +314,7 @@ func (r *memRepo) deleteTag(tag string) bool {
 	}
 	r.tags = r.tags.Without(tag)
 	m, _ := r.manifests.Get(string(d))
-	r.manifests = r.manifests.With(string(d), &memManifest{m.Manifest, m.tags.Without(tag), m.time})
+	r.manifests = r.manifests.With(string(d), &memManifest{m.Manifest, m.tags.Without(tag), m.used})
 	return true
 }
 

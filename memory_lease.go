@@ -174,6 +174,11 @@ func (l *memLease) Commit(_ context.Context, d digest.Digest) error {
 	if err := l.verify(content, d); err != nil {
 		return err
 	}
+	return l.store.withSpace(func() error { return l.publish(content, d) })
+}
+
+// publish makes the session's content a blob.
+func (l *memLease) publish(content memBlob, d digest.Digest) error {
 	m := l.store
 	m.mu.Lock()
 	defer m.unlock()

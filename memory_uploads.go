@@ -57,10 +57,18 @@ func (m *MemStore) CreateUpload(_ context.Context, repo string, opts UploadOptio
 	if opts.ID == "" {
 		opts.ID = newUUID()
 	}
+	var u Upload
+	err := m.withSpace(func() (err error) {
+		u, err = m.createUpload(uploadKey{repo, opts.ID}, opts.Algorithm)
+		return err
+	})
+	return u, err
+}
+
+func (m *MemStore) createUpload(key uploadKey, algorithm digest.Algorithm) (Upload, error) {
 	m.mu.Lock()
 	defer m.unlock()
 	m.expire()
-	key := uploadKey{repo, opts.ID}
 	if _, ok := m.uploads[key]; ok {
 		return nil, fmt.Errorf("%w: session ID in use", ErrBlobUploadInvalid)
 	}
@@ -72,9 +80,9 @@ func (m *MemStore) CreateUpload(_ context.Context, repo string, opts UploadOptio
 	}
 	u := &memUpload{
 		uploadKey: key,
-		algorithm: opts.Algorithm,
+		algorithm: algorithm,
 		leased:    true,
-		hash:      asyncHash{hash: opts.Algorithm.Hash()},
+		hash:      asyncHash{hash: algorithm.Hash()},
 	}
 	m.addReserved(u, entryOverhead, false)
 	if m.uploads == nil {
@@ -198,7 +206,15 @@ func (m *MemStore) addReserved(u *memUpload, n int64, onDisk bool) {
 
 // reserve reserves up to size further bytes, in memory or in a file, and at
 // least least, for an upload whose lease the caller has. It returns how many.
-func (m *MemStore) reserve(u *memUpload, least, size int64, onDisk bool) (int64, error) {
+func (m *MemStore) reserve(u *memUpload, least, size int64, onDisk bool) (reserved int64, err error) {
+	err = m.withSpace(func() error {
+		reserved, err = m.tryReserve(u, least, size, onDisk)
+		return err
+	})
+	return reserved, err
+}
+
+func (m *MemStore) tryReserve(u *memUpload, least, size int64, onDisk bool) (int64, error) {
 	m.mu.Lock()
 	defer m.unlock()
 	m.expire()

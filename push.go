@@ -93,19 +93,30 @@ func PushManifest(ctx context.Context, s Store, repo string, p ManifestPush) (Ma
 	if err != nil {
 		return Manifest{}, err
 	}
-	if !p.Sparse {
-		if refs.incomplete != nil {
-			return Manifest{}, refs.incomplete
-		}
-		if err := refs.check(ctx, s, repo); err != nil {
-			return Manifest{}, err
-		}
+	if refs.incomplete != nil && !p.Sparse {
+		return Manifest{}, refs.incomplete
+	}
+	// A check is also a use of the content that there is: see Collector.
+	if err := refs.check(ctx, s, repo); err != nil && !(p.Sparse && errors.Is(err, ErrManifestBlobUnknown)) {
+		return Manifest{}, err
 	}
 	allow := p.Allow
 	if tagsAreImmutable(ctx) {
 		allow = allowNew(m.Digest, p.Allow)
 	}
+	m.Blobs, m.Manifests, m.Sparse = refs.blobs, refs.manifests, p.Sparse
 	return m, s.PutManifest(ctx, repo, m, p.Tags, allow)
+}
+
+// ParseManifest parses a manifest as PushManifest does, and returns it with the
+// SHA-256 digest of its content, and with what it names. If mediaType is empty, the
+// mediaType member of content is used.
+//
+// Errors: ErrManifestInvalid.
+func ParseManifest(mediaType string, content []byte) (Manifest, error) {
+	m, refs, err := ManifestPush{MediaType: mediaType, Content: content}.parse()
+	m.Blobs, m.Manifests = refs.blobs, refs.manifests
+	return m, err
 }
 
 // allowNew returns an AllowFunc that lets tags be created but not moved from
@@ -185,6 +196,17 @@ func statBlob(ctx context.Context, s BlobStore, repo string, d digest.Digest) (i
 	return content.Seek(0, io.SeekEnd)
 }
 
+// statManifest returns the size of a manifest, also of a store that does not implement
+// StatManifest.
+func statManifest(ctx context.Context, s Store, repo string, d digest.Digest) (int64, error) {
+	info, err := s.StatManifest(ctx, repo, d)
+	if !errors.Is(err, ErrUnsupported) {
+		return info.Size, err
+	}
+	m, err := s.GetManifest(ctx, repo, d)
+	return int64(len(m.Content)), err
+}
+
 // check returns an error if repo lacks content that a manifest names. It looks for
 // several at once, unless they are in memory, where that would take longer.
 func (refs references) check(ctx context.Context, s Store, repo string) error {
@@ -232,7 +254,7 @@ func checkChild(ctx context.Context, s Store, repo string, d digest.Digest, isBl
 		kind = "blob"
 		_, err = statBlob(ctx, s, repo, d)
 	} else {
-		_, err = s.GetManifest(ctx, repo, d)
+		_, err = statManifest(ctx, s, repo, d)
 	}
 	if errors.Is(err, ErrBlobUnknown) || errors.Is(err, ErrManifestUnknown) || errors.Is(err, ErrNameUnknown) {
 		return fmt.Errorf("%w: %s %s", ErrManifestBlobUnknown, kind, d)

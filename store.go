@@ -45,11 +45,13 @@ import (
 type Store interface {
 	BlobStore
 	ManifestStore
+	Collector
 }
 
 // BlobStore is the half of a Store that holds blobs and uploads.
 type BlobStore interface {
-	// StatBlob returns the size and time of a blob.
+	// StatBlob returns the size and time of a blob. It counts as a use: see
+	// [Collector].
 	// Errors: ErrNameUnknown, ErrBlobUnknown.
 	StatBlob(ctx context.Context, repo string, d digest.Digest) (Info, error)
 
@@ -122,7 +124,7 @@ type Info struct {
 
 	// Time is when the content was last pushed or mounted to the repository,
 	// by the store's clock. It may be later if another repository shares the
-	// content.
+	// content, or if the content was used since: see [Collector].
 	Time time.Time
 }
 
@@ -183,6 +185,11 @@ type ManifestStore interface {
 	// Errors: ErrNameUnknown, ErrManifestUnknown.
 	GetManifest(ctx context.Context, repo string, d digest.Digest) (Manifest, error)
 
+	// StatManifest returns the size and time of a manifest. It counts as a use:
+	// see [Collector].
+	// Errors: ErrNameUnknown, ErrManifestUnknown.
+	StatManifest(ctx context.Context, repo string, d digest.Digest) (Info, error)
+
 	// GetTag returns the manifest that a tag points at.
 	// Errors: ErrNameUnknown, ErrManifestUnknown.
 	GetTag(ctx context.Context, repo, tag string) (Manifest, error)
@@ -192,7 +199,9 @@ type ManifestStore interface {
 	// Errors: ErrManifestInvalid if the repository has a manifest with the same
 	// digest and another media type or other content: a push must neither change
 	// the meaning of a digest nor be acknowledged without effect. See
-	// [Manifest.CheckSame].
+	// [Manifest.CheckSame]. ErrManifestBlobUnknown if the repository lacks content
+	// that m names: a store need not check that, since the registry has done so
+	// just before, unless its Collector may have deleted it meanwhile.
 	//
 	// If a tag is rejected because another process has moved it meanwhile, the
 	// manifest may stay, without tags: others may have pushed it too.
@@ -227,6 +236,51 @@ type ManifestStore interface {
 	Repositories(ctx context.Context, after string) iter.Seq2[string, error]
 }
 
+// Collector is the part of a Store that removes content which nobody needs, for
+// garbage collection while clients push and pull: see package retention.
+//
+// A client that finds content in a repository, and so does not push it, will push a
+// manifest that names it. Until then nothing does. So content may be collected only
+// if it has not been used since a time long enough ago. A use is a push, a mount, and
+// a call of StatBlob or StatManifest, which the registry makes for all that a manifest
+// names before it calls PutManifest. Content that is used while it is collected either
+// stays, or the use fails because the content is unknown.
+//
+// A store that looks at Manifest.Blobs and Manifests in PutManifest, as part of the
+// same change, can collect even content that was used a moment ago: MemStore and
+// package ocidir do. Others need time from a use to the PutManifest.
+type Collector interface {
+	// Now returns the time by the clock of the store's times, such as those in
+	// Info.
+	Now(ctx context.Context) (time.Time, error)
+
+	// CollectBlobs deletes those of the blobs of repo that were not used since
+	// a time, and returns them. It ignores blobs that do not exist.
+	CollectBlobs(ctx context.Context, repo string, blobs []digest.Digest, since time.Time) ([]Info, error)
+
+	// CollectManifests deletes, in their order, those of the manifests of repo
+	// that have no tags and were not used since a time, and returns them. It
+	// ignores manifests that do not exist.
+	CollectManifests(ctx context.Context, repo string, manifests []digest.Digest, since time.Time) ([]Info, error)
+
+	// CollectRest removes what is in no repository and has not been used since
+	// a time: uploads that were given up, repositories without content, and what
+	// crashes have left. A store may need several calls, some time apart, to free
+	// the bytes of content that no repository has anymore.
+	CollectRest(ctx context.Context, since time.Time) (Collected, error)
+}
+
+// Collected counts what CollectRest has removed.
+type Collected struct {
+	// Blobs is the number of blobs that no repository had anymore, and Bytes
+	// their size.
+	Blobs int
+	Bytes int64
+
+	// Uploads is the number of uploads that were given up.
+	Uploads int
+}
+
 // Manifest is a manifest as a Store holds it: its bytes, and a few facts.
 type Manifest struct {
 	// MediaType is the Content-Type of the push.
@@ -244,6 +298,12 @@ type Manifest struct {
 	// leave them out of the results of GetManifest and GetTag.
 	Subject  digest.Digest
 	Referrer Referrer
+
+	// Blobs and Manifests are the digests of the content that a manifest to be
+	// pushed names, and that the repository must have, unless Sparse is set. They
+	// are not part of the results of GetManifest and GetTag.
+	Blobs, Manifests []digest.Digest
+	Sparse           bool
 }
 
 // CheckSame returns ErrManifestInvalid if m can't be pushed to a repository that

@@ -8,6 +8,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -102,4 +103,22 @@ func (UnimplementedStore) Repositories(context.Context, string) iter.Seq2[string
 func unsupported[T any](yield func(T, error) bool) {
 	var zero T
 	yield(zero, ErrUnsupported)
+}
+
+func (UnimplementedStore) StatManifest(context.Context, string, digest.Digest) (Info, error) {
+	return Info{}, ErrUnsupported
+}
+
+func (UnimplementedStore) Now(context.Context) (time.Time, error) { return time.Time{}, ErrUnsupported }
+
+func (UnimplementedStore) CollectBlobs(context.Context, string, []digest.Digest, time.Time) ([]Info, error) {
+	return nil, ErrUnsupported
+}
+
+func (UnimplementedStore) CollectManifests(context.Context, string, []digest.Digest, time.Time) ([]Info, error) {
+	return nil, ErrUnsupported
+}
+
+func (UnimplementedStore) CollectRest(context.Context, time.Time) (Collected, error) {
+	return Collected{}, ErrUnsupported
 }

@@ -8,11 +8,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
-	"strings"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/internal/pattern"
 )
 
 // Action is a right in a repository, or the right to list them.
@@ -100,24 +99,8 @@ func (rules Rules) grant(user string, action Action, repo string) bool {
 	return slices.ContainsFunc(rules, func(r Rule) bool {
 		return (r.User == "*" || r.User == user) &&
 			slices.Contains(r.Actions, action) &&
-			(action == Catalog || matchRepo(r.Repo, repo))
+			(action == Catalog || pattern.Match(r.Repo, repo))
 	})
-}
-
-func matchRepo(pattern, repo string) bool {
-	if pattern == "**" {
-		return true
-	}
-	if parent, ok := strings.CutSuffix(pattern, "/**"); ok {
-		components := strings.Count(parent, "/") + 1
-		rest := strings.Split(repo, "/")
-		if len(rest) <= components {
-			return false
-		}
-		pattern, repo = parent, strings.Join(rest[:components], "/")
-	}
-	ok, err := path.Match(pattern, repo)
-	return ok && err == nil
 }
 
 // neededAction returns the action that req takes in req.Repo. It is empty for

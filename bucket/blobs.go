@@ -65,17 +65,8 @@ func (s *Store) blobLink(ctx context.Context, repo string, d digest.Digest) (lin
 	return l, err
 }
 
-// StatBlob returns the size and time of a blob. It costs one call.
-func (s *Store) StatBlob(ctx context.Context, repo string, d digest.Digest) (registry.Info, error) {
-	l, err := s.blobLink(ctx, repo, d)
-	if err != nil {
-		return registry.Info{}, err
-	}
-	return l.info(d), nil
-}
-
-// OpenBlob returns the content of a blob. It costs no more than StatBlob: the
-// content is requested when it is read.
+// OpenBlob returns the content of a blob. It costs one call: the content is
+// requested when it is read.
 func (s *Store) OpenBlob(ctx context.Context, repo string, d digest.Digest) (io.ReadSeekCloser, error) {
 	l, err := s.blobLink(ctx, repo, d)
 	if err != nil {

@@ -191,6 +191,7 @@ func TestMissingData(t *testing.T) {
 // TestCorruptManifest changes the object of a manifest: a push of the manifest, by
 // digest or tag, repairs it with its tags.
 func TestCorruptManifest(t *testing.T) {
+	t.Parallel()
 	const content = `{"schemaVersion":2,"mediaType":"application/vnd.example+json"}`
 	const mediaType = "application/vnd.example+json"
 	d := digest.FromString(content)

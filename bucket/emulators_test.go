@@ -8,6 +8,7 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/bucket"
 	"github.com/berth-oci/registry/bucket/internal/emulators"
 	"github.com/berth-oci/registry/bucket/miniotest"
 	"github.com/berth-oci/registry/storetest"
@@ -26,12 +27,14 @@ func TestGoogle(t *testing.T) { testEmulator(t, emulators.Google(t)) }
 func TestAzure(t *testing.T) { testEmulator(t, emulators.Azure(t)) }
 
 func testEmulator(t *testing.T, server *emulators.Server) {
-	openNew := func(t *testing.T) registry.Store { return open(t, server.URL(t), nil) }
+	openNew := func(t *testing.T) *bucket.Store { return open(t, server.URL(t), nil) }
 	t.Run("check", func(t *testing.T) {
 		s := open(t, server.URL(t), nil)
 		qt.Assert(t, qt.IsNil(s.Check(t.Context())))
 		qt.Assert(t, qt.HasLen(s.Warnings(), 0))
 	})
-	t.Run("store", func(t *testing.T) { storetest.Run(t, openNew) })
-	t.Run("http", func(t *testing.T) { storetest.RunHTTP(t, openNew) })
+	t.Run("store", func(t *testing.T) { runContract(t, openNew) })
+	t.Run("http", func(t *testing.T) {
+		storetest.RunHTTP(t, func(t *testing.T) registry.Store { return openNew(t) })
+	})
 }

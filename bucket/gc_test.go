@@ -155,7 +155,7 @@ func TestGCDuringPushes(t *testing.T) {
 				}
 			})
 		}()
-		end := time.Now().Add(8 * time.Second)
+		end := time.Now().Add(4 * time.Second)
 		var pushes atomic.Int64
 		concurrently(6, func(i int) {
 			// Each writer has its own repository, so it knows the content. All

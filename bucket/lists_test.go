@@ -87,8 +87,11 @@ func TestListOperations(t *testing.T) {
 	s, p := withProxy(t, nil)
 	digests := pushMany(t, s)
 	qt.Assert(t, qt.IsNil(s.PutManifest(t.Context(), "a", manifest("m"), nil, nil)))
+	_, err := s.Now(t.Context()) // which it then knows for some minutes
+	qt.Assert(t, qt.IsNil(err))
+	s.Wait()
 	p.takeCounts()
-	_, err := s.StatBlob(t.Context(), "a", digests[0])
+	_, err = s.StatBlob(t.Context(), "a", digests[0])
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(format(p.takeCounts()), "1 GET"))
 	_, err = collect(s.Blobs(t.Context(), "a", ""))

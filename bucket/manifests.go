@@ -178,21 +178,26 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest
 		} else if !deleted {
 			continue // a push has made it stay
 		}
-		err = atOnce(
-			func() error { return s.removeReferrer(ctx, repo, m) },
-			func() error {
-				return s.eachHint(ctx, repo, d, m.Incarnation, func(h hint) error {
-					s.later(func() { s.remove(ctx, h.key(repo, d)) })
-					return s.untag(ctx, repo, h.tag, d, h.incarnation)
-				})
-			},
-		)
-		if err != nil {
-			return err
-		}
-		return s.removeRepo(ctx, repo)
+		return s.removeTraces(ctx, repo, m)
 	}
 	return registry.ErrUnavailable
+}
+
+// removeTraces removes a manifest that was deleted from lists, and its tags.
+func (s *Store) removeTraces(ctx context.Context, repo string, m manifest) error {
+	err := atOnce(
+		func() error { return s.removeReferrer(ctx, repo, m) },
+		func() error {
+			return s.eachHint(ctx, repo, m.digest, m.Incarnation, func(h hint) error {
+				s.later(func() { s.remove(ctx, h.key(repo, m.digest)) })
+				return s.untag(ctx, repo, h.tag, m.digest, h.incarnation)
+			})
+		},
+	)
+	if err != nil {
+		return err
+	}
+	return s.removeRepo(ctx, repo)
 }
 
 // finishDelete removes from lists what a delete that was interrupted has left there.

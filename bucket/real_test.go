@@ -60,6 +60,7 @@ type realRun struct {
 // TestRealFleet checks the histories of clients of two processes that share a bucket
 // in MinIO.
 func TestRealFleet(t *testing.T) {
+	t.Parallel()
 	seed := *realSeed
 	if seed == 0 {
 		seed = rand.Uint64N(1e6)

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-quicktest/qt"
 	"github.com/opencontainers/go-digest"
@@ -28,19 +29,30 @@ func open(t testing.TB, url string, opts *bucket.Options) *bucket.Store {
 	return s
 }
 
+// runContract tests the contract of a store. Content may be collected at once.
+func runContract(t *testing.T, open func(t *testing.T) *bucket.Store) {
+	storetest.Run(t, func(t *testing.T) registry.Store {
+		s := open(t)
+		s.SetGrace(10*time.Minute, 0)
+		return s
+	})
+}
+
 func TestMemory(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) registry.Store { return open(t, "mem://", nil) })
+	runContract(t, func(t *testing.T) *bucket.Store { return open(t, "mem://", nil) })
 }
 
 func TestDirectory(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) registry.Store {
+	t.Parallel()
+	runContract(t, func(t *testing.T) *bucket.Store {
 		return open(t, "file://"+t.TempDir(), nil)
 	})
 }
 
 func TestMinIO(t *testing.T) {
+	t.Parallel()
 	server := miniotest.Start(t)
-	storetest.Run(t, func(t *testing.T) registry.Store { return open(t, server.URL(t), nil) })
+	runContract(t, func(t *testing.T) *bucket.Store { return open(t, server.URL(t), nil) })
 }
 
 func TestHTTP(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -82,4 +83,18 @@ func (*fsStore) DeleteManifest(context.Context, string, digest.Digest) error { r
 
 func (*fsStore) DeleteTag(context.Context, string, string, registry.AllowFunc) error {
 	return errReadOnly
+}
+
+func (*fsStore) Now(context.Context) (time.Time, error) { return time.Now(), nil }
+
+func (*fsStore) CollectBlobs(context.Context, string, []digest.Digest, time.Time) ([]registry.Info, error) {
+	return nil, errReadOnly
+}
+
+func (*fsStore) CollectManifests(context.Context, string, []digest.Digest, time.Time) ([]registry.Info, error) {
+	return nil, errReadOnly
+}
+
+func (*fsStore) CollectRest(context.Context, time.Time) (registry.Collected, error) {
+	return registry.Collected{}, errReadOnly
 }

@@ -132,6 +132,24 @@ func (r *reader) Manifests(ctx context.Context, repo string, after digest.Digest
 	}
 }
 
+func (r *reader) StatManifest(ctx context.Context, repo string, d digest.Digest) (registry.Info, error) {
+	l, err := r.load(repo)
+	if err != nil {
+		return registry.Info{}, err
+	}
+	if _, err := l.manifests.GetManifest(ctx, repo, d); err != nil {
+		return registry.Info{}, registry.ErrManifestUnknown
+	}
+	if p, ok := l.pending.Get(string(d)); ok {
+		return registry.Info{Digest: d, Size: int64(len(p.data)), Time: p.time}, nil
+	}
+	info, err := r.stat(repo, d)
+	if isMissing(err) {
+		err = registry.ErrManifestUnknown
+	}
+	return info, err
+}
+
 // yieldInfo yields the size and time of a manifest's file, unless it was deleted
 // meanwhile. It reports whether to go on.
 func (r *reader) yieldInfo(repo string, d digest.Digest, yield func(registry.Info, error) bool) bool {

@@ -233,6 +233,6 @@ func (l *layout) isEmpty() bool {
 type withoutContent struct{ *registry.MemStore }
 
 func (s withoutContent) PutManifest(ctx context.Context, repo string, m registry.Manifest, tags []string, allow registry.AllowFunc) error {
-	m.Content = nil
+	m.Content, m.Blobs = nil, nil
 	return s.MemStore.PutManifest(ctx, repo, m, tags, allow)
 }

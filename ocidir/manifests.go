@@ -36,6 +36,9 @@ func (s *Store) PutManifest(_ context.Context, repo string, m registry.Manifest,
 // put adds a manifest, and points tags at it. It reports whether the repository had
 // its file, damaged or missing.
 func (t *txn) put(m registry.Manifest, tags []string, allow registry.AllowFunc) (wasDamaged bool, err error) {
+	if err := t.useChildren(m); err != nil {
+		return false, err
+	}
 	now := time.Now()
 	r := record{Op: opPush, Digest: m.Digest, MediaType: m.MediaType, Size: int64(len(m.Content)), Tags: tags, Time: now}
 	known := t.uses(m.Digest).has(asManifest)

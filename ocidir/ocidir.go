@@ -124,6 +124,8 @@ type Store struct {
 
 	fromCrash atomic.Bool // there may be journals of another process
 
+	collector collector
+
 	folders sync.Mutex // held while folders of repositories are created or removed
 	reserve reserve
 

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/go-quicktest/qt"
 	"github.com/opencontainers/go-digest"
@@ -347,19 +348,18 @@ func TestSharing(t *testing.T) {
 	qt.Check(t, qt.IsTrue(os.SameFile(stat("a"), stat("b"))))
 	qt.Check(t, qt.IsTrue(os.SameFile(stat("a"), stat("c"))))
 
-	// If other tools remove the layouts, GC deletes the bytes.
+	// If other tools remove the layouts, CollectRest deletes the bytes.
 	qt.Assert(t, qt.IsNil(os.RemoveAll(filepath.Join(dir, "a"))))
 	qt.Assert(t, qt.IsNil(os.RemoveAll(filepath.Join(dir, "b"))))
-	blobs, _, err := s.GC(ctx)
+	removed, err := s.CollectRest(ctx, time.Now())
 	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(blobs, 0))
+	qt.Check(t, qt.Equals(removed, registry.Collected{}))
 	qt.Assert(t, qt.IsNil(os.RemoveAll(filepath.Join(dir, "c"))))
-	blobs, size, err := s.GC(ctx)
+	removed, err = s.CollectRest(ctx, time.Now())
 	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.Equals(blobs, 1))
-	qt.Check(t, qt.Equals(size, 100_000))
+	qt.Check(t, qt.Equals(removed, registry.Collected{Blobs: 1, Bytes: 100_000}))
 
-	// A delete through the store needs no GC.
+	// A delete through the store needs no CollectRest.
 	qt.Assert(t, qt.IsNil(registry.PushBlob(ctx, s, "a", d, strings.NewReader(data))))
 	qt.Assert(t, qt.IsNil(s.DeleteBlob(ctx, "a", d)))
 	var left []string

@@ -59,6 +59,8 @@ func Run(t *testing.T, open func(t *testing.T) registry.Store) {
 		{"lists", testLists},
 		{"list_during_changes", testListDuringChanges},
 		{"repository_lifetime", testRepositoryLifetime},
+		{"collect", testCollect},
+		{"required_content", testRequiredContent},
 		{"concurrent_pushes", testConcurrentPushes},
 		{"concurrent_referrers", testConcurrentReferrers},
 		{"concurrent_manifest_and_blobs", testConcurrentManifestAndBlobs},

@@ -12,19 +12,23 @@ import (
 
 	"github.com/docker/go-units"
 
-	"github.com/berth-oci/registry/bucket"
-	"github.com/berth-oci/registry/ocidir"
+	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/retention"
 )
 
 // gcCmd is berth gc.
 type gcCmd struct {
-	Store string        `help:"The store: dir:PATH or the URL of a bucket." required:"" placeholder:"STORE"`
-	Grace time.Duration `help:"For a bucket: how long content must have been unused (default: ${default}). One run marks unused content, and a later run removes it." default:"1h" placeholder:"TIME"`
+	Store    string        `help:"The store: dir:PATH or the URL of a bucket." required:"" placeholder:"STORE"`
+	Grace    time.Duration `help:"How long content must have been unused (default: ${default}; for a bucket at least 30m)." default:"1h" placeholder:"TIME"`
+	Untagged bool          `help:"Also remove manifests that no tag leads to."`
+	DryRun   bool          `help:"Remove nothing, and say what would be removed."`
+	Verbose  bool          `short:"v" help:"Print each tag, manifest and blob, and why it is kept or removed."`
 }
 
 // Help is shown by berth gc --help.
 func (gcCmd) Help() string {
-	return "Remove content that no repository uses. A bucket may be in use while gc runs; a directory may not. " + storeHelp
+	return "Remove blobs that no manifest names, uploads that were given up, empty repositories, and what crashes have left. " +
+		"A bucket may be in use while gc runs, and frees the bytes of what it removes in a later run; a directory may not be in use. " + storeHelp
 }
 
 func (c *gcCmd) Run(stdout io.Writer, logs logOutput) error {
@@ -34,16 +38,36 @@ func (c *gcCmd) Run(stdout io.Writer, logs logOutput) error {
 		return err
 	}
 	defer closer.Close()
-	switch s := s.(type) {
-	case *ocidir.Store:
-		blobs, size, err := s.GC(ctx)
-		fmt.Fprintf(stdout, "removed %d blobs, %s\n", blobs, units.BytesSize(float64(size)))
-		return err
-	case *bucket.Store:
-		stats, err := s.GC(ctx, bucket.GCOptions{Grace: c.Grace})
-		fmt.Fprintf(stdout, "checked %d blobs; condemned %d, deleted %d (%s); ended %d uploads; removed %d stale links, %d names, %d entries and %d marks\n",
-			stats.Blobs, stats.Condemned, stats.Deleted, units.BytesSize(float64(stats.Bytes)), stats.Uploads, stats.Links, stats.Names, stats.Entries, stats.Marks)
-		return err
+	if _, ok := s.(*registry.MemStore); ok {
+		return fmt.Errorf("%s does not need garbage collection", c.Store)
 	}
-	return fmt.Errorf("%s does not need garbage collection", c.Store)
+	o := retention.Options{Grace: c.Grace, KeepUntagged: !c.Untagged, DryRun: c.DryRun}
+	if c.Grace == 0 {
+		o.Grace = -1
+	}
+	if c.Verbose {
+		o.OnDecision = func(d retention.Decision) { printDecision(stdout, d) }
+	}
+	report, err := retention.Collect(ctx, s, o)
+	verb := "removed"
+	if c.DryRun {
+		verb = "would remove"
+	}
+	fmt.Fprintf(stdout, "examined %d repositories; %s %d tags, %d manifests and %d blobs, %s; ended %d uploads\n",
+		report.Repositories, verb, report.Tags, report.Manifests, report.Blobs, units.BytesSize(float64(report.Bytes)), report.Uploads)
+	return err
+}
+
+func printDecision(w io.Writer, d retention.Decision) {
+	verb, kind, name := "remove", "manifest", string(d.Digest)
+	if d.Keep {
+		verb = "keep"
+	}
+	switch {
+	case d.Tag != "":
+		kind, name = "tag", d.Tag
+	case d.Blob:
+		kind = "blob"
+	}
+	fmt.Fprintf(w, "%s %s %s %s: %s\n", verb, d.Repository, kind, name, d.Reason)
 }

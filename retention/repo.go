@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The collection of one repository.
+
+package retention
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-oci/registry"
+)
+
+// batch is how many manifests or blobs a store is asked to collect at once. Stores
+// write a batch together, or several at once.
+const batch = 100
+
+// repo is a repository during its collection.
+type repo struct {
+	*collection
+	name      string
+	rules     []*Rule // that match the repository
+	manifests map[digest.Digest]*manifest
+	order     []*manifest // by digest
+	referrers map[digest.Digest][]*manifest
+	tags      []*thing
+}
+
+// manifest is a manifest of the repository, and what it names.
+type manifest struct {
+	digest           digest.Digest
+	size             int64
+	time             time.Time
+	subject          digest.Digest
+	blobs, manifests []digest.Digest
+
+	reason  string // why it is kept, "" if it is not
+	parents int    // that are garbage and not yet deleted
+}
+
+// collectRepo deletes the garbage of a repository: tags first, then manifests before
+// those that they name, then blobs.
+func (c *collection) collectRepo(ctx context.Context, name string) error {
+	r := &repo{collection: c, name: name, manifests: make(map[digest.Digest]*manifest), referrers: make(map[digest.Digest][]*manifest)}
+	for i := range c.Rules {
+		if c.Rules[i].matchesRepo(name) {
+			r.rules = append(r.rules, &c.Rules[i])
+		}
+	}
+	for _, step := range []func(context.Context) error{r.readManifests, r.readTags, r.deleteTags, r.mark, r.deleteManifests, r.deleteBlobs} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readManifests reads all manifests.
+func (r *repo) readManifests(ctx context.Context) error {
+	for info, err := range r.store.Manifests(ctx, r.name, "") {
+		if err != nil {
+			return err
+		}
+		stored, err := r.store.GetManifest(ctx, r.name, info.Digest)
+		if errors.Is(err, registry.ErrManifestUnknown) {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		parsed, err := registry.ParseManifest(stored.MediaType, stored.Content)
+		if err != nil {
+			return err
+		}
+		m := &manifest{digest: info.Digest, size: info.Size, time: info.Time, subject: parsed.Subject, blobs: parsed.Blobs, manifests: parsed.Manifests}
+		r.manifests[m.digest] = m
+		r.order = append(r.order, m)
+		if m.subject != "" {
+			r.referrers[m.subject] = append(r.referrers[m.subject], m)
+		}
+	}
+	return nil
+}
+
+// readTags reads all tags, and applies the rules to them.
+func (r *repo) readTags(ctx context.Context) error {
+	for tag, err := range r.store.Tags(ctx, r.name, "") {
+		if err != nil {
+			return err
+		}
+		m, err := r.store.GetTag(ctx, r.name, tag)
+		if errors.Is(err, registry.ErrManifestUnknown) || errors.Is(err, registry.ErrNameUnknown) {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		t := &thing{tag: tag, digest: m.Digest, keep: true, time: r.now}
+		if known, ok := r.manifests[m.Digest]; ok { // or it was pushed just now
+			t.time = known.time
+		}
+		r.tags = append(r.tags, t)
+	}
+	r.decide(r.tags)
+	return nil
+}
+
+func (r *repo) decide(things []*thing) {
+	decide(r.rules, things, r.now, func(d digest.Digest) time.Time {
+		if r.Pulled == nil {
+			return time.Time{}
+		}
+		return r.Pulled(r.name, d)
+	})
+}
+
+// errMoved rejects the deletion of a tag.
+var errMoved = errors.New("the tag was moved")
+
+// deleteTags deletes tags that a rule does not keep.
+func (r *repo) deleteTags(ctx context.Context) error {
+	for _, t := range r.tags {
+		d := Decision{Repository: r.name, Tag: t.tag, Digest: t.digest, Keep: t.keep, Reason: ReasonNoRule}
+		if t.rule != nil {
+			d.Reason = t.rule.Name
+		}
+		if !t.keep && !r.DryRun {
+			err := r.store.DeleteTag(ctx, r.name, t.tag, func(_ string, current digest.Digest) error {
+				if current != t.digest {
+					return errMoved
+				}
+				return nil
+			})
+			switch {
+			case errors.Is(err, errMoved):
+				t.keep, d.Keep, d.Reason = true, true, ReasonUsed
+			case err != nil && !errors.Is(err, registry.ErrManifestUnknown) && !errors.Is(err, registry.ErrNameUnknown):
+				return err
+			}
+		}
+		if !t.keep {
+			r.report.Tags++
+		}
+		r.decided(d)
+	}
+	return nil
+}
+
+// mark finds out which manifests are kept, and why.
+func (r *repo) mark(context.Context) error {
+	for _, t := range r.tags {
+		if m, ok := r.manifests[t.digest]; ok && t.keep {
+			r.keep(m, ReasonLive, ReasonLive)
+		}
+	}
+	var untagged []*thing
+	for _, m := range r.order {
+		if m.reason == "" {
+			_, hasSubject := r.manifests[m.subject]
+			untagged = append(untagged, &thing{digest: m.digest, time: m.time, dangling: m.subject != "" && !hasSubject})
+		}
+	}
+	r.decide(untagged)
+	for _, t := range untagged {
+		m := r.manifests[t.digest]
+		switch {
+		case t.rule != nil && t.keep:
+			r.keep(m, t.rule.Name, ReasonNamed)
+		case t.rule == nil && r.KeepUntagged:
+			r.keep(m, ReasonNoRule, ReasonNamed)
+		}
+	}
+	for _, t := range untagged {
+		if m := r.manifests[t.digest]; m.reason == "" && !m.time.Before(r.since) {
+			r.report.Young++
+			r.keep(m, ReasonYoung, ReasonNamed)
+		}
+	}
+	return nil
+}
+
+// keep keeps a manifest for a reason, and what it leads to for another one.
+func (r *repo) keep(m *manifest, reason, reasonOfOthers string) {
+	if m.reason != "" {
+		return
+	}
+	m.reason = reason
+	for todo := []*manifest{m}; len(todo) > 0; {
+		m, todo = todo[len(todo)-1], todo[:len(todo)-1]
+		next := r.referrers[m.digest]
+		for _, d := range m.manifests {
+			if child, ok := r.manifests[d]; ok {
+				next = append(next[:len(next):len(next)], child)
+			}
+		}
+		for _, n := range next {
+			if n.reason == "" {
+				n.reason = reasonOfOthers
+				todo = append(todo, n)
+			}
+		}
+	}
+}
+
+// deleteManifests deletes garbage, level by level: manifests that no other names, then
+// those that only they named. If the store keeps one because it was used meanwhile, all
+// that it leads to is kept.
+func (r *repo) deleteManifests(ctx context.Context) error {
+	var level []*manifest
+	for _, m := range r.order {
+		if m.reason == "" {
+			for _, child := range r.children(m) {
+				child.parents++
+			}
+		}
+	}
+	for _, m := range r.order {
+		if m.reason == "" && m.parents == 0 {
+			level = append(level, m)
+		}
+	}
+	for len(level) > 0 {
+		var next []*manifest
+		for len(level) > 0 {
+			n := min(batch, len(level))
+			gone, err := r.deleteSome(ctx, level[:n])
+			if err != nil {
+				return err
+			}
+			level = level[n:]
+			for _, m := range gone {
+				for _, child := range r.children(m) {
+					if child.parents--; child.parents == 0 && child.reason == "" {
+						next = append(next, child)
+					}
+				}
+			}
+		}
+		level = next
+	}
+	for _, m := range r.order {
+		if m.reason != "" {
+			r.decided(Decision{Repository: r.name, Digest: m.digest, Size: m.size, Keep: true, Reason: m.reason})
+		}
+	}
+	return nil
+}
+
+// children returns the manifests of the repository that m names.
+func (r *repo) children(m *manifest) []*manifest {
+	var all []*manifest
+	for _, d := range m.manifests {
+		if child, ok := r.manifests[d]; ok {
+			all = append(all, child)
+		}
+	}
+	return all
+}
+
+// deleteSome deletes manifests, and returns those that do not exist any more.
+func (r *repo) deleteSome(ctx context.Context, some []*manifest) (gone []*manifest, err error) {
+	var digests []digest.Digest
+	for _, m := range some {
+		if m.reason == "" { // or another of its level, a referrer's subject, was kept
+			digests = append(digests, m.digest)
+		}
+	}
+	deleted, err := r.collect(ctx, digests, r.store.CollectManifests)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range digests {
+		m := r.manifests[d]
+		if !deleted[d] {
+			r.report.Young++
+			r.keep(m, ReasonUsed, ReasonUsed)
+			continue
+		}
+		gone = append(gone, m)
+		r.report.Manifests++
+		r.report.Bytes += m.size
+		r.decided(Decision{Repository: r.name, Digest: d, Size: m.size, Reason: r.whyNot(m)})
+	}
+	return gone, nil
+}
+
+// whyNot returns the reason why m is deleted.
+func (r *repo) whyNot(m *manifest) string {
+	_, hasSubject := r.manifests[m.subject]
+	t := &thing{digest: m.digest, dangling: m.subject != "" && !hasSubject}
+	for _, rule := range r.rules {
+		if rule.matches(t) {
+			return rule.Name
+		}
+	}
+	return ReasonGarbage
+}
+
+// collect has the store delete content, and returns that which was deleted. With
+// DryRun, it deletes nothing and returns all of it.
+func (r *repo) collect(ctx context.Context, content []digest.Digest, f func(context.Context, string, []digest.Digest, time.Time) ([]registry.Info, error)) (map[digest.Digest]bool, error) {
+	deleted := make(map[digest.Digest]bool, len(content))
+	if r.DryRun {
+		for _, d := range content {
+			deleted[d] = true
+		}
+		return deleted, nil
+	}
+	if len(content) == 0 {
+		return deleted, nil
+	}
+	infos, err := f(ctx, r.name, content, r.since)
+	for _, info := range infos {
+		deleted[info.Digest] = true
+	}
+	return deleted, err
+}
+
+// deleteBlobs deletes the blobs that no kept manifest names.
+func (r *repo) deleteBlobs(ctx context.Context) error {
+	named := make(map[digest.Digest]bool)
+	for _, m := range r.order {
+		if m.reason != "" {
+			for _, d := range m.blobs {
+				named[d] = true
+			}
+		}
+	}
+	var garbage []registry.Info
+	flush := func() error {
+		digests := make([]digest.Digest, len(garbage))
+		for i, info := range garbage {
+			digests[i] = info.Digest
+		}
+		deleted, err := r.collect(ctx, digests, r.store.CollectBlobs)
+		for _, info := range garbage {
+			d := Decision{Repository: r.name, Digest: info.Digest, Blob: true, Size: info.Size, Keep: true, Reason: ReasonUsed}
+			if deleted[info.Digest] {
+				d.Keep, d.Reason = false, ReasonGarbage
+				r.report.Blobs++
+				r.report.Bytes += info.Size
+			} else {
+				r.report.Young++
+			}
+			r.decided(d)
+		}
+		garbage = garbage[:0]
+		return err
+	}
+	for info, err := range r.store.Blobs(ctx, r.name, "") {
+		if err != nil {
+			return err
+		}
+		d := Decision{Repository: r.name, Digest: info.Digest, Blob: true, Size: info.Size, Keep: true, Reason: ReasonNamed}
+		switch {
+		case named[info.Digest]:
+			r.decided(d)
+		case !info.Time.Before(r.since):
+			d.Reason = ReasonYoung
+			r.report.Young++
+			r.decided(d)
+		default:
+			if garbage = append(garbage, info); len(garbage) == batch {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return flush()
+}
