@@ -21,6 +21,7 @@ type requestBody struct {
 	left    int64 // the number of bytes that may still come
 	tooLong error // if there are more
 	exact   bool  // there may not be fewer
+	length  int64 // that the headers announce, 0 if they don't
 	broken  bool  // it could not be read to its end
 }
 
@@ -52,6 +53,7 @@ func newUploadBody(r *http.Request, size, maxBlob int64) (*requestBody, error) {
 		b.left, b.tooLong = chunk.length, ErrSizeInvalid
 		b.exact = true
 	}
+	b.length = max(length, 0)
 	if maxBlob > 0 && maxBlob-size < b.left {
 		b.left, b.tooLong = maxBlob-size, fmt.Errorf("%w: a blob may have at most %d bytes", ErrTooLarge, maxBlob)
 		if length > b.left {
@@ -60,6 +62,10 @@ func newUploadBody(r *http.Request, size, maxBlob int64) (*requestBody, error) {
 	}
 	return b, nil
 }
+
+// Len returns the number of bytes that the headers announce, 0 if they don't: a store
+// that has no space for them can tell before they come.
+func (b *requestBody) Len() int { return int(min(b.length, math.MaxInt)) }
 
 func (b *requestBody) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)

@@ -22,7 +22,7 @@ func newBudget(l Limits, s Store) *budget {
 	if l.InFlightBytes > 0 {
 		return &budget{limit: l.InFlightBytes}
 	}
-	m, ok := s.(interface{ memoryLimit() int64 }) // a MemStore, or a store that embeds one
+	m, ok := unwrap(s).(interface{ memoryLimit() int64 }) // a MemStore, or a store that embeds one
 	if !ok || m.memoryLimit() == 0 {
 		return &budget{}
 	}

@@ -211,7 +211,7 @@ func statManifest(ctx context.Context, s Store, repo string, d digest.Digest) (i
 // several at once, unless they are in memory, where that would take longer.
 func (refs references) check(ctx context.Context, s Store, repo string) error {
 	parallel := maxParallelChecks
-	if _, ok := s.(inMemory); ok {
+	if _, ok := unwrap(s).(inMemory); ok {
 		parallel = 1
 	}
 	all := slices.Concat(refs.blobs, refs.manifests)

@@ -115,6 +115,17 @@ type BlobStore interface {
 // inMemory is a Store whose calls take no time worth waiting for.
 type inMemory interface{ inMemory() }
 
+// unwrap returns the store that s adds something to, or s.
+func unwrap(s Store) Store {
+	for {
+		outer, ok := s.(interface{ Unwrap() Store })
+		if !ok {
+			return s
+		}
+		s = outer.Unwrap()
+	}
+}
+
 // Info describes a blob or a manifest in a repository.
 type Info struct {
 	Digest digest.Digest
