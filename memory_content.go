@@ -70,7 +70,16 @@ func usedNow() *lastUse {
 	return u
 }
 
-func (u *lastUse) touch() { u.Store(time.Now().UnixNano()) }
+// touch notes a use now. Of several at the same time, the latest counts.
+func (u *lastUse) touch() {
+	now := time.Now().UnixNano()
+	for {
+		last := u.Load()
+		if last >= now || u.CompareAndSwap(last, now) {
+			return
+		}
+	}
+}
 
 func (u *lastUse) time() time.Time { return time.Unix(0, u.Load()) }
 

@@ -17,8 +17,8 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// A use of content is the modification time of its file, to within usePrecision:
-// content that was used that short a time ago need not be touched again.
+// A use of content is the modification time of its file, to within usePrecision.
+// Content that was used half of that ago need not be touched again.
 const usePrecision = time.Second
 
 // collector is the state of collections.
@@ -39,8 +39,8 @@ type collection struct {
 // A user notes the use and then looks whether the content is being collected; a
 // collection says so and then looks for uses. So one of the two sees the other.
 func (s *Store) use(repo string, used registry.Info) (bool, error) {
-	if time.Since(used.Time) > usePrecision {
-		err := s.touch(contentPath(repoDir(repo), used.Digest))
+	if time.Since(used.Time) > usePrecision/2 {
+		err := s.touchUsed(contentPath(repoDir(repo), used.Digest))
 		if isMissing(err) {
 			return false, nil
 		}
@@ -54,6 +54,17 @@ func (s *Store) use(repo string, used registry.Info) (bool, error) {
 	s.collector.mu.Lock() // wait for the collection
 	s.collector.mu.Unlock()
 	return false, nil
+}
+
+// touchUsed sets the modification time of a file to now, to within usePrecision: while
+// it does, another use may have set it to a later time.
+func (s *Store) touchUsed(name string) error {
+	for {
+		now := time.Now()
+		if err := s.touch(name); err != nil || time.Since(now) < usePrecision/2 {
+			return err
+		}
+	}
 }
 
 // stat returns the result of a function that returns facts about content, which it
@@ -89,8 +100,8 @@ func (t *txn) useChildren(m registry.Manifest) error {
 			err = fs.ErrNotExist
 		}
 		switch {
-		case err == nil && time.Since(info.Time) > usePrecision:
-			err = t.repo.s.touch(t.file(d))
+		case err == nil && time.Since(info.Time) > usePrecision/2:
+			err = t.repo.s.touchUsed(t.file(d))
 		case isMissing(err) && (m.Sparse || i >= len(m.Blobs)): // putManifest looks for the manifests
 			err = nil
 		case isMissing(err):
