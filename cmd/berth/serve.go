@@ -25,6 +25,7 @@ import (
 	"github.com/berth-oci/registry/auth"
 	"github.com/berth-oci/registry/bucket"
 	"github.com/berth-oci/registry/guard"
+	"github.com/berth-oci/registry/retention"
 )
 
 // serveCmd is berth serve.
@@ -50,6 +51,7 @@ type serveCmd struct {
 
 	Memory        size          `help:"Maximum memory for the content and uploads of mem: (default: unlimited). With a bucket, half of it is for uploads in progress (default: 256MiB). With any store, requests in progress may use another eighth. Sets GOMEMLIMIT to 1.25 times this size unless GOMEMLIMIT is set." placeholder:"SIZE" group:"limits"`
 	Disk          size          `help:"Maximum size of temporary files for large blobs when memory is short (default: none). Requires --memory." placeholder:"SIZE" group:"limits"`
+	Evict         time.Duration `help:"When mem: is full, remove content that no tag leads to and that no client has used for this time, instead of rejecting pushes (default: reject). Requires --memory." placeholder:"TIME" group:"limits"`
 	MaxBlob       size          `help:"Maximum size of a blob (default: unlimited)." placeholder:"SIZE" group:"limits"`
 	MaxManifest   size          `help:"Maximum size of a manifest (default: ${default})." default:"4MiB" placeholder:"SIZE" group:"limits"`
 	MaxUploads    int           `help:"Maximum number of uploads in progress (default: unlimited)." placeholder:"N" group:"limits"`
@@ -100,6 +102,9 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	if c.Disk > 0 && (c.Memory <= 0 || c.Store != "mem:") {
 		return errors.New("--disk requires --store=mem: and --memory")
 	}
+	if c.Evict < 0 || c.Evict > 0 && (c.Memory <= 0 || c.Store != "mem:") {
+		return errors.New("--evict requires --store=mem: and --memory, and a positive time")
+	}
 	if c.AnonymousPull && c.Htpasswd == "" {
 		return errors.New("--anonymous-pull requires --htpasswd: without users, anyone may push too")
 	}
@@ -123,6 +128,9 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 			}
 		}()
 		c.store = s
+	}
+	if m, ok := c.store.(*registry.MemStore); ok && c.Evict > 0 {
+		m.Limits.Collect = retention.Evict(m, retention.Options{Grace: c.Evict})
 	}
 	listener, err := net.Listen("tcp", c.Addr)
 	if err != nil {
