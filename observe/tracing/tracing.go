@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package tracing makes OpenTelemetry spans of a registry's requests and of the calls
+// of its store:
+//
+//	options := tracing.Options{} // the global provider and propagator
+//	store := tracing.Store(store, options)
+//	handler := tracing.Handler(registry.New(registry.WithStore(store)), options)
+//
+// A program that sets no propagator, with [otel.SetTextMapPropagator] or in Options,
+// continues no traces of its clients.
+//
+// # Requests to a bucket
+//
+// The calls of a store pass the context with their span on, so that spans of HTTP
+// clients become their children. For package bucket on S3, put the transport of
+// go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp into the client that is
+// given to bucket.NewS3, which uses it as it is:
+//
+//	client := s3.NewFromConfig(config, func(o *s3.Options) {
+//		transport := http.DefaultTransport.(*http.Transport).Clone()
+//		transport.MaxIdleConnsPerHost = 256
+//		o.HTTPClient = &http.Client{Transport: otelhttp.NewTransport(transport)}
+//	})
+//	store := bucket.NewS3(client, "name", nil)
+//
+// bucket.Open makes its own client, which has no spans.
+package tracing
+
+import (
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/internal/recorder"
+)
+
+// Options are the options of [Handler] and [Store].
+type Options struct {
+	// TracerProvider makes the spans; by default the global one of package otel.
+	TracerProvider trace.TracerProvider
+
+	// Propagator reads the parent of a span from the headers of a request, such as
+	// [propagation.TraceContext]; by default the global one of package otel. Clients
+	// can choose the IDs of traces, and ask for them to be sampled: for a registry on
+	// the Internet, [propagation.NewCompositeTextMapPropagator] without arguments
+	// ignores what they say.
+	Propagator propagation.TextMapPropagator
+}
+
+func (o Options) tracer() trace.Tracer {
+	if o.TracerProvider == nil {
+		o.TracerProvider = otel.GetTracerProvider()
+	}
+	return o.TracerProvider.Tracer("github.com/berth-oci/registry/observe/tracing", trace.WithSchemaURL(semconv.SchemaURL))
+}
+
+// Handler returns a handler that makes a server span of each request to h, by
+// OpenTelemetry's semantic conventions for HTTP. It should be outside of all other
+// middleware, such as registry.Observe.
+//
+// The span's name is the method and the route, such as "GET
+// /v2/{name}/blobs/{digest}", or the method alone for a path that is none of the
+// spec's. The attributes: http.request.method, http.route, http.response.status_code,
+// url.scheme, url.path, server.address, server.port, client.address,
+// user_agent.original, network.protocol.version. For a 5xx the span's status is Error
+// and error.type the code; for a response that was aborted, error.type is "aborted".
+// A 4xx is no error of a server. The client's address is that of the connection.
+func Handler(h http.Handler, o Options) http.Handler {
+	tracer := o.tracer()
+	if o.Propagator == nil {
+		o.Propagator = otel.GetTextMapPropagator()
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := o.Propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+		name, attributes := describe(r)
+		ctx, span := tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(attributes...))
+		recorded := &recorder.Recorder{ResponseWriter: w}
+		returned := false
+		defer func() {
+			end(span, recorded.Status, returned)
+		}()
+		h.ServeHTTP(recorded, r.WithContext(ctx))
+		returned = true
+	})
+}
+
+// end ends the span of a request. Unless its handler has returned, it has panicked.
+func end(span trace.Span, status int, returned bool) {
+	defer span.End()
+	if !span.IsRecording() {
+		return
+	}
+	if status == 0 && returned { // net/http sends it for a handler that writes nothing
+		status = http.StatusOK
+	}
+	if status != 0 {
+		span.SetAttributes(semconv.HTTPResponseStatusCode(status))
+	}
+	switch {
+	case !returned:
+		span.SetAttributes(semconv.ErrorTypeKey.String("aborted"))
+		span.SetStatus(codes.Error, "the response was aborted")
+	case status >= 500:
+		span.SetAttributes(semconv.ErrorTypeKey.String(strconv.Itoa(status)))
+		span.SetStatus(codes.Error, "")
+	}
+}
+
+// describe returns the name and the first attributes of a request's span.
+func describe(r *http.Request) (string, []attribute.KeyValue) {
+	attributes := make([]attribute.KeyValue, 0, 12)
+	method := r.Method
+	switch method {
+	case "GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE":
+		attributes = append(attributes, semconv.HTTPRequestMethodKey.String(method))
+	default: // a client could invent any number
+		attributes = append(attributes, semconv.HTTPRequestMethodOther, semconv.HTTPRequestMethodOriginal(clip(method)))
+		method = "HTTP"
+	}
+	name := method
+	req, _ := registry.ParseRequest(r)
+	if route := routes[req.Op]; route != "" {
+		name = method + " " + route
+		attributes = append(attributes, semconv.HTTPRoute(route))
+	}
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	attributes = append(attributes, semconv.URLScheme(scheme), semconv.URLPath(clip(r.URL.Path)))
+	if host, port := splitHost(r.Host); host != "" {
+		attributes = append(attributes, semconv.ServerAddress(clip(host)))
+		if port > 0 {
+			attributes = append(attributes, semconv.ServerPort(port))
+		}
+	}
+	if client, _ := splitHost(r.RemoteAddr); client != "" {
+		attributes = append(attributes, semconv.ClientAddress(client))
+	}
+	if agent := r.UserAgent(); agent != "" {
+		attributes = append(attributes, semconv.UserAgentOriginal(clip(agent)))
+	}
+	return name, append(attributes, semconv.NetworkProtocolVersion(protocol(r)))
+}
+
+// protocol returns the version of HTTP, such as 1.1 or 2.
+func protocol(r *http.Request) string {
+	switch {
+	case r.ProtoMajor == 1 && r.ProtoMinor == 1:
+		return "1.1"
+	case r.ProtoMajor >= 2 && r.ProtoMinor == 0:
+		return strconv.Itoa(r.ProtoMajor)
+	}
+	return strings.TrimPrefix(r.Proto, "HTTP/")
+}
+
+// clip shortens a string that a client has chosen: an exporter keeps many spans.
+func clip(s string) string {
+	const limit = 1024
+	if len(s) > limit {
+		return strings.ToValidUTF8(s[:limit], "")
+	}
+	return strings.ToValidUTF8(s, "\uFFFD")
+}
+
+// splitHost splits a host and a port, 0 if there is none.
+func splitHost(hostport string) (host string, port int) {
+	host, digits, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return strings.Trim(hostport, "[]"), 0
+	}
+	port, err = strconv.Atoi(digits)
+	if err != nil || port > 65535 {
+		port = 0
+	}
+	return host, port
+}
+
+// routes are the templates of the endpoints' paths, as in the spec.
+var routes = map[registry.Op]string{
+	registry.OpPing:           "/v2/",
+	registry.OpBlobGet:        "/v2/{name}/blobs/{digest}",
+	registry.OpBlobHead:       "/v2/{name}/blobs/{digest}",
+	registry.OpBlobDelete:     "/v2/{name}/blobs/{digest}",
+	registry.OpBlobPush:       "/v2/{name}/blobs/uploads/",
+	registry.OpBlobMount:      "/v2/{name}/blobs/uploads/",
+	registry.OpUploadStart:    "/v2/{name}/blobs/uploads/",
+	registry.OpUploadPatch:    "/v2/{name}/blobs/uploads/{reference}",
+	registry.OpUploadPut:      "/v2/{name}/blobs/uploads/{reference}",
+	registry.OpUploadStatus:   "/v2/{name}/blobs/uploads/{reference}",
+	registry.OpUploadCancel:   "/v2/{name}/blobs/uploads/{reference}",
+	registry.OpManifestGet:    "/v2/{name}/manifests/{reference}",
+	registry.OpManifestHead:   "/v2/{name}/manifests/{reference}",
+	registry.OpManifestPut:    "/v2/{name}/manifests/{reference}",
+	registry.OpManifestDelete: "/v2/{name}/manifests/{reference}",
+	registry.OpTags:           "/v2/{name}/tags/list",
+	registry.OpReferrers:      "/v2/{name}/referrers/{digest}",
+	registry.OpCatalog:        "/v2/_catalog",
+}

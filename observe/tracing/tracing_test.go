@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracing
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/go-quicktest/qt"
+	"github.com/opencontainers/go-digest"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/ocidir"
+	"github.com/berth-oci/registry/storetest"
+)
+
+// newOptions returns options whose spans are recorded.
+func newOptions() (Options, *tracetest.SpanRecorder) {
+	spans := tracetest.NewSpanRecorder()
+	return Options{
+		TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)),
+		Propagator:     propagation.TraceContext{},
+	}, spans
+}
+
+// attributesOf returns a span's attributes in the form of strings.
+func attributesOf(s sdktrace.ReadOnlySpan) map[string]string {
+	m := make(map[string]string)
+	for _, a := range s.Attributes() {
+		m[string(a.Key)] = a.Value.Emit()
+	}
+	return m
+}
+
+func TestHandler(t *testing.T) {
+	o, spans := newOptions()
+	h := Handler(registry.New(), o)
+	d := digest.FromString("hello").String()
+	for _, test := range []struct {
+		method, path, name string
+		status             int
+	}{
+		{"GET", "/v2/", "GET /v2/", 200},
+		{"GET", "/v2/_catalog", "GET /v2/_catalog", 200},
+		{"POST", "/v2/app/blobs/uploads/?digest=" + d, "POST /v2/{name}/blobs/uploads/", 201},
+		{"POST", "/v2/app/blobs/uploads/", "POST /v2/{name}/blobs/uploads/", 202},
+		{"PATCH", "/v2/app/blobs/uploads/x", "PATCH /v2/{name}/blobs/uploads/{reference}", 404},
+		{"HEAD", "/v2/a/b/blobs/" + d, "HEAD /v2/{name}/blobs/{digest}", 404},
+		{"GET", "/v2/app/blobs/bad", "GET /v2/{name}/blobs/{digest}", 400},
+		{"GET", "/v2/app/manifests/latest", "GET /v2/{name}/manifests/{reference}", 404},
+		{"GET", "/v2/app/tags/list", "GET /v2/{name}/tags/list", 200},
+		{"GET", "/v2/app/referrers/" + d, "GET /v2/{name}/referrers/{digest}", 200},
+		{"GET", "/secret/path", "GET", 404},
+		{"BREW", "/v2/app/tags/list", "HTTP", 405},
+	} {
+		spans.Reset()
+		r := httptest.NewRequest(test.method, test.path, strings.NewReader("hello"))
+		r.Header.Set("User-Agent", "test/1")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		ended := spans.Ended()
+		qt.Assert(t, qt.HasLen(ended, 1))
+		s := ended[0]
+		qt.Check(t, qt.Equals(w.Code, test.status))
+		qt.Check(t, qt.Equals(s.Name(), test.name))
+		qt.Check(t, qt.Equals(s.SpanKind(), trace.SpanKindServer))
+		qt.Check(t, qt.Equals(s.Status().Code, codes.Unset))
+		want := map[string]string{
+			"http.request.method":       test.method,
+			"http.response.status_code": http.StatusText(0),
+			"url.scheme":                "http",
+			"url.path":                  r.URL.Path,
+			"server.address":            "example.com",
+			"client.address":            "192.0.2.1",
+			"user_agent.original":       "test/1",
+			"network.protocol.version":  "1.1",
+		}
+		if method, route, ok := strings.Cut(test.name, " "); ok {
+			want["http.route"] = route
+			qt.Check(t, qt.Equals(method, test.method))
+		} else if test.name == "HTTP" {
+			want["http.request.method"], want["http.request.method_original"] = "_OTHER", test.method
+		}
+		got := attributesOf(s)
+		qt.Check(t, qt.Equals(got["http.response.status_code"], attribute.IntValue(test.status).Emit()))
+		got["http.response.status_code"] = ""
+		qt.Check(t, qt.DeepEquals(got, want))
+	}
+}
+
+// TestParent checks that a span continues the client's trace, and that middleware and
+// handlers get the span.
+func TestParent(t *testing.T) {
+	o, spans := newOptions()
+	var inner trace.SpanContext
+	h := Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		inner = trace.SpanContextFromContext(r.Context())
+	}), o)
+	r := httptest.NewRequest("GET", "/v2/", nil)
+	r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	h.ServeHTTP(httptest.NewRecorder(), r)
+	s := spans.Ended()[0]
+	qt.Check(t, qt.Equals(s.Parent().SpanID().String(), "b7ad6b7169203331"))
+	qt.Check(t, qt.Equals(s.SpanContext().TraceID().String(), "0af7651916cd43dd8448eb211c80319c"))
+	qt.Check(t, qt.IsTrue(inner.Equal(s.SpanContext())))
+	qt.Check(t, qt.Equals(attributesOf(s)["http.response.status_code"], "200"))
+
+	o.Propagator = propagation.NewCompositeTextMapPropagator()
+	Handler(registry.New(), o).ServeHTTP(httptest.NewRecorder(), r)
+	qt.Check(t, qt.IsFalse(spans.Ended()[1].Parent().IsValid()))
+}
+
+func TestErrors(t *testing.T) {
+	o, spans := newOptions()
+	h := Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/503":
+			w.WriteHeader(503)
+		case "/late":
+			w.Write([]byte("x"))
+			panic(http.ErrAbortHandler)
+		default:
+			panic(http.ErrAbortHandler)
+		}
+	}), o)
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/503", nil))
+	for _, path := range []string{"/early", "/late"} {
+		qt.Check(t, qt.PanicMatches(func() {
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path, nil))
+		}, ".*abort.*"))
+	}
+	for i, want := range []struct{ errorType, status string }{{"503", "503"}, {"aborted", ""}, {"aborted", "200"}} {
+		s := spans.Ended()[i]
+		qt.Check(t, qt.Equals(s.Status().Code, codes.Error))
+		qt.Check(t, qt.Equals(attributesOf(s)["error.type"], want.errorType))
+		qt.Check(t, qt.Equals(attributesOf(s)["http.response.status_code"], want.status))
+	}
+}
+
+// TestLongStrings checks that a client can't fill memory by its headers, and that an
+// exporter gets valid UTF-8.
+func TestLongStrings(t *testing.T) {
+	o, spans := newOptions()
+	r := httptest.NewRequest("GET", "/v2/", nil)
+	r.Host = "[2001:db8::1]:5000"
+	r.TLS = new(tls.ConnectionState)
+	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
+	r.Header.Set("User-Agent", "\xff"+strings.Repeat("ä", 1<<16))
+	r.URL.Path = "/\xff"
+	Handler(registry.New(), o).ServeHTTP(httptest.NewRecorder(), r)
+	got := attributesOf(spans.Ended()[0])
+	qt.Check(t, qt.IsTrue(len(got["user_agent.original"]) <= 1024))
+	qt.Check(t, qt.Equals(got["url.path"], "/\uFFFD"))
+	qt.Check(t, qt.Equals(got["server.address"], "2001:db8::1"))
+	qt.Check(t, qt.Equals(got["server.port"], "5000"))
+	qt.Check(t, qt.Equals(got["url.scheme"], "https"))
+	qt.Check(t, qt.Equals(got["network.protocol.version"], "2"))
+}
+
+func TestStoreContract(t *testing.T) {
+	o, _ := newOptions()
+	open := map[string]func(*testing.T) registry.Store{
+		"memory": func(*testing.T) registry.Store { return Store(new(registry.MemStore), o) },
+		"dir":    func(t *testing.T) registry.Store { return Store(openDir(t, t.TempDir()), o) },
+		"not sampled": func(*testing.T) registry.Store {
+			return Store(new(registry.MemStore), Options{TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))})
+		},
+	}
+	for name, open := range open {
+		t.Run(name, func(t *testing.T) {
+			storetest.Run(t, open)
+			storetest.RunHTTP(t, open)
+		})
+	}
+}
+
+func openDir(t *testing.T, dir string) *ocidir.Store {
+	s, err := ocidir.Open(dir, nil)
+	qt.Assert(t, qt.IsNil(err))
+	t.Cleanup(func() { qt.Check(t, qt.IsNil(s.Close())) })
+	return s
+}
+
+// TestStoreSpans checks the spans of a push and a pull.
+func TestStoreSpans(t *testing.T) {
+	o, spans := newOptions()
+	h := Handler(registry.New(registry.WithStore(Store(new(registry.MemStore), o))), o)
+	send := func(method, path, body string) *httptest.ResponseRecorder {
+		spans.Reset()
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+		return w
+	}
+	check := func(want ...string) {
+		t.Helper()
+		qt.Check(t, qt.HasLen(spans.Started(), len(spans.Ended())))
+		var got []string
+		ended := spans.Ended()
+		byID := make(map[trace.SpanID]string)
+		for _, s := range ended {
+			byID[s.SpanContext().SpanID()] = s.Name()
+		}
+		for _, s := range ended[:len(ended)-1] {
+			parent := byID[s.Parent().SpanID()]
+			if strings.HasPrefix(s.Name(), "Store.") {
+				parent = ""
+				qt.Check(t, qt.Equals(s.Parent().SpanID(), ended[len(ended)-1].SpanContext().SpanID()))
+			}
+			a := attributesOf(s)
+			got = append(got, strings.TrimSpace(parent+" > "+s.Name()+" "+a["berth.bytes"]+a["berth.results"]+a["error.type"]))
+		}
+		qt.Check(t, qt.DeepEquals(got, want))
+	}
+	d := digest.FromString("hello").String()
+
+	w := send("POST", "/v2/app/blobs/uploads/", "")
+	qt.Assert(t, qt.Equals(w.Code, 202))
+	check("> Store.CreateUpload")
+	w = send("PUT", w.Header().Get("Location")+"?digest="+d, "hello")
+	qt.Assert(t, qt.Equals(w.Code, 201))
+	check("Store.ResumeUpload > Upload.ReadFrom 5", "Store.ResumeUpload > Upload.Commit", "> Store.ResumeUpload")
+	w = send("GET", "/v2/app/blobs/"+d, "")
+	qt.Assert(t, qt.Equals(w.Body.String(), "hello"))
+	check("> Store.OpenBlob 5")
+	send("GET", "/v2/app/tags/list", "")
+	check("> Store.Tags 0")
+	send("GET", "/v2/app/manifests/latest", "")
+	check("> Store.GetTag MANIFEST_UNKNOWN")
+}
+
+// TestStoreErrors checks which errors make a span's status Error.
+func TestStoreErrors(t *testing.T) {
+	o, spans := newOptions()
+	for _, test := range []struct {
+		err       error
+		errorType string
+		failed    bool
+	}{
+		{registry.ErrBlobUnknown, "BLOB_UNKNOWN", false},
+		{registry.ErrUnavailable, "UNAVAILABLE", true},
+		{errors.New("disk full"), "_OTHER", true},
+		{context.Canceled, "canceled", false},
+	} {
+		spans.Reset()
+		err := Store(failing{err: test.err}, o).DeleteBlob(context.Background(), "app", "")
+		qt.Check(t, qt.ErrorIs(err, test.err))
+		s := spans.Ended()[0]
+		qt.Check(t, qt.Equals(attributesOf(s)["error.type"], test.errorType))
+		qt.Check(t, qt.Equals(s.Status().Code == codes.Error, test.failed))
+		if test.failed {
+			qt.Check(t, qt.Equals(s.Status().Description, test.err.Error()))
+		}
+	}
+}
+
+type failing struct {
+	registry.UnimplementedStore
+	err error
+}
+
+func (f failing) DeleteBlob(context.Context, string, digest.Digest) error { return f.err }
+
+func TestUnwrap(t *testing.T) {
+	o, _ := newOptions()
+	m := new(registry.MemStore)
+	qt.Check(t, qt.Equals(Store(m, o).(interface{ Unwrap() registry.Store }).Unwrap(), registry.Store(m)))
+	qt.Check(t, qt.PanicMatches(func() { Store(nil, o) }, ".*requires a store"))
+}
+
+// TestShortcuts checks that content keeps its methods.
+func TestShortcuts(t *testing.T) {
+	o, _ := newOptions()
+	ctx := context.Background()
+	s := Store(oneBlob{content: &blob{Reader: strings.NewReader("hello")}}, o)
+	content, err := s.OpenBlob(ctx, "app", "")
+	qt.Assert(t, qt.IsNil(err))
+	defer content.Close()
+	qt.Check(t, qt.ErrorMatches(content.(interface{ Prepare() error }).Prepare(), "prepared"))
+	var b strings.Builder
+	n, err := content.(interface {
+		WriteToN(io.Writer, int64) (int64, error)
+	}).WriteToN(&b, 2)
+	qt.Check(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(n, 2))
+	_, err = io.Copy(&b, content)
+	qt.Check(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(b.String(), "WriteToN 2, hello"))
+
+	// A file reaches the connection as a file.
+	name := filepath.Join(t.TempDir(), "blob")
+	qt.Assert(t, qt.IsNil(os.WriteFile(name, []byte("hello"), 0o600)))
+	f, err := os.Open(name)
+	qt.Assert(t, qt.IsNil(err))
+	content, err = Store(oneBlob{content: f}, o).OpenBlob(ctx, "app", "")
+	qt.Assert(t, qt.IsNil(err))
+	defer content.Close()
+	qt.Check(t, qt.IsNil(content.(interface{ Prepare() error }).Prepare()))
+	var got connection
+	_, err = content.(interface {
+		WriteToN(io.Writer, int64) (int64, error)
+	}).WriteToN(&got, 2)
+	qt.Check(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(got.limited.R, io.Reader(f)))
+}
+
+// connection is a writer that io.Copy lets read.
+type connection struct {
+	io.Writer
+	limited *io.LimitedReader
+}
+
+func (c *connection) ReadFrom(r io.Reader) (int64, error) {
+	c.limited = r.(*io.LimitedReader)
+	return io.Copy(io.Discard, r)
+}
+
+type oneBlob struct {
+	registry.UnimplementedStore
+	content io.ReadSeekCloser
+}
+
+func (s oneBlob) OpenBlob(context.Context, string, digest.Digest) (io.ReadSeekCloser, error) {
+	return s.content, nil
+}
+
+type blob struct{ *strings.Reader }
+
+func (*blob) Prepare() error { return errors.New("prepared") }
+func (*blob) Close() error   { return nil }
+func (*blob) WriteToN(w io.Writer, n int64) (int64, error) {
+	_, err := w.Write([]byte("WriteToN 2, "))
+	return n, err
+}
+
+func BenchmarkHandler(b *testing.B) {
+	for name, sampler := range map[string]sdktrace.Sampler{"always": sdktrace.AlwaysSample(), "never": sdktrace.NeverSample()} {
+		b.Run(name, func(b *testing.B) {
+			h := Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
+				Options{TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSampler(sampler)), Propagator: propagation.TraceContext{}})
+			r := httptest.NewRequest("GET", "/v2/app/manifests/latest", nil)
+			w := httptest.NewRecorder()
+			b.ReportAllocs()
+			for b.Loop() {
+				h.ServeHTTP(w, r)
+			}
+		})
+	}
+}
