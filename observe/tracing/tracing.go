@@ -40,7 +40,6 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/internal/recorder"
 )
 
@@ -84,12 +83,19 @@ func Handler(h http.Handler, o Options) http.Handler {
 		ctx := o.Propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 		name, attributes := describe(r)
 		ctx, span := tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(attributes...))
+		r = r.WithContext(ctx)
+		if !span.IsRecording() {
+			defer span.End()
+			h.ServeHTTP(w, r)
+			return
+		}
+		span.SetAttributes(describeClient(r)...)
 		recorded := &recorder.Recorder{ResponseWriter: w}
 		returned := false
 		defer func() {
 			end(span, recorded.Status, returned)
 		}()
-		h.ServeHTTP(recorded, r.WithContext(ctx))
+		h.ServeHTTP(recorded, r)
 		returned = true
 	})
 }
@@ -97,9 +103,6 @@ func Handler(h http.Handler, o Options) http.Handler {
 // end ends the span of a request. Unless its handler has returned, it has panicked.
 func end(span trace.Span, status int, returned bool) {
 	defer span.End()
-	if !span.IsRecording() {
-		return
-	}
 	if status == 0 && returned { // net/http sends it for a handler that writes nothing
 		status = http.StatusOK
 	}
@@ -116,22 +119,25 @@ func end(span trace.Span, status int, returned bool) {
 	}
 }
 
-// describe returns the name and the first attributes of a request's span.
+// describe returns the name and the first attributes of a request's span, which a sampler
+// sees.
 func describe(r *http.Request) (string, []attribute.KeyValue) {
-	attributes := make([]attribute.KeyValue, 0, 12)
-	method := r.Method
-	switch method {
-	case "GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE":
-		attributes = append(attributes, semconv.HTTPRequestMethodKey.String(method))
-	default: // a client could invent any number
-		attributes = append(attributes, semconv.HTTPRequestMethodOther, semconv.HTTPRequestMethodOriginal(clip(method)))
+	attributes := make([]attribute.KeyValue, 0, 6)
+	method, index := r.Method, methodIndex(r.Method)
+	if index < 0 { // a client could invent any number
 		method = "HTTP"
+		attributes = append(attributes, semconv.HTTPRequestMethodOther)
+	} else {
+		attributes = append(attributes, semconv.HTTPRequestMethodKey.String(method))
 	}
 	name := method
-	req, _ := registry.ParseRequest(r)
-	if route := routes[req.Op]; route != "" {
-		name = method + " " + route
-		attributes = append(attributes, semconv.HTTPRoute(route))
+	if route := routeOf(r.URL.Path); route >= 0 {
+		attributes = append(attributes, semconv.HTTPRoute(routes[route]))
+		if index >= 0 {
+			name = names[route][index]
+		} else {
+			name = method + " " + routes[route]
+		}
 	}
 	scheme := "http"
 	if r.TLS != nil {
@@ -144,13 +150,23 @@ func describe(r *http.Request) (string, []attribute.KeyValue) {
 			attributes = append(attributes, semconv.ServerPort(port))
 		}
 	}
+	return name, attributes
+}
+
+// describeClient returns the other attributes that are known before the response.
+func describeClient(r *http.Request) []attribute.KeyValue {
+	attributes := make([]attribute.KeyValue, 0, 4)
+	attributes = append(attributes, semconv.NetworkProtocolVersion(protocol(r)))
 	if client, _ := splitHost(r.RemoteAddr); client != "" {
 		attributes = append(attributes, semconv.ClientAddress(client))
 	}
 	if agent := r.UserAgent(); agent != "" {
 		attributes = append(attributes, semconv.UserAgentOriginal(clip(agent)))
 	}
-	return name, append(attributes, semconv.NetworkProtocolVersion(protocol(r)))
+	if methodIndex(r.Method) < 0 {
+		attributes = append(attributes, semconv.HTTPRequestMethodOriginal(clip(r.Method)))
+	}
+	return attributes
 }
 
 // protocol returns the version of HTTP, such as 1.1 or 2.
@@ -186,24 +202,78 @@ func splitHost(hostport string) (host string, port int) {
 	return host, port
 }
 
+// methods are the methods that have a name in OpenTelemetry's conventions.
+var methods = [...]string{"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"}
+
+func methodIndex(method string) int {
+	for i := range methods {
+		if methods[i] == method {
+			return i
+		}
+	}
+	return -1
+}
+
 // routes are the templates of the endpoints' paths, as in the spec.
-var routes = map[registry.Op]string{
-	registry.OpPing:           "/v2/",
-	registry.OpBlobGet:        "/v2/{name}/blobs/{digest}",
-	registry.OpBlobHead:       "/v2/{name}/blobs/{digest}",
-	registry.OpBlobDelete:     "/v2/{name}/blobs/{digest}",
-	registry.OpBlobPush:       "/v2/{name}/blobs/uploads/",
-	registry.OpBlobMount:      "/v2/{name}/blobs/uploads/",
-	registry.OpUploadStart:    "/v2/{name}/blobs/uploads/",
-	registry.OpUploadPatch:    "/v2/{name}/blobs/uploads/{reference}",
-	registry.OpUploadPut:      "/v2/{name}/blobs/uploads/{reference}",
-	registry.OpUploadStatus:   "/v2/{name}/blobs/uploads/{reference}",
-	registry.OpUploadCancel:   "/v2/{name}/blobs/uploads/{reference}",
-	registry.OpManifestGet:    "/v2/{name}/manifests/{reference}",
-	registry.OpManifestHead:   "/v2/{name}/manifests/{reference}",
-	registry.OpManifestPut:    "/v2/{name}/manifests/{reference}",
-	registry.OpManifestDelete: "/v2/{name}/manifests/{reference}",
-	registry.OpTags:           "/v2/{name}/tags/list",
-	registry.OpReferrers:      "/v2/{name}/referrers/{digest}",
-	registry.OpCatalog:        "/v2/_catalog",
+var routes = [...]string{
+	"/v2/",
+	"/v2/_catalog",
+	"/v2/{name}/blobs/{digest}",
+	"/v2/{name}/blobs/uploads/",
+	"/v2/{name}/blobs/uploads/{reference}",
+	"/v2/{name}/manifests/{reference}",
+	"/v2/{name}/tags/list",
+	"/v2/{name}/referrers/{digest}",
+}
+
+// names are the names of spans.
+var names = func() (names [len(routes)][len(methods)]string) {
+	for i, route := range routes {
+		for j, method := range methods {
+			names[i][j] = method + " " + route
+		}
+	}
+	return names
+}()
+
+// routeOf returns the index of a path's route, -1 if it has none. It need not reject
+// paths that are malformed, as registry.ParseRequest does, which takes longer.
+func routeOf(path string) int {
+	rest, ok := strings.CutPrefix(path, "/v2")
+	switch {
+	case !ok || rest != "" && rest[0] != '/':
+		return -1
+	case rest == "" || rest == "/":
+		return 0
+	case rest == "/_catalog":
+		return 1
+	}
+	dir, last := cutLast(rest)
+	name, kind := cutLast(dir)
+	switch {
+	case kind == "uploads" && strings.HasSuffix(name, "/blobs") && len(name) > len("/blobs"):
+		if last == "" {
+			return 3
+		}
+		return 4
+	case name == "":
+		return -1
+	case kind == "blobs" && last == "uploads":
+		return 3
+	case kind == "blobs":
+		return 2
+	case kind == "manifests":
+		return 5
+	case kind == "tags" && last == "list":
+		return 6
+	case kind == "referrers":
+		return 7
+	}
+	return -1
+}
+
+// cutLast cuts path around its last slash. Without one, last is the path.
+func cutLast(path string) (before, last string) {
+	i := strings.LastIndexByte(path, '/')
+	return path[:max(i, 0)], path[i+1:]
 }

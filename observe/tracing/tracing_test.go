@@ -65,7 +65,7 @@ func TestHandler(t *testing.T) {
 		{"GET", "/v2/app/tags/list", "GET /v2/{name}/tags/list", 200},
 		{"GET", "/v2/app/referrers/" + d, "GET /v2/{name}/referrers/{digest}", 200},
 		{"GET", "/secret/path", "GET", 404},
-		{"BREW", "/v2/app/tags/list", "HTTP", 405},
+		{"BREW", "/v2/app/tags/list", "HTTP /v2/{name}/tags/list", 405},
 	} {
 		spans.Reset()
 		r := httptest.NewRequest(test.method, test.path, strings.NewReader("hello"))
@@ -91,14 +91,51 @@ func TestHandler(t *testing.T) {
 		}
 		if method, route, ok := strings.Cut(test.name, " "); ok {
 			want["http.route"] = route
-			qt.Check(t, qt.Equals(method, test.method))
-		} else if test.name == "HTTP" {
-			want["http.request.method"], want["http.request.method_original"] = "_OTHER", test.method
+			if method == "HTTP" {
+				want["http.request.method"], want["http.request.method_original"] = "_OTHER", test.method
+			} else {
+				qt.Check(t, qt.Equals(method, test.method))
+			}
 		}
 		got := attributesOf(s)
 		qt.Check(t, qt.Equals(got["http.response.status_code"], attribute.IntValue(test.status).Emit()))
 		got["http.response.status_code"] = ""
 		qt.Check(t, qt.DeepEquals(got, want))
+	}
+}
+
+// TestRoutes checks that each path that the registry parses has the route of its
+// operation, and a path that it does not find has none.
+func TestRoutes(t *testing.T) {
+	d := digest.FromString("").String()
+	for _, test := range []struct{ method, path, route string }{
+		{"GET", "/v2", "/v2/"},
+		{"GET", "/v2/", "/v2/"},
+		{"GET", "/v2/_catalog", "/v2/_catalog"},
+		{"GET", "/v2/a/b/manifests/x", "/v2/{name}/manifests/{reference}"},
+		{"GET", "/v2/manifests/manifests/x", "/v2/{name}/manifests/{reference}"},
+		{"GET", "/v2/a/blobs/" + d, "/v2/{name}/blobs/{digest}"},
+		{"POST", "/v2/a/blobs/uploads", "/v2/{name}/blobs/uploads/"},
+		{"POST", "/v2/a/blobs/uploads/", "/v2/{name}/blobs/uploads/"},
+		{"PUT", "/v2/a/blobs/uploads/x", "/v2/{name}/blobs/uploads/{reference}"},
+		{"GET", "/v2/a/tags/list", "/v2/{name}/tags/list"},
+		{"GET", "/v2/a/referrers/" + d, "/v2/{name}/referrers/{digest}"},
+		{"GET", "/", ""},
+		{"GET", "/v1/", ""},
+		{"GET", "/v2x/a/tags/list", ""},
+		{"GET", "/v2/a", ""},
+		{"GET", "/v2/a/tags/other", ""},
+		{"GET", "/v2/tags/list", ""},
+		{"GET", "/v2/uploads/x", ""},
+	} {
+		i := routeOf(test.path)
+		if test.route == "" {
+			qt.Check(t, qt.Equals(i, -1), qt.Commentf("%s", test.path))
+		} else if qt.Check(t, qt.IsTrue(i >= 0), qt.Commentf("%s", test.path)) {
+			qt.Check(t, qt.Equals(routes[i], test.route))
+		}
+		_, err := registry.ParseRequest(httptest.NewRequest(test.method, test.path, nil))
+		qt.Check(t, qt.Equals(err == nil, test.route != ""), qt.Commentf("%s: %v", test.path, err))
 	}
 }
 
