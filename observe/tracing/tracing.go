@@ -73,16 +73,18 @@ func (o Options) tracer() trace.Tracer {
 // url.scheme, url.path, server.address, server.port, client.address,
 // user_agent.original, network.protocol.version. For a 5xx the span's status is Error
 // and error.type the code; for a response that was aborted, error.type is "aborted".
-// A 4xx is no error of a server. The client's address is that of the connection.
+// A 4xx is no error of a server. The client's address is that of the connection. A
+// sampler sees the method, the route, url and server attributes.
 func Handler(h http.Handler, o Options) http.Handler {
 	tracer := o.tracer()
 	if o.Propagator == nil {
 		o.Propagator = otel.GetTextMapPropagator()
 	}
+	kind := trace.WithSpanKind(trace.SpanKindServer)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := o.Propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 		name, attributes := describe(r)
-		ctx, span := tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(attributes...))
+		ctx, span := tracer.Start(ctx, name, kind, trace.WithAttributes(attributes...))
 		r = r.WithContext(ctx)
 		if !span.IsRecording() {
 			defer span.End()
@@ -191,6 +193,9 @@ func clip(s string) string {
 
 // splitHost splits a host and a port, 0 if there is none.
 func splitHost(hostport string) (host string, port int) {
+	if strings.IndexByte(hostport, ':') < 0 { // an error of net costs an allocation
+		return hostport, 0
+	}
 	host, digits, err := net.SplitHostPort(hostport)
 	if err != nil {
 		return strings.Trim(hostport, "[]"), 0
