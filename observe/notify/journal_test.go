@@ -9,12 +9,16 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-quicktest/qt"
 )
+
+// canLock reports whether lockFile locks.
+const canLock = runtime.GOOS != "windows"
 
 // newEntry returns the entry with a number.
 func newEntry(seq uint64) *entry {
@@ -49,8 +53,10 @@ func TestJournal(t *testing.T) {
 	qt.Assert(t, qt.IsNil(j.write([]*entry{newEntry(1), newEntry(2), newEntry(3)}, 0)))
 	qt.Assert(t, qt.IsNil(j.write(nil, 1)))
 	qt.Assert(t, qt.IsNil(j.write([]*entry{newEntry(4)}, 2)))
-	_, _, _, _, err := openJournal(dir)
-	qt.Check(t, qt.ErrorMatches(err, ".*the journal is in use"))
+	if canLock {
+		_, _, _, _, err := openJournal(dir)
+		qt.Check(t, qt.ErrorMatches(err, ".*the journal is in use"))
+	}
 	qt.Assert(t, qt.IsNil(j.close(false)))
 
 	j, entries, next, damaged, err := openJournal(dir)
@@ -88,9 +94,10 @@ func TestJournalCompaction(t *testing.T) {
 		qt.Assert(t, qt.IsTrue(len(files(t, dir)) <= 2))
 	}
 	qt.Assert(t, qt.IsNil(j.close(false)))
-	_, seqs, next, _ := open(t, dir)
+	j, seqs, next, _ := open(t, dir)
 	qt.Check(t, qt.HasLen(seqs, 20000-(19901-50)))
 	qt.Check(t, qt.Equals(next, 20001))
+	qt.Assert(t, qt.IsNil(j.close(false)))
 }
 
 // TestJournalCut cuts a journal at each byte: the lines before must be read.
@@ -130,8 +137,9 @@ func TestJournalError(t *testing.T) {
 	qt.Assert(t, qt.IsNil(j.write([]*entry{newEntry(2), newEntry(3)}, 1)))
 	qt.Check(t, qt.HasLen(files(t, dir), 1))
 	qt.Assert(t, qt.IsNil(j.close(false)))
-	_, seqs, _, _ := open(t, dir)
+	j, seqs, _, _ := open(t, dir)
 	qt.Check(t, qt.DeepEquals(seqs, []uint64{2, 3}))
+	qt.Assert(t, qt.IsNil(j.close(false)))
 }
 
 // TestDiskFailure checks that events are sent while the journal can't be written, and

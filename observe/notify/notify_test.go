@@ -13,6 +13,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -451,6 +453,8 @@ func TestCloseTriesAtOnce(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	qt.Assert(t, qt.IsNil(os.WriteFile(file, nil, 0o600)))
 	for _, test := range []struct {
 		o    Options
 		want string
@@ -463,7 +467,7 @@ func TestOptions(t *testing.T) {
 		{Options{URL: "https://h", Format: 7}, `.*unknown format 7`},
 		{Options{URL: "https://h", Format: CloudEvents, Batch: 2}, `.*one event in a request.*`},
 		{Options{URL: "https://h", Durable: true}, `.*option Durable requires a Journal`},
-		{Options{URL: "https://h", Journal: "/dev/null/x"}, `.*not a directory`},
+		{Options{URL: "https://h", Journal: filepath.Join(file, "journal")}, `notify: .*`},
 	} {
 		_, err := New(test.o)
 		qt.Check(t, qt.ErrorMatches(err, test.want))
