@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -316,6 +317,30 @@ func TestUnwrap(t *testing.T) {
 	m := new(registry.MemStore)
 	qt.Check(t, qt.Equals(Store(m, o).(interface{ Unwrap() registry.Store }).Unwrap(), registry.Store(m)))
 	qt.Check(t, qt.PanicMatches(func() { Store(nil, o) }, ".*requires a store"))
+}
+
+// TestInMemory checks that the registry still knows a MemStore to be in memory: it looks
+// for the blobs of a manifest one after the other, since goroutines would take longer.
+func TestInMemory(t *testing.T) {
+	o, spans := newOptions()
+	s := Store(new(registry.MemStore), o)
+	var layers, want []string
+	for i := range 10 {
+		d := digest.FromString(strings.Repeat("x", i)).String()
+		layers = append(layers, `{"mediaType":"a/b","size":1,"digest":"`+d+`"}`)
+		want = append(want, d)
+	}
+	_, err := registry.PushManifest(context.Background(), s, "app", registry.ManifestPush{
+		MediaType: "application/vnd.oci.image.manifest.v1+json",
+		Content:   []byte(`{"config":` + layers[0] + `,"layers":[` + strings.Join(layers[1:], ",") + `]}`),
+	})
+	qt.Assert(t, qt.ErrorIs(err, registry.ErrManifestBlobUnknown))
+	var got []string
+	for _, s := range spans.Ended() {
+		got = append(got, attributesOf(s)["berth.digest"])
+	}
+	slices.Sort(want) // as the registry does
+	qt.Check(t, qt.DeepEquals(got, want))
 }
 
 // TestShortcuts checks that content keeps its methods.
