@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"go.opentelemetry.io/otel/attribute"
@@ -35,7 +36,8 @@ const (
 // named after the method: "Store.GetTag", "Upload.ReadFrom". Propagator is not used.
 //
 // The span of OpenBlob ends when the content is closed, that of a list with its last
-// element; their attributes berth.bytes and berth.results say how much was read. The
+// element; their attributes berth.bytes and berth.results say how much was read, or, for
+// a Collector's methods, removed. The
 // span of CreateUpload and ResumeUpload ends when the lease is closed; those of the
 // lease's methods are its children. Other attributes: berth.repository, berth.from,
 // berth.digest, berth.tag, berth.tags, berth.upload. If a call fails with an error of the spec, error.type is its code, such as
@@ -44,7 +46,7 @@ const (
 //
 // The result has a method Unwrap() registry.Store, which returns s. It passes
 // everything of the contract through, including methods that later versions add to
-// it, though those without a span. Content keeps its shortcuts, such as
+// it, though those, and Now, without a span. Content keeps its shortcuts, such as
 // sendfile, and a *registry.MemStore those that the registry has for it.
 func Store(s registry.Store, o Options) registry.Store {
 	if s == nil {
@@ -210,6 +212,13 @@ func (s *store) GetManifest(ctx context.Context, repo string, d digest.Digest) (
 	return m, err
 }
 
+func (s *store) StatManifest(ctx context.Context, repo string, d digest.Digest) (registry.Info, error) {
+	ctx, span := s.start(ctx, "Store.StatManifest", repoKey.String(repo), digestKey.String(string(d)))
+	info, err := s.Store.StatManifest(ctx, repo, d)
+	finish(span, err)
+	return info, err
+}
+
 func (s *store) GetTag(ctx context.Context, repo, tag string) (registry.Manifest, error) {
 	ctx, span := s.start(ctx, "Store.GetTag", repoKey.String(repo), tagKey.String(tag))
 	m, err := s.Store.GetTag(ctx, repo, tag)
@@ -263,6 +272,30 @@ func (s *store) Repositories(ctx context.Context, after string) iter.Seq2[string
 	return list(ctx, s, "Store.Repositories", func(ctx context.Context) iter.Seq2[string, error] {
 		return s.Store.Repositories(ctx, after)
 	})
+}
+
+func (s *store) CollectBlobs(ctx context.Context, repo string, blobs []digest.Digest, since time.Time) ([]registry.Info, error) {
+	ctx, span := s.start(ctx, "Store.CollectBlobs", repoKey.String(repo))
+	deleted, err := s.Store.CollectBlobs(ctx, repo, blobs, since)
+	span.SetAttributes(resultsKey.Int(len(deleted)))
+	finish(span, err)
+	return deleted, err
+}
+
+func (s *store) CollectManifests(ctx context.Context, repo string, manifests []digest.Digest, since time.Time) ([]registry.Info, error) {
+	ctx, span := s.start(ctx, "Store.CollectManifests", repoKey.String(repo))
+	deleted, err := s.Store.CollectManifests(ctx, repo, manifests, since)
+	span.SetAttributes(resultsKey.Int(len(deleted)))
+	finish(span, err)
+	return deleted, err
+}
+
+func (s *store) CollectRest(ctx context.Context, since time.Time) (registry.Collected, error) {
+	ctx, span := s.start(ctx, "Store.CollectRest")
+	collected, err := s.Store.CollectRest(ctx, since)
+	span.SetAttributes(resultsKey.Int(collected.Blobs+collected.Uploads), bytesKey.Int64(collected.Bytes))
+	finish(span, err)
+	return collected, err
 }
 
 // list returns a list with a span for each time that it is read.
