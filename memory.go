@@ -120,7 +120,14 @@ func (m *MemStore) updateLocked(change func(*memContent) error) error {
 			return err
 		}
 	}
+	named := c.named
+	c.named = nil
 	m.content.Store(&c)
+	// Not before: a collection that does not see the manifest must see the uses as
+	// later than its beginning.
+	for _, used := range named {
+		used.touch()
+	}
 	return nil
 }
 

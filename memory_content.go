@@ -20,6 +20,8 @@ type memContent struct {
 	blobs tree.Map[memOwners]   // by digest
 	files tree.Map[*storedBlob] // the blobs on disk
 	bytes memBytes              // roughly what all this costs
+
+	named []*lastUse // of the content that a manifest which is being pushed names
 }
 
 // memBytes counts bytes.
@@ -223,7 +225,7 @@ func (c *memContent) putManifest(repo string, m Manifest, tags []string, allow A
 			}
 		}
 	}
-	if err := c.useChildren(r, m); err != nil {
+	if err := c.nameChildren(r, m); err != nil {
 		return err
 	}
 	m.Blobs, m.Manifests, m.Sparse = nil, nil, false
@@ -249,19 +251,19 @@ func (c *memContent) putManifest(repo string, m Manifest, tags []string, allow A
 	return nil
 }
 
-// useChildren notes that m names content of its repository.
+// nameChildren looks up the content of its repository that m names.
 // Errors: ErrManifestBlobUnknown if the repository lacks some of it.
-func (memContent) useChildren(r memRepo, m Manifest) error {
+func (c *memContent) nameChildren(r memRepo, m Manifest) error {
 	for _, d := range m.Blobs {
 		if l, ok := r.blobs.Get(string(d)); ok {
-			l.used.touch()
+			c.named = append(c.named, l.used)
 		} else if !m.Sparse {
 			return fmt.Errorf("%w: blob %s", ErrManifestBlobUnknown, d)
 		}
 	}
 	for _, d := range m.Manifests {
 		if child, ok := r.manifests.Get(string(d)); ok {
-			child.used.touch()
+			c.named = append(c.named, child.used)
 		} else if !m.Sparse {
 			return fmt.Errorf("%w: manifest %s", ErrManifestBlobUnknown, d)
 		}

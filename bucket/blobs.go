@@ -73,8 +73,21 @@ func (s *Store) OpenBlob(ctx context.Context, repo string, d digest.Digest) (io.
 		return nil, err
 	}
 	r := s.newReader(ctx, dataKey(d, l.Data), l.Size)
-	r.verify(d, l.CRC, func() { s.condemn(ctx, d, l.Data) })
+	r.verify(d, l.CRC, func() { s.dropDamaged(ctx, repo, d, l) })
 	return r, nil
+}
+
+// dropDamaged removes a link to data that was found missing or damaged, so that clients
+// learn from a HEAD that they must push the blob again. It reads the data once more,
+// because it may have been damaged on its way.
+func (s *Store) dropDamaged(ctx context.Context, repo string, d digest.Digest, l link) {
+	ctx = context.WithoutCancel(ctx)
+	s.condemn(ctx, d, l.Data)
+	s.later(func() {
+		if err := s.verifyData(ctx, d, l.Data, l.Size); err == errDamaged || err == errNotFound {
+			s.unlink(ctx, repo, d, l)
+		}
+	})
 }
 
 // Blobs yields the blobs of a repository after a digest. It reads each link, since

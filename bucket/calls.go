@@ -130,15 +130,17 @@ func (s *Store) getStart(ctx context.Context, key string, n int64) (data []byte,
 		if n >= 0 {
 			size = min(size, n)
 		}
-		b := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
-		if _, err := b.ReadFrom(r); err != nil {
-			return err
-		}
-		if int64(b.Len()) != size {
-			return io.ErrUnexpectedEOF
-		}
-		data, o = b.Bytes(), r.Object
-		return nil
+		return s.reads.read(ctx, size, func() error {
+			b := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
+			if _, err := b.ReadFrom(r); err != nil {
+				return err
+			}
+			if int64(b.Len()) != size {
+				return io.ErrUnexpectedEOF
+			}
+			data, o = b.Bytes(), r.Object
+			return nil
+		})
 	})
 	return data, o, err
 }

@@ -153,8 +153,20 @@ func (l *lease) freeSpace() ([]byte, error) {
 	}
 	if len(l.buf) == cap(l.buf) {
 		size := min(max(2*cap(l.buf), minBuffer), maxBuffer)
-		if err := l.reserve(&l.store.buffers, int64(size)-l.reserved); err != nil {
-			return nil, err
+		more := int64(size) - l.reserved
+		switch {
+		case l.store.buffers.TryAcquire(more):
+		case len(l.buf) > 0:
+			// A lease that has a buffer must not wait for more of it: all could
+			// wait for each other.
+			if err := l.beginPart(); err != nil {
+				return nil, err
+			}
+			return l.buf[:cap(l.buf)], nil
+		default:
+			if err := l.reserve(&l.store.buffers, more); err != nil {
+				return nil, err
+			}
 		}
 		l.reserved = int64(size)
 		grown := make([]byte, len(l.buf), size)

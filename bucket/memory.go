@@ -21,12 +21,39 @@ const defaultMemory = 256 << 20
 // memory is a share of the memory for uploads.
 type memory struct{ *semaphore.Weighted }
 
-// divideMemory returns the shares of the leases' buffers, and of the writers that
-// leases with many bytes have as well. Two shares, because a lease that holds a
-// buffer waits for a writer: no lease that has a writer waits for anything.
-func divideMemory(total int64) (buffers, writers memory) {
+// divideMemory returns the shares of the leases' buffers, of the writers that leases
+// with many bytes have as well, and of large objects that are read. Several shares,
+// because a lease that holds a buffer waits for a writer: no lease that has a writer
+// waits for anything, and nobody who reads does.
+func divideMemory(total int64) (buffers, writers memory, reads share) {
 	forWriters := max(total*3/4, objects.WriterMemory)
-	return memory{semaphore.NewWeighted(max(total-forWriters, maxBuffer))}, memory{semaphore.NewWeighted(forWriters)}
+	forReads := max(total/8, minReads)
+	return memory{semaphore.NewWeighted(max(total-forWriters, maxBuffer))}, memory{semaphore.NewWeighted(forWriters)}, share{semaphore.NewWeighted(forReads), forReads}
+}
+
+// minReads is the least share of large objects that are read.
+const minReads = 8 << 20
+
+// share is the memory of objects while they are read: callers account for what they
+// get.
+type share struct {
+	*semaphore.Weighted
+	size int64
+}
+
+// read calls a function that takes n bytes, when they are free. Small objects need not
+// wait.
+func (s share) read(ctx context.Context, n int64, f func() error) error {
+	const small = 64 << 10
+	if n <= small {
+		return f()
+	}
+	n = min(n, s.size)
+	if err := s.Acquire(ctx, n); err != nil {
+		return err
+	}
+	defer s.Release(n)
+	return f()
 }
 
 var errBusy = &registry.Error{

@@ -92,13 +92,16 @@ func (p *publication) try(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	p.end = func() error { return nil }
-	if time.Since(began) >= s.trustedFor {
+	if written {
+		p.data = l.Data // if this attempt fails, the next need not write it again
+	}
+	if s.elapsed(began) >= s.trustedFor {
 		return false, nil
 	}
 	if ok, err := p.writeLink(ctx, old, l); !ok || err != nil {
 		return !ok, err
 	}
-	if time.Since(began) >= s.trustedFor {
+	if s.elapsed(began) >= s.trustedFor {
 		return false, nil
 	}
 	usable := true

@@ -162,7 +162,7 @@ func (p *push) try(ctx context.Context, again bool) (done bool, err error) {
 		}
 		return false, nil
 	}
-	if time.Since(began) >= s.trustedFor {
+	if s.elapsed(began) >= s.trustedFor {
 		return false, nil // GC may have removed the hints
 	}
 	err = atOnce(

@@ -165,6 +165,9 @@ func (r *reader) connect() error {
 		}
 		if err = r.store.storeError(r.ctx, err); err == errNotFound && !r.mayVanish {
 			// A link names this data, so it should exist.
+			if r.onCorrupt != nil {
+				r.onCorrupt()
+			}
 			err = r.store.corrupt(errMissing, "", r.digest)
 		}
 		return err

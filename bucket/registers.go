@@ -46,8 +46,12 @@ const (
 // isDeletedSize reports whether an object of this size is a deleted register.
 func isDeletedSize(size int64) bool { return size <= maxDeleted }
 
-// noID stands for a write before the first.
-var noID = strings.Repeat("-", idSize)
+// noID stands for a write before the first, and forgottenID for one that nobody knows
+// anymore.
+var (
+	noID        = strings.Repeat("-", idSize)
+	forgottenID = strings.Repeat("?", idSize)
+)
 
 // newID returns an ID that nobody has used.
 func newID() string { return rand.Text() }
@@ -60,8 +64,12 @@ func (v value) next(id string, data []byte) value {
 		n = keptByDeleted
 	}
 	ids := append([]string{before(v)}, v.before...)
+	first := noID
+	if ids[len(ids)-1] != noID { // the value has forgotten those before
+		first = forgottenID
+	}
 	for len(ids) < n {
-		ids = append(ids, noID)
+		ids = append(ids, first)
 	}
 	return value{id: id, before: ids[:n], data: data}
 }

@@ -34,6 +34,7 @@ type Store struct {
 	pushed     pushCounts // of referrers
 	buffers    memory     // for the buffers of leases
 	writers    memory     // for their writers
+	reads      share      // for large objects that are read
 
 	mu            sync.Mutex                // guards the fields below, and the sessions in them; see unlock
 	leases        map[string]*leasedSession // of this process, by sessionKey
@@ -151,7 +152,7 @@ func newStore(b objects.Bucket, opts *Options) *Store {
 	if s.opts.Memory <= 0 {
 		s.opts.Memory = defaultMemory
 	}
-	s.buffers, s.writers = divideMemory(s.opts.Memory)
+	s.buffers, s.writers, s.reads = divideMemory(s.opts.Memory)
 	return s
 }
 

@@ -17,8 +17,9 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// A use of content is the modification time of its file, to within usePrecision.
-// Content that was used half of that ago need not be touched again.
+// A use of content is the modification time of its file, to within usePrecision: half
+// of it for content that is not touched again so soon, and a quarter each for touches
+// that overtake each other and for the time until a manifest that names it is visible.
 const usePrecision = time.Second
 
 // collector is the state of collections.
@@ -61,7 +62,7 @@ func (s *Store) use(repo string, used registry.Info) (bool, error) {
 func (s *Store) touchUsed(name string) error {
 	for {
 		now := time.Now()
-		if err := s.touch(name); err != nil || time.Since(now) < usePrecision/2 {
+		if err := s.touch(name); err != nil || time.Since(now) < usePrecision/4 {
 			return err
 		}
 	}
@@ -110,8 +111,24 @@ func (t *txn) useChildren(m registry.Manifest) error {
 		if err != nil {
 			return err
 		}
+		if t.named = append(t.named, d); t.namedAt.IsZero() {
+			t.namedAt = time.Now()
+		}
 	}
 	return nil
+}
+
+// useNamed notes again that manifests name content, once they are visible: a
+// collection that does not see them must see the uses as later than its beginning.
+func (t *txn) useNamed() {
+	if t.named == nil || time.Since(t.namedAt) < usePrecision/4 {
+		return // the precision allows for that
+	}
+	for _, d := range t.named {
+		if err := t.repo.s.touchUsed(t.file(d)); err != nil && !isMissing(err) {
+			t.repo.s.log.Error("the use of content can't be noted", "repository", t.name, "digest", d, "error", err)
+		}
+	}
 }
 
 func (s *Store) Now(context.Context) (time.Time, error) { return time.Now(), nil }

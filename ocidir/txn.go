@@ -35,6 +35,8 @@ type txn struct {
 	unsynced map[string]bool // folders with new names
 	newFiles []digest.Digest // to remove if the transaction fails
 	deletes  bool            // the repository may be empty afterwards
+	named    []digest.Digest // content that manifests which are being pushed name
+	namedAt  time.Time       // when that was noted first
 }
 
 // update applies a change to a repository. When it returns nil, the change is
@@ -72,6 +74,8 @@ func (r *repo) commit(batch []*change) {
 		}
 		if err = t.commit(); err != nil {
 			t.removeNewFiles()
+		} else {
+			t.useNamed()
 		}
 	}
 	for _, c := range batch {
