@@ -107,7 +107,6 @@ func TestDeadBucket(t *testing.T) {
 
 // TestHangingBucket uses a bucket that accepts connections and never responds.
 func TestHangingBucket(t *testing.T) {
-	t.Parallel()
 	s, p := withProxy(t, &bucket.Options{Timeout: 300 * time.Millisecond})
 	lease, content := openAll(t, s)
 	hang := make(chan struct{})
