@@ -89,12 +89,18 @@ func Observe(hook func(Event)) func(http.Handler) http.Handler {
 // observation is what Observe allocates for a request.
 type observation struct {
 	recorder.Recorder
-	report
-	body countedBody
+	*report // shared with an Observe outside, if there is one
+	body    countedBody
+	own     report
 }
 
 func observe(h http.Handler, w http.ResponseWriter, r *http.Request, hook func(Event)) {
-	o := &observation{Recorder: recorder.Recorder{ResponseWriter: w}, report: report{size: -1}}
+	o := &observation{Recorder: recorder.Recorder{ResponseWriter: w}, report: reportOf(r.Context())}
+	ctx := r.Context()
+	if o.report == nil {
+		o.own.size, o.report = -1, &o.own
+		ctx = withReport(ctx, o.report)
+	}
 	start, returned := time.Now(), false
 	defer func() {
 		if !returned && o.err == nil {
@@ -104,7 +110,7 @@ func observe(h http.Handler, w http.ResponseWriter, r *http.Request, hook func(E
 		}
 		hook(o.event(r, start))
 	}()
-	inner := r.WithContext(withReport(r.Context(), &o.report))
+	inner := r.WithContext(ctx)
 	if r.Body != nil && r.Body != http.NoBody {
 		o.body.ReadCloser = r.Body
 		inner.Body = &o.body

@@ -4,6 +4,7 @@ package registry_test
 
 import (
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -112,6 +113,26 @@ func TestEvents(t *testing.T) {
 			e.Request, e.HTTP, e.Err, e.Time, e.Duration = registry.Request{}, nil, nil, test.want.Time, 0
 			qt.Check(t, qt.DeepEquals(e, test.want))
 		})
+	}
+}
+
+// TestNestedEvents observes a registry that logs its requests.
+func TestNestedEvents(t *testing.T) {
+	var events []registry.Event
+	observe := registry.Observe(func(e registry.Event) { events = append(events, e) })
+	h := observe(observe(registry.New(registry.WithSlog(slog.New(slog.DiscardHandler)))))
+	for _, path := range []string{"/v2/a/blobs/uploads/?digest=" + digest.FromString("").String(), "/v2/a/blobs/" + digest.FromString("x").String(), "/v2/"} {
+		events = nil
+		method := "GET"
+		if strings.Contains(path, "?") {
+			method = "POST"
+		}
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(method, path, nil))
+		qt.Assert(t, qt.HasLen(events, 2))
+		qt.Check(t, qt.Equals(events[0].Status, events[1].Status))
+		qt.Check(t, qt.Equals(events[0].Size, events[1].Size))
+		qt.Check(t, qt.Equals(events[0].Err, events[1].Err))
+		qt.Check(t, qt.Equals(events[0].Err != nil, events[0].Status == 404))
 	}
 }
 
