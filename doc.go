@@ -31,7 +31,8 @@
 // Anyone who can reach the handler may push and delete: package auth restricts
 // that. Without limits, clients can fill the memory. Content in a MemStore is lost
 // when the process ends. Blobs stay until they are deleted, even if no manifest
-// refers to them.
+// refers to them: package retention collects those. Package quota limits what
+// repositories hold.
 //
 // [OCI distribution-spec]: https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 package registry

@@ -71,9 +71,10 @@
 // # Damage
 //
 // Manifests, and blobs that are read from the first byte to the last, are verified. A
-// damaged manifest is an error, and a blob breaks off before its last bytes; its data is
-// condemned, so that the next push writes it again. Data that is missing, or has another
-// size, is an error when it is opened. Objects that can't be read are replaced by pushes,
+// damaged manifest is an error, and a blob breaks off before its last bytes. Data that
+// is missing, or has another size, is an error when it is opened. If a second look
+// confirms the damage, the repository loses the blob: a HEAD responds with 404, by
+// which clients learn that they must push it again. Objects that can't be read are replaced by pushes,
 // and deleted by deletes. A part of a blob is not verified, and neither is a blob that a
 // client downloads after a redirect. [Store.Scrub] reads everything.
 //

@@ -13,7 +13,7 @@ func NewOn(b objects.Bucket, opts *Options) *Store { return newStore(b, opts) }
 
 // SetGrace shortens the times that GC and pushes rely on, so that tests are fast.
 func (s *Store) SetGrace(trustedFor, minGrace time.Duration) {
-	s.trustedFor, s.minGrace = trustedFor, minGrace
+	s.trustedFor, s.minGrace, s.longWrite = trustedFor, minGrace, minGrace
 }
 
 // SetClock replaces the clock of the store's process.

@@ -57,7 +57,12 @@ func (s *Store) GC(ctx context.Context, opts GCOptions) (GCStats, error) {
 	if err != nil {
 		return GCStats{}, err
 	}
-	g := &collection{store: s, cutoff: now.Add(-opts.Grace), idleSince: now.Add(-max(opts.Grace, s.opts.UploadIdle))}
+	g := &collection{
+		store:         s,
+		cutoff:        now.Add(-opts.Grace),
+		idleSince:     now.Add(-max(opts.Grace, s.opts.UploadIdle)),
+		writersBefore: now.Add(-max(opts.Grace, s.longWrite)),
+	}
 	for _, sweep := range []func(context.Context) error{g.probe, g.sweepUploads, g.sweepBlobs, g.sweepRepos, g.sweepNames, g.sweepChecks} {
 		if err := sweep(ctx); err != nil {
 			return g.stats, err
@@ -71,6 +76,8 @@ type collection struct {
 	store     *Store
 	cutoff    time.Time // objects written before are old
 	idleSince time.Time // upload sessions used before have ended
+
+	writersBefore time.Time // multipart uploads begun before have ended
 	stats     GCStats
 
 	conditionalDelete bool // the bucket has it
@@ -204,7 +211,7 @@ func (g *collection) condemnOrDelete(ctx context.Context, d digest.Digest, data 
 // parts that were left behind.
 func (g *collection) sweepUploads(ctx context.Context) error {
 	for _, prefix := range []string{uploadsPrefix, blobsPrefix} {
-		n, err := g.store.bucket.AbortWriters(ctx, g.store.opts.Prefix+prefix, g.cutoff)
+		n, err := g.store.bucket.AbortWriters(ctx, g.store.opts.Prefix+prefix, g.writersBefore)
 		if err != nil {
 			return g.store.storeError(ctx, err)
 		}

@@ -29,6 +29,7 @@ type Store struct {
 	clock      clock
 	trustedFor time.Duration // see defaultTrustedFor
 	minGrace   time.Duration // see defaultMinGrace
+	longWrite  time.Duration // see defaultLongWrite
 	background background
 	names      nameSet
 	pushed     pushCounts // of referrers
@@ -87,6 +88,11 @@ const (
 	defaultMinGrace   = 30 * time.Minute
 )
 
+// defaultLongWrite is how long a client may take to send the bytes of one large object.
+// GC takes a multipart upload that was begun before for one that a process has left
+// behind: the bucket does not tell when it was last used.
+const defaultLongWrite = 24 * time.Hour
+
 // Open opens the bucket with a URL of the Go CDK
 // (https://gocloud.dev/howto/blob/): s3://, gs://, azblob://, file:// or mem://.
 // The URL's prefix parameter precedes Options.Prefix. Open does not check that
@@ -137,6 +143,7 @@ func newStore(b objects.Bucket, opts *Options) *Store {
 		now:        time.Now,
 		trustedFor: defaultTrustedFor,
 		minGrace:   defaultMinGrace,
+		longWrite:  defaultLongWrite,
 		background: background{slots: make(chan struct{}, maxLater)},
 		leases:     make(map[string]*leasedSession),
 	}
