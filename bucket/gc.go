@@ -78,7 +78,7 @@ type collection struct {
 	idleSince time.Time // upload sessions used before have ended
 
 	writersBefore time.Time // multipart uploads begun before have ended
-	stats     GCStats
+	stats         GCStats
 
 	conditionalDelete bool // the bucket has it
 }
