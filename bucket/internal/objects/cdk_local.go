@@ -5,6 +5,7 @@
 package objects
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -94,9 +95,7 @@ func (b *localBucket) Stat(ctx context.Context, key string) (Object, error) {
 }
 
 func (b *localBucket) Put(ctx context.Context, key string, data []byte, c Condition) (string, error) {
-	return b.write(ctx, key, c, func() error {
-		return b.bucket.WriteAll(ctx, key, data, &blob.WriterOptions{ContentType: contentType})
-	})
+	return b.write(ctx, key, c, func() error { return b.writeFrom(ctx, key, bytes.NewReader(data)) })
 }
 
 // Copy copies the bytes. The copy of the Go CDK would keep the object's time in
@@ -112,14 +111,21 @@ func (b *localBucket) copy(ctx context.Context, to, from string) error {
 		return err
 	}
 	defer r.Close()
+	return b.writeFrom(ctx, to, r)
+}
+
+// writeFrom writes an object with the bytes of r, whole or not at all. The Go CDK's own
+// WriteAll and Upload replace an object by the first half of another if the disk is
+// full.
+func (b *localBucket) writeFrom(ctx context.Context, key string, r io.Reader) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	w, err := b.bucket.NewWriter(ctx, to, &blob.WriterOptions{ContentType: contentType})
+	w, err := b.bucket.NewWriter(ctx, key, &blob.WriterOptions{ContentType: contentType})
 	if err != nil {
 		return err
 	}
 	if _, err := io.Copy(w, r); err != nil {
-		cancel() // discards the object
+		cancel() // Close then discards the object
 		w.Close()
 		return err
 	}
