@@ -65,7 +65,7 @@ func (s *Store) corrupt(err error, repo string, d digest.Digest) error {
 
 // isFinal reports whether another attempt at a call would have the same result.
 func isFinal(err error) bool {
-	return err == nil || errors.Is(err, objects.ErrNotExist) || errors.Is(err, objects.ErrOffset) || errors.Is(err, objects.ErrCondition) || errors.Is(err, objects.ErrRejected) || errors.Is(err, objects.ErrUnsupported)
+	return err == nil || errors.Is(err, objects.ErrNotExist) || errors.Is(err, objects.ErrOffset) || errors.Is(err, objects.ErrCondition) || errors.Is(err, objects.ErrRejected) || errors.Is(err, objects.ErrFull) || errors.Is(err, objects.ErrUnsupported)
 }
 
 // try makes a call, and repeats it if it fails: the call must do no harm if it
@@ -104,6 +104,9 @@ func (s *Store) storeError(ctx context.Context, err error) error {
 	}
 	if s.opts.OnError != nil {
 		s.opts.OnError(err)
+	}
+	if errors.Is(err, objects.ErrFull) {
+		return fmt.Errorf("%w: the bucket's disk is full", registry.ErrTooLarge)
 	}
 	if errors.Is(err, objects.ErrRejected) {
 		return fmt.Errorf("bucket: %w", err)

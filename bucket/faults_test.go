@@ -5,9 +5,11 @@ package bucket_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +21,7 @@ import (
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/bucket"
+	"github.com/berth-oci/registry/bucket/internal/objects"
 	"github.com/berth-oci/registry/bucket/miniotest"
 )
 
@@ -152,6 +155,48 @@ func TestNoBucket(t *testing.T) {
 	err = s.PutManifest(t.Context(), "a", manifest("m"), []string{"tag"}, nil)
 	qt.Assert(t, qt.ErrorMatches(err, ".*NoSuchBucket.*"))
 	qt.Assert(t, qt.ErrorMatches(s.Check(t.Context()), ".*NoSuchBucket.*"))
+}
+
+// fullBucket is a bucket on a full disk.
+type fullBucket struct{ objects.Bucket }
+
+var errFull = fmt.Errorf("%w: write /secret: no space left on device", objects.ErrFull)
+
+func (fullBucket) Put(context.Context, string, []byte, objects.Condition) (string, error) {
+	return "", errFull
+}
+
+func (fullBucket) NewWriter(context.Context, string) objects.Writer { return fullWriter{} }
+
+type fullWriter struct{}
+
+func (fullWriter) Write([]byte) (int, error) { return 0, errFull }
+func (fullWriter) Close() error              { return errFull }
+func (fullWriter) Abort()                    {}
+
+// TestFullBucket pushes to a bucket on a full disk: clients get 413, since the same
+// push won't succeed soon, and the operator gets the cause.
+func TestFullBucket(t *testing.T) {
+	u, err := url.Parse("mem://")
+	qt.Assert(t, qt.IsNil(err))
+	b, err := objects.Open(t.Context(), u)
+	qt.Assert(t, qt.IsNil(err))
+	var reported atomic.Int64
+	s := bucket.NewOn(fullBucket{b}, &bucket.Options{OnError: func(err error) {
+		qt.Check(t, qt.ErrorIs(err, objects.ErrFull))
+		reported.Add(1)
+	}})
+	defer s.Close()
+	large := strings.Repeat("x", 20<<20)
+	for _, err := range []error{
+		registry.PushBlob(t.Context(), s, "a", digest.FromString("data"), strings.NewReader("data")),
+		registry.PushBlob(t.Context(), s, "a", digest.FromString(large), strings.NewReader(large)),
+		s.PutManifest(t.Context(), "a", manifest("m"), []string{"tag"}, nil),
+	} {
+		qt.Check(t, qt.ErrorIs(err, error(registry.ErrTooLarge)))
+		qt.Check(t, qt.ErrorMatches(err, ".*: the bucket's disk is full"))
+	}
+	qt.Check(t, qt.IsTrue(reported.Load() >= 3))
 }
 
 // TestLostResponses loses the response to each write once: the SDK writes again,

@@ -8,12 +8,14 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"sort"
 	"sync"
+	"syscall"
 	"time"
 
 	"gocloud.dev/blob"
@@ -64,6 +66,9 @@ func (localProvider) startAfter(string, func(any) bool)     {}
 func (localProvider) status(error) int                      { return 0 }
 
 func (localProvider) convert(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
 	switch gcerrors.Code(err) {
 	case gcerrors.NotFound:
 		return ErrNotExist

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Requests to Google and Azure, and responses that their emulators do not give.
+// Requests to Google and Azure, and responses that their emulators, and MinIO, do not
+// give.
 
 package objects_test
 
@@ -160,6 +161,16 @@ func TestCDKSendsOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestS3Full uses a server that has no room, as MinIO says it.
+func TestS3Full(t *testing.T) {
+	s, _ := newResponder(t)
+	s.status = http.StatusInsufficientStorage
+	s.body = "<Error><Code>XMinioStorageFull</Code></Error>"
+	b := open(t, "s3://b?region=us-east-1&anonymous=true&use_path_style=true&endpoint="+s.URL)
+	_, err := b.Put(context.Background(), "k", []byte("bytes"), objects.Condition{})
+	qt.Assert(t, qt.ErrorIs(err, objects.ErrFull))
 }
 
 // TestCDKErrors checks the meaning of error responses.

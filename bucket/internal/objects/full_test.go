@@ -7,6 +7,7 @@ package objects_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -32,18 +33,19 @@ func TestFull(t *testing.T) {
 		name  string
 		attr  *syscall.SysProcAttr
 		setUp func(t *testing.T) (dir string, limit func())
+		full  bool // the error says so
 	}{
-		{"limit", nil, limitFiles},
+		{"limit", nil, limitFiles, false},
 		{"disk", &syscall.SysProcAttr{
 			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
 			UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
 			GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
-		}, mountSmallDisk},
+		}, mountSmallDisk, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if os.Getenv(fullVariable) != "" {
 				dir, limit := test.setUp(t)
-				testFull(t, dir, limit)
+				testFull(t, dir, limit, test.full)
 				return
 			}
 			cmd := exec.Command(os.Args[0], "-test.v", "-test.run=^TestFull$/^"+test.name+"$")
@@ -82,7 +84,7 @@ func mountSmallDisk(t *testing.T) (dir string, limit func()) {
 	return dir, func() {}
 }
 
-func testFull(t *testing.T, dir string, limit func()) {
+func testFull(t *testing.T, dir string, limit func(), full bool) {
 	ctx := context.Background()
 	objectsDir, tmp := filepath.Join(dir, "objects"), filepath.Join(dir, "tmp")
 	qt.Assert(t, qt.IsNil(os.Mkdir(objectsDir, 0o777)))
@@ -118,6 +120,7 @@ func testFull(t *testing.T, dir string, limit func()) {
 			for _, key := range []string{"k", "new"} {
 				err := write(key)
 				qt.Check(t, qt.IsNotNil(err), qt.Commentf(key))
+				qt.Check(t, qt.Equals(errors.Is(err, objects.ErrFull), full), qt.Commentf("%v", err))
 			}
 			r, err := b.Get(ctx, "k", 0, -1)
 			qt.Assert(t, qt.IsNil(err))

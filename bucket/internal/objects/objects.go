@@ -27,6 +27,10 @@ var (
 	// bucket are wrong. Errors wrap it.
 	ErrRejected = errors.New("objects: request rejected")
 
+	// ErrFull means that the bucket has no room for what a request writes, which
+	// has changed nothing. Errors wrap it.
+	ErrFull = errors.New("objects: the bucket is full")
+
 	// ErrOffset means that there is nothing to read at an offset.
 	ErrOffset = errors.New("objects: the offset is not in the object")
 

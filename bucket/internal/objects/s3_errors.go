@@ -68,6 +68,8 @@ func s3Error(err error) error {
 		return fmt.Errorf("objects: %w", err)
 	}
 	switch status {
+	case http.StatusInsufficientStorage: // XMinioStorageFull
+		return fmt.Errorf("%w: %w", ErrFull, err)
 	case http.StatusMovedPermanently, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden,
 		http.StatusMethodNotAllowed, http.StatusNotImplemented:
 		return fmt.Errorf("%w: %w", ErrRejected, err)
