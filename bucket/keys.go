@@ -102,12 +102,23 @@ const nameChars = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 // keyPart returns the longest prefix of after that may be part of a key. The name
 // after which a list starts comes from a request, unchecked. A list that starts at
 // keyPart may begin too early, so the caller must skip names up to after.
+//
+// MinIO rejects keys with components that are empty, "." or "..". No name has such
+// components, neither as it is nor flattened.
 func keyPart(after string) string {
 	after = after[:min(len(after), 255)]
 	for i := range len(after) {
 		if strings.IndexByte(nameChars+"/", after[i]) < 0 {
-			return after[:i]
+			after = after[:i]
+			break
 		}
+	}
+	end := 0 // of the component, and the slash after it
+	for component := range strings.SplitSeq(after, "/") {
+		if component == "" || component == "." || component == ".." {
+			return after[:max(0, end-1)]
+		}
+		end += len(component) + 1
 	}
 	return after
 }

@@ -128,6 +128,61 @@ func testListsAfterAnything(t *testing.T, url string) {
 	}
 }
 
+// TestListsAfterDots starts lists after strings that are paths rather than names, which
+// MinIO does not accept in keys. The lists are those of a MemStore.
+func TestListsAfterDots(t *testing.T) {
+	repos := []string{"0", "a", "a.b", "a/b", "a/b/c", "b", "x"}
+	tags := []string{"0", "A", "_", "a", "a-b", "a.b", "x"}
+	fill := func(s registry.Store) (subject digest.Digest) {
+		subject = digest.FromString("subject")
+		for _, repo := range repos {
+			qt.Assert(t, qt.IsNil(s.PutManifest(t.Context(), repo, manifest("m"), tags, nil)))
+		}
+		m := manifest("referrer")
+		m.Subject = subject
+		m.Referrer = registry.Referrer{Digest: m.Digest, Descriptor: []byte("{}")}
+		qt.Assert(t, qt.IsNil(s.PutManifest(t.Context(), "a", m, nil, nil)))
+		return subject
+	}
+	lists := func(s registry.Store, after string, subject digest.Digest) (lists [5][]string) {
+		var errs [5]error
+		lists[0], errs[0] = collect(s.Repositories(t.Context(), after))
+		lists[1], errs[1] = collect(s.Tags(t.Context(), "a", after))
+		add := func(i int, d digest.Digest) { lists[i] = append(lists[i], string(d)) }
+		for r, err := range s.Referrers(t.Context(), "a", subject, digest.Digest(after)) {
+			add(2, r.Digest)
+			errs[2] = err
+		}
+		for info, err := range s.Blobs(t.Context(), "a", digest.Digest(after)) {
+			add(3, info.Digest)
+			errs[3] = err
+		}
+		for info, err := range s.Manifests(t.Context(), "a", digest.Digest(after)) {
+			add(4, info.Digest)
+			errs[4] = err
+		}
+		for i, err := range errs {
+			qt.Check(t, qt.IsNil(err), qt.Commentf("list %d after %q", i, after))
+		}
+		return lists
+	}
+	want := new(registry.MemStore)
+	subject := fill(want)
+	for name, url := range map[string]string{"memory": "mem://", "minio": miniotest.Start(t).URL(t)} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, url, nil)
+			fill(s)
+			for _, after := range []string{
+				".", "..", "./", "../", "../x", "./x", "/", "//", "///", "/a", "//a",
+				"a/", "a//", "a//b", "a/.", "a/..", "a/./b", "a/../b", "a/b/", "a/b/..", "a.", "a..", "a../b",
+				"...", "a/...", ":", "a:", ":..", "sha256:", "sha256:.", "sha256:..", "sha256:/", "sha256:../x",
+			} {
+				qt.Check(t, qt.DeepEquals(lists(s, after, subject), lists(want, after, subject)), qt.Commentf("%q", after))
+			}
+		})
+	}
+}
+
 func TestUploadLimit(t *testing.T) {
 	storetest.RunUploadLimit(t, func(t *testing.T, uploads int) registry.Store {
 		return open(t, "mem://", &bucket.Options{Uploads: uploads})
