@@ -34,7 +34,8 @@
 // A component of a repository's name never begins with "_". No key is a directory
 // of another, since MinIO and file systems can't have both. That is why a
 // repository's name below names/ and uploads/ is flat, and spelled with other
-// characters: see flattenName.
+// characters: see flattenName. In a directory, a key is the path of a file, unless its
+// last component is very long or ends in ".attrs": see fileKey in internal/objects.
 //
 // The time that StatBlob, Blobs and Manifests return is the object's modification
 // time, by the bucket's clock. A push of content that the repository already has

@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -178,6 +179,63 @@ func TestListsAfterDots(t *testing.T) {
 				"...", "a/...", ":", "a:", ":..", "sha256:", "sha256:.", "sha256:..", "sha256:/", "sha256:../x",
 			} {
 				qt.Check(t, qt.DeepEquals(lists(s, after, subject), lists(want, after, subject)), qt.Commentf("%q", after))
+			}
+		})
+	}
+}
+
+// TestOddNames uses valid names that a file system, or the Go CDK's files, can't store
+// as they are.
+func TestOddNames(t *testing.T) {
+	repos := []string{
+		strings.Repeat("a", 255), strings.Repeat("a", 201), strings.Repeat("a", 200) + "/b", strings.Repeat("b", 235),
+		strings.Repeat("c", 120) + "/" + strings.Repeat("c", 134), strings.Repeat("d", 249) + ".attrs",
+		strings.Repeat("e", 194) + ".attrs", "x.attrs", "x.attrs/y", "y/x.attrs", "attrs", "a__0x41__b", "a__0x41", "aa",
+		"0x41__0x42__0", "n/a__0x2f__b", "n/a", strings.Repeat("z__0x41__z", 25),
+	}
+	tags := []string{
+		"x.attrs", "_.attrs", "x", "x.attrs.attrs", "xattrs", "X.attrs-1", "a__0x41__b", "a__0x41__0x42__0x43", "aAb",
+		strings.Repeat("t", 128), strings.Repeat("t", 122) + ".attrs", "__0x2f__",
+	}
+	slices.Sort(repos)
+	slices.Sort(tags)
+	ctx := t.Context()
+	for name, url := range map[string]string{"memory": "mem://", "directory": "file://" + t.TempDir()} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, url, nil)
+			s.SetGrace(10*time.Minute, 0)
+			for _, repo := range repos {
+				d := push(t, s, repo, "data")
+				u, err := s.CreateUpload(ctx, repo, registry.UploadOptions{})
+				qt.Assert(t, qt.IsNil(err))
+				_, err = u.ReadFrom(strings.NewReader("upload"))
+				qt.Assert(t, qt.IsNil(err))
+				qt.Assert(t, qt.IsNil(u.Close()))
+				_, err = s.UploadSize(ctx, repo, u.ID())
+				qt.Assert(t, qt.IsNil(err))
+				qt.Assert(t, qt.IsNil(s.PutManifest(ctx, repo, manifest("m"), tags, nil)))
+				wantBlob(t, s, repo, d)
+			}
+			s.Wait()
+			_, err := s.GC(ctx, bucket.GCOptions{Grace: time.Nanosecond})
+			qt.Assert(t, qt.IsNil(err))
+			for i := range repos {
+				got, err := collect(s.Repositories(ctx, append([]string{""}, repos...)[i]))
+				qt.Assert(t, qt.IsNil(err))
+				qt.Assert(t, qt.DeepEquals(got, repos[i:]))
+			}
+			for _, repo := range repos {
+				wantBlob(t, s, repo, digest.FromString("data"))
+				for i := range tags {
+					got, err := collect(s.Tags(ctx, repo, append([]string{""}, tags...)[i]))
+					qt.Assert(t, qt.IsNil(err))
+					qt.Assert(t, qt.DeepEquals(got, tags[i:]), qt.Commentf("%s", repo))
+					_, err = s.GetTag(ctx, repo, tags[i])
+					qt.Assert(t, qt.IsNil(err))
+				}
+				qt.Assert(t, qt.IsNil(s.DeleteTag(ctx, repo, "x.attrs", nil)))
+				_, err = s.GetTag(ctx, repo, "x.attrs")
+				qt.Assert(t, qt.ErrorIs(err, error(registry.ErrManifestUnknown)))
 			}
 		})
 	}

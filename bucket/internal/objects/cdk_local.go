@@ -6,14 +6,11 @@ package objects
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
-	"sort"
 	"sync"
 	"syscall"
 	"time"
@@ -25,12 +22,15 @@ import (
 // localBucket is a bucket of this process. Locks stand in for conditional writes.
 type localBucket struct {
 	cdkBucket
-	unordered bool // lists are not in byte order: those of file://
 }
 
-func newLocal(b *blob.Bucket) *localBucket {
+func newLocal(b *blob.Bucket) Bucket {
+	local := &localBucket{cdkBucket{b, localProvider{}}}
 	var info os.FileInfo
-	return &localBucket{cdkBucket{b, localProvider{}}, b.As(&info)}
+	if b.As(&info) {
+		return fileBucket{local}
+	}
+	return local
 }
 
 // locks are the locks of keys, by the hash of the key. They belong to the process,
@@ -205,43 +205,7 @@ func (b *localBucket) List(ctx context.Context, q ListQuery, n int) ([]Object, s
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}
-	q.After, q.Token = max(q.After, q.Token), ""
-	if b.unordered {
-		return b.listAll(ctx, q, n)
-	}
+	q.After = max(q.After, q.Token)
 	q.Token = q.After // the same as that of the Go CDK
 	return b.cdkBucket.List(ctx, q, n)
-}
-
-// listAll lists all objects, and sorts them: file:// walks directories, so it lists
-// a/b before a-b, and a page that starts after the former would lack the latter.
-func (b *localBucket) listAll(ctx context.Context, q ListQuery, n int) ([]Object, string, error) {
-	var all []*blob.ListObject
-	for size := 4096; ; {
-		page, next, err := b.bucket.ListPage(ctx, blob.FirstPageToken, size, &blob.ListOptions{Prefix: q.Prefix})
-		err = b.result(err)
-		if err == ErrNotExist && ctx.Err() == nil {
-			continue // a file was deleted after the Go CDK had read its name
-		}
-		if err != nil {
-			return nil, "", err
-		}
-		if len(next) == 0 {
-			all = page
-			break
-		}
-		size *= 8
-	}
-	slices.SortFunc(all, func(x, y *blob.ListObject) int { return cmp.Compare(x.Key, y.Key) })
-	all = all[sort.Search(len(all), func(i int) bool { return all[i].Key > q.After }):]
-	next := ""
-	if len(all) > n {
-		all = all[:n]
-		next = all[n-1].Key
-	}
-	list := make([]Object, len(all))
-	for i, o := range all {
-		list[i] = Object{Key: o.Key, Size: o.Size, Time: o.ModTime}
-	}
-	return list, next, nil
 }
