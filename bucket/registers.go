@@ -146,7 +146,7 @@ func (s *Store) replace(ctx context.Context, key string, old value, id string, d
 		if err == nil {
 			return next, true, nil
 		}
-		if errors.Is(err, objects.ErrRejected) {
+		if errors.Is(err, objects.ErrRejected) || errors.Is(err, objects.ErrFull) {
 			break
 		}
 		unknown = unknown || !errors.Is(err, objects.ErrCondition)
