@@ -162,8 +162,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 }
 
 // Handler returns a handler that counts the requests to h. It calls each of hooks
-// after a request, too: one [registry.Observe] for all costs less than one for each,
-// and an Observe inside another hides errors and sizes from the outer one.
+// after a request, too: one [registry.Observe] for all costs less than one for each.
 //
 // It panics if a hook is nil.
 func (m *Metrics) Handler(h http.Handler, hooks ...func(registry.Event)) http.Handler {
