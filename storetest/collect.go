@@ -37,7 +37,7 @@ func testCollect(t *testing.T, s tester) {
 	s.wantCollected(t, s.CollectBlobs, "a", blobs, s.now(t).Add(-time.Minute))
 	s.wantCollected(t, s.CollectManifests, "a", manifests, s.now(t).Add(-time.Minute))
 
-	const resolution = 1100 * time.Millisecond // of the clocks of some stores
+	resolution := s.resolution()
 	time.Sleep(resolution)
 	since := s.now(t)
 	time.Sleep(resolution)
@@ -86,6 +86,21 @@ func testCollect(t *testing.T, s tester) {
 	wantNames(t, s.Repositories(s.ctx, ""), "a")
 	_, err := s.CollectRest(s.ctx, since)
 	check(t, err, nil)
+}
+
+// resolution returns a time within which the store may not tell one use from another.
+func (s tester) resolution() time.Duration {
+	inner := s.Store
+	for {
+		if _, ok := inner.(*registry.MemStore); ok {
+			return time.Millisecond
+		}
+		outer, ok := inner.(interface{ Unwrap() registry.Store })
+		if !ok {
+			return 1100 * time.Millisecond
+		}
+		inner = outer.Unwrap()
+	}
 }
 
 func (s tester) now(t *testing.T) time.Time {
