@@ -135,6 +135,9 @@ func TestGCUploads(t *testing.T) {
 // the same few blobs: a blob whose push was acknowledged can be read until it is
 // deleted.
 func TestGCDuringPushes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	onReplicas(t, nil, func(t *testing.T, stores []*bucket.Store) {
 		shortenGrace(stores...)
 		var stop atomic.Bool

@@ -60,6 +60,9 @@ type realRun struct {
 // TestRealFleet checks the histories of clients of two processes that share a bucket
 // in MinIO.
 func TestRealFleet(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	t.Parallel()
 	seed := *realSeed
 	if seed == 0 {

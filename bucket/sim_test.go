@@ -94,6 +94,9 @@ func runSeeds(t *testing.T, n int, target simTarget) {
 		report(t, res, target)
 		return
 	}
+	if testing.Short() {
+		n = n/10 + 1
+	}
 	if *simSeeds > 0 {
 		n = *simSeeds
 	}

@@ -15,6 +15,9 @@ var soak = flag.Duration("soak", 5*time.Second, "how long the soak of collection
 
 // TestSoak collects every second in two replicas.
 func TestSoak(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	t.Parallel()
 	url := miniotest.Start(t).URL(t)
 	a, b := open(t, url, nil), open(t, url, nil)

@@ -78,7 +78,7 @@ func Soak(t *testing.T, duration, interval, grace time.Duration, stores ...regis
 	}
 	wg.Wait()
 	for range 2 { // some stores mark first what they delete later
-		time.Sleep(grace + 2*time.Second)
+		time.Sleep(grace + 1100*time.Millisecond)
 		for _, store := range stores {
 			if _, err := retention.Collect(t.Context(), store, o); err != nil {
 				t.Error(err)

@@ -12,11 +12,14 @@ import (
 	"github.com/berth-oci/registry/storetest"
 )
 
-var soak = flag.Duration("soak", 2*time.Second, "how long each soak of collections takes")
+var soak = flag.Duration("soak", time.Second, "how long each soak of collections takes")
 
 // TestSoak collects without pause, or with -soak every second, with and without a
 // grace period.
 func TestSoak(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	interval := time.Duration(0)
 	if *soak > time.Minute {
 		interval = time.Second
