@@ -72,6 +72,11 @@ func isFinal(err error) bool {
 // takes effect twice, or late. It gives up when the store's timeout is over, half
 // of which one attempt may take.
 func (s *Store) try(ctx context.Context, call func(context.Context) error) error {
+	return s.storeError(ctx, s.attempt(ctx, call))
+}
+
+// attempt is try with the bucket's own error.
+func (s *Store) attempt(ctx context.Context, call func(context.Context) error) error {
 	all, cancel := context.WithTimeout(ctx, s.opts.Timeout)
 	defer cancel()
 	err := all.Err()
@@ -81,7 +86,7 @@ func (s *Store) try(ctx context.Context, call func(context.Context) error) error
 			break
 		}
 	}
-	return s.storeError(ctx, err)
+	return err
 }
 
 // once makes one attempt at a call.

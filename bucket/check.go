@@ -10,17 +10,21 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/bucket/internal/objects"
 )
 
 // Check tests whether the bucket exists, whether the process may write, read, list
 // and delete objects, whether conditional writes work, and what time it is: some
 // S3-compatible servers ignore the conditions, and would lose tags. Call it when the
-// process starts.
-// Errors: registry.ErrUnavailable, or an error that names the failed requirement.
+// process starts. Its error is one sentence for the operator, and names what failed.
+// Errors: registry.ErrUnavailable.
 func (s *Store) Check(ctx context.Context) error {
 	name := newUUID()
 	key := checkPrefix + name
+	if err := s.probe(ctx, key); err != nil {
+		return err
+	}
 	defer s.remove(context.WithoutCancel(ctx), key)
 	one, created, err := s.replace(ctx, key, value{}, newID(), []byte("1"))
 	if err != nil {
@@ -48,6 +52,59 @@ func (s *Store) Check(ctx context.Context) error {
 		}
 	}
 	return errNoList
+}
+
+// probe writes, reads, lists and deletes an object, without a condition. Unlike other
+// operations, it explains its error, and doesn't report it.
+func (s *Store) probe(ctx context.Context, key string) error {
+	key = s.opts.Prefix + key + "-probe"
+	for _, call := range []func(ctx context.Context) error{
+		func(ctx context.Context) error {
+			_, err := s.bucket.Put(ctx, key, []byte("probe"), objects.Condition{})
+			return err
+		},
+		func(ctx context.Context) error {
+			r, err := s.bucket.Get(ctx, key, 0, -1)
+			if err == nil {
+				r.Close()
+			}
+			return err
+		},
+		func(ctx context.Context) error {
+			_, _, err := s.bucket.List(ctx, objects.ListQuery{Prefix: key}, 1)
+			return err
+		},
+		func(ctx context.Context) error { return s.bucket.Delete(ctx, key, "") },
+	} {
+		if err := s.explained(ctx, call); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// explained is try with an error for the operator.
+func (s *Store) explained(ctx context.Context, call func(context.Context) error) error {
+	err := s.attempt(ctx, call)
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return checkError{objects.Explain(s.bucket, err), err}
+}
+
+// checkError is why a bucket can't be used.
+type checkError struct {
+	sentence string
+	cause    error
+}
+
+func (e checkError) Error() string { return e.sentence }
+
+func (e checkError) Unwrap() []error {
+	if errors.Is(e.cause, objects.ErrRejected) {
+		return []error{e.cause}
+	}
+	return []error{registry.ErrUnavailable, e.cause}
 }
 
 var errNoList = errors.New("bucket: a list lacks an object that was just written")

@@ -154,7 +154,7 @@ func TestNoBucket(t *testing.T) {
 	qt.Assert(t, qt.ErrorMatches(err, ".*NoSuchBucket.*"))
 	err = s.PutManifest(t.Context(), "a", manifest("m"), []string{"tag"}, nil)
 	qt.Assert(t, qt.ErrorMatches(err, ".*NoSuchBucket.*"))
-	qt.Assert(t, qt.ErrorMatches(s.Check(t.Context()), ".*NoSuchBucket.*"))
+	qt.Assert(t, qt.ErrorMatches(s.Check(t.Context()), "the bucket no-such-bucket does not exist"))
 }
 
 // fullBucket is a bucket on a full disk.

@@ -173,6 +173,36 @@ func TestS3Full(t *testing.T) {
 	qt.Assert(t, qt.ErrorIs(err, objects.ErrFull))
 }
 
+// TestCDKExplain checks sentences about error responses, and about none.
+func TestCDKExplain(t *testing.T) {
+	for name, test := range map[string]struct {
+		open func(*testing.T) (objects.Bucket, *responder)
+		code string
+	}{
+		"google": {google, "403: no"},
+		"azure":  {azure, "403: AuthorizationFailure"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, s := test.open(t)
+			explained := func() string {
+				_, err := b.Put(context.Background(), "k", []byte("bytes"), objects.Condition{})
+				qt.Assert(t, qt.IsNotNil(err))
+				return objects.Explain(b, err)
+			}
+			s.status = http.StatusForbidden
+			s.header = http.Header{"X-Ms-Error-Code": {"AuthorizationFailure"}}
+			s.body = `{"error":{"code":403,"message":"no"}}`
+			qt.Check(t, qt.Equals(explained(), "the bucket rejects the request: "+test.code))
+			s.status = http.StatusNotFound
+			s.header = http.Header{"X-Ms-Error-Code": {"ContainerNotFound"}}
+			s.body = ""
+			qt.Check(t, qt.Equals(explained(), "the bucket does not exist"))
+			s.Server.Close()
+			qt.Check(t, qt.IsTrue(strings.HasPrefix(explained(), "can't reach "+s.URL+": ")))
+		})
+	}
+}
+
 // TestCDKErrors checks the meaning of error responses.
 func TestCDKErrors(t *testing.T) {
 	ctx := context.Background()

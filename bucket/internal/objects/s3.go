@@ -88,6 +88,9 @@ func OpenS3(ctx context.Context, u *url.URL) (Bucket, error) {
 		}
 		opts = append(opts, func(o *s3.Options) { p.set(o, v) })
 	}
+	if e := q.Get("endpoint"); e != "" && !strings.HasPrefix(e, "http://") && !strings.HasPrefix(e, "https://") {
+		return nil, fmt.Errorf("objects: the endpoint %q is no URL: it must begin with http:// or https://", e)
+	}
 	cfg, err := gcaws.V2ConfigFromURLParams(ctx, q)
 	if err != nil {
 		return nil, fmt.Errorf("objects: %w", err)
