@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/platforms"
@@ -70,9 +71,10 @@ func regclientCopy(t *testing.T, host config.Host, repo string, c *content) erro
 //
 // regclient 0.11.5 does not read the body of an error when it pushes a blob, whatever
 // the status: after a rejected PUT it tries chunks, and reports the last status alone.
-// It shows the message if the upload can't begin, and for a manifest. skopeo 1.9.3 does
-// not announce the size of a layer, and now and then reports that it could not send the
-// rest, if that is more than net/http reads after the response (256 KiB).
+// It shows the message if the upload can't begin, and for a manifest. skopeo 1.9.3 sends
+// "Connection: close", and then net/http closes the connection after the response
+// without waiting for the rest of the body: if skopeo still writes at that moment, it
+// reports a broken connection instead.
 func TestQuota(t *testing.T) {
 	small := newContent("small")
 	small.root = small.addImage("linux/amd64", layer{data: []byte("a layer")}, false)
@@ -121,7 +123,7 @@ func TestQuota(t *testing.T) {
 					switch {
 					case strings.HasSuffix(test.name, "-layer") && strings.HasPrefix(name, "regclient"):
 						message = `failed to send blob .*\[http 4..\]`
-					case test.name == "huge-layer" && name == "skopeo":
+					case strings.HasSuffix(test.name, "-layer") && name == "skopeo":
 						message += "|broken pipe|connection reset by peer"
 					}
 					qt.Check(t, qt.ErrorMatches(err, `(?s).*(`+message+`)(\D.*)?`))
@@ -129,14 +131,23 @@ func TestQuota(t *testing.T) {
 					total := store.Total()
 					qt.Check(t, qt.IsTrue(test.limit.Bytes == 0 || total.Bytes <= test.limit.Bytes), qt.Commentf("%+v", total))
 					qt.Check(t, qt.Equals(total.Manifests, 1))
-					recounted, err := quota.New(t.Context(), store.Unwrap())
-					qt.Assert(t, qt.IsNil(err))
-					qt.Check(t, qt.Equals(recounted.Total(), total))
-
 					again := *small
 					again.name = "again"
 					qt.Check(t, qt.IsNil(push(t, host, "test", &again)))
 					again.checkServed(t, host, "test")
+
+					// A client that has given up may have left a request in progress.
+					counted := func() bool {
+						again, err := quota.New(t.Context(), store.Unwrap())
+						return err == nil && again.Total() == store.Total()
+					}
+					for range 100 {
+						if counted() {
+							return
+						}
+						time.Sleep(50 * time.Millisecond)
+					}
+					t.Errorf("Total is %+v, which is not what the store has", store.Total())
 				})
 			}
 		})
