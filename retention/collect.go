@@ -136,6 +136,20 @@ type collection struct {
 	store      registry.Store
 	now, since time.Time
 	report     Report
+	resumed    time.Time // after the last pause
+}
+
+// slice is how long a collection works before it pauses for as long. Otherwise, it would
+// delay requests: a goroutine that computes keeps a processor for 10 ms, in which Go may
+// not look for requests that have come.
+const slice = time.Millisecond
+
+// pause is called between short steps, without a lock.
+func (c *collection) pause() {
+	if time.Since(c.resumed) >= slice {
+		time.Sleep(slice)
+		c.resumed = time.Now()
+	}
 }
 
 func (c *collection) decided(d Decision) {

@@ -61,6 +61,7 @@ func (c *collection) collectRepo(ctx context.Context, name string) error {
 // readManifests reads all manifests.
 func (r *repo) readManifests(ctx context.Context) error {
 	for info, err := range r.store.Manifests(ctx, r.name, "") {
+		r.pause()
 		if err != nil {
 			return err
 		}
@@ -88,6 +89,7 @@ func (r *repo) readManifests(ctx context.Context) error {
 // readTags reads all tags, and applies the rules to them.
 func (r *repo) readTags(ctx context.Context) error {
 	for tag, err := range r.store.Tags(ctx, r.name, "") {
+		r.pause()
 		if err != nil {
 			return err
 		}
@@ -123,6 +125,7 @@ var errMoved = errors.New("the tag was moved")
 // deleteTags deletes tags that a rule does not keep.
 func (r *repo) deleteTags(ctx context.Context) error {
 	for _, t := range r.tags {
+		r.pause()
 		d := Decision{Repository: r.name, Tag: t.tag, Digest: t.digest, Keep: t.keep, Reason: ReasonNoRule}
 		if t.rule != nil {
 			d.Reason = t.rule.Name
@@ -152,12 +155,14 @@ func (r *repo) deleteTags(ctx context.Context) error {
 // mark finds out which manifests are kept, and why.
 func (r *repo) mark(context.Context) error {
 	for _, t := range r.tags {
+		r.pause()
 		if m, ok := r.manifests[t.digest]; ok && t.keep {
 			r.keep(m, ReasonLive, ReasonLive)
 		}
 	}
 	var untagged []*thing
 	for _, m := range r.order {
+		r.pause()
 		if m.reason == "" {
 			_, hasSubject := r.manifests[m.subject]
 			untagged = append(untagged, &thing{digest: m.digest, time: m.time, dangling: m.subject != "" && !hasSubject})
@@ -165,6 +170,7 @@ func (r *repo) mark(context.Context) error {
 	}
 	r.decide(untagged)
 	for _, t := range untagged {
+		r.pause()
 		m := r.manifests[t.digest]
 		switch {
 		case t.rule != nil && t.keep:
@@ -174,6 +180,7 @@ func (r *repo) mark(context.Context) error {
 		}
 	}
 	for _, t := range untagged {
+		r.pause()
 		if m := r.manifests[t.digest]; m.reason == "" && !m.time.Before(r.since) {
 			r.report.Young++
 			r.keep(m, ReasonYoung, ReasonNamed)
@@ -211,6 +218,7 @@ func (r *repo) keep(m *manifest, reason, reasonOfOthers string) {
 func (r *repo) deleteManifests(ctx context.Context) error {
 	var level []*manifest
 	for _, m := range r.order {
+		r.pause()
 		if m.reason == "" {
 			for _, child := range r.children(m) {
 				child.parents++
@@ -218,6 +226,7 @@ func (r *repo) deleteManifests(ctx context.Context) error {
 		}
 	}
 	for _, m := range r.order {
+		r.pause()
 		if m.reason == "" && m.parents == 0 {
 			level = append(level, m)
 		}
@@ -225,6 +234,7 @@ func (r *repo) deleteManifests(ctx context.Context) error {
 	for len(level) > 0 {
 		var next []*manifest
 		for len(level) > 0 {
+			r.pause()
 			n := min(batch, len(level))
 			gone, err := r.deleteSome(ctx, level[:n])
 			if err != nil {
@@ -242,6 +252,7 @@ func (r *repo) deleteManifests(ctx context.Context) error {
 		level = next
 	}
 	for _, m := range r.order {
+		r.pause()
 		if m.reason != "" {
 			r.decided(Decision{Repository: r.name, Digest: m.digest, Size: m.size, Keep: true, Reason: m.reason})
 		}
@@ -323,6 +334,7 @@ func (r *repo) collect(ctx context.Context, content []digest.Digest, f func(cont
 func (r *repo) deleteBlobs(ctx context.Context) error {
 	named := make(map[digest.Digest]bool)
 	for _, m := range r.order {
+		r.pause()
 		if m.reason != "" {
 			for _, d := range m.blobs {
 				named[d] = true
@@ -351,6 +363,7 @@ func (r *repo) deleteBlobs(ctx context.Context) error {
 		return err
 	}
 	for info, err := range r.store.Blobs(ctx, r.name, "") {
+		r.pause()
 		if err != nil {
 			return err
 		}
