@@ -28,6 +28,12 @@ type collector struct {
 	current atomic.Pointer[collection] // set with mu held
 }
 
+// wait waits for the collection in progress.
+func (c *collector) wait() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+}
+
 // collection is content that is collected just now.
 type collection struct {
 	repo    string
@@ -52,8 +58,7 @@ func (s *Store) use(repo string, used registry.Info) (bool, error) {
 	if c := s.collector.current.Load(); c == nil || c.repo != repo || !c.content[used.Digest] {
 		return true, nil
 	}
-	s.collector.mu.Lock() // wait for the collection
-	s.collector.mu.Unlock()
+	s.collector.wait()
 	return false, nil
 }
 

@@ -70,7 +70,7 @@ type Keep struct {
 // check returns an error if the rule can't work.
 func (r Rule) check() error {
 	if r.Dangling && r.Untagged || len(r.Tags) > 0 && (r.Dangling || r.Untagged) {
-		return errors.New("Tags, Untagged and Dangling exclude each other")
+		return errors.New("the fields Tags, Untagged and Dangling exclude each other")
 	}
 	if r.Keep.Newest < 0 || r.Keep.Within < 0 || r.Keep.PulledWithin < 0 {
 		return errors.New("a negative number")
