@@ -124,9 +124,10 @@ func keyPart(after string) string {
 }
 
 // validID reports whether id may be the ID of an upload session. An ID comes from
-// a request, unchecked, and becomes part of a key.
+// a request, unchecked, and becomes a component of a key, which the Go CDK changes if
+// it ends in "..".
 func validID(id string) bool {
-	return id != "" && id != "." && id != ".." && len(id) <= 128 && strings.Trim(id, nameChars) == ""
+	return id != "" && id != "." && !strings.HasSuffix(id, "..") && len(id) <= 128 && strings.Trim(id, nameChars) == ""
 }
 
 // sessionKey returns the part of a key that names an upload session: an ID that a

@@ -250,7 +250,7 @@ func TestUploadLimit(t *testing.T) {
 // TestInvalidSessionIDs uses IDs that would change the form of a key.
 func TestInvalidSessionIDs(t *testing.T) {
 	s := open(t, "file://"+t.TempDir(), nil)
-	for _, id := range []string{"", ".", "..", "a/b", "\xff", "../x", "a b"} {
+	for _, id := range []string{"", ".", "..", "a/b", "\xff", "../x", "a b", "a.."} {
 		_, err := s.ResumeUpload(t.Context(), "a", id)
 		qt.Check(t, qt.ErrorIs(err, error(registry.ErrBlobUploadUnknown)))
 		_, err = s.UploadSize(t.Context(), "a", id)

@@ -83,6 +83,10 @@ type provider interface {
 	// statVersion returns the version of the object with these attributes.
 	statVersion(a *blob.Attributes) string
 
+	// listedKey returns the key of an object in a list. The Go CDK's own has another
+	// character for parts such as "__0x41__".
+	listedKey(o *blob.ListObject) string
+
 	// startAfter makes a list start at a key, or after it, if the provider can.
 	startAfter(key string, as func(any) bool)
 
@@ -194,8 +198,8 @@ func (b cdkBucket) List(ctx context.Context, q ListQuery, n int) ([]Object, stri
 	}
 	page := make([]Object, 0, len(listed))
 	for _, o := range listed {
-		if o.Key > q.After {
-			page = append(page, Object{Key: o.Key, Size: o.Size, Time: o.ModTime})
+		if key := b.provider.listedKey(o); key > q.After {
+			page = append(page, Object{Key: key, Size: o.Size, Time: o.ModTime})
 		}
 	}
 	return page, string(next), nil

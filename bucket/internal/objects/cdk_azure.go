@@ -51,6 +51,14 @@ func (azureProvider) version(r *blob.Reader) string {
 
 func (azureProvider) statVersion(a *blob.Attributes) string { return a.ETag }
 
+func (azureProvider) listedKey(o *blob.ListObject) string {
+	var raw container.BlobItem
+	if !o.As(&raw) || raw.Name == nil {
+		return o.Key
+	}
+	return *raw.Name
+}
+
 func azureVersion(etag *azcore.ETag) string {
 	if etag == nil {
 		return ""

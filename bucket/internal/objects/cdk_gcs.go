@@ -83,6 +83,14 @@ func (gcsProvider) statVersion(a *blob.Attributes) string {
 	return gcsVersion(raw.Generation)
 }
 
+func (gcsProvider) listedKey(o *blob.ListObject) string {
+	var raw storage.ObjectAttrs
+	if !o.As(&raw) {
+		return o.Key
+	}
+	return raw.Name
+}
+
 func gcsVersion(generation int64) string { return strconv.FormatInt(generation, 10) }
 
 // startAfter starts the list at the key itself.

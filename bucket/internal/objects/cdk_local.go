@@ -62,6 +62,7 @@ func localVersion(t time.Time, size int64) string {
 
 func (localProvider) version(r *blob.Reader) string         { return localVersion(r.ModTime(), r.Size()) }
 func (localProvider) statVersion(a *blob.Attributes) string { return localVersion(a.ModTime, a.Size) }
+func (localProvider) listedKey(o *blob.ListObject) string   { return o.Key }
 func (localProvider) startAfter(string, func(any) bool)     {}
 func (localProvider) status(error) int                      { return 0 }
 

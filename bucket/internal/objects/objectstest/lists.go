@@ -18,7 +18,7 @@ import (
 // oddKeys are in an order other than that of directories, or of languages.
 var oddKeys = []string{
 	"A", "B/x", "a!", "a", "dir!x", "dir-x", "dir.x/y", "dir.x/z", "dir/a", "dir/a-b", "dir/sub/x", "dir0",
-	"z", "zz/1", "zz/10", "zz/2", "ä", "ü/ß",
+	"hex__0x41__", "hex__0x2f__0x41__/x", "z", "zz/1", "zz/10", "zz/2", "ä", "ü/ß",
 }
 
 func testListOrder(t *tester) {
@@ -35,7 +35,7 @@ func testListOrder(t *tester) {
 			qt.Check(t, qt.Equals(o.Version, ""))
 		}
 	}
-	for _, prefix := range []string{"d", "dir", "dir/", "dir/a", "dir.x/", "zz/1", "ä", "none", "a!!"} {
+	for _, prefix := range []string{"d", "dir", "dir/", "dir/a", "dir.x/", "zz/1", "ä", "none", "a!!", "hex__0x2f__0x41__/"} {
 		for _, after := range []string{"", "A", "dir-x", "dir/a", "dir/a-", "zz/1", "~"} {
 			var want []string
 			for _, key := range slices.Sorted(slices.Values(oddKeys)) {
