@@ -4,6 +4,6 @@
 // hostile requests (attack), flood it (memlimit), kill it (crash), run several
 // processes on one bucket (replicas), observe it (observe), measure its collections of
 // garbage (garbage), and compare it with a model (model) and with other registries
-// (compare). It is a separate module so that the
-// dependencies of these tests are not Berth's.
+// (compare). It is a separate module so that the dependencies of these tests are not
+// Berth's.
 package interop
