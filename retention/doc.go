@@ -35,7 +35,8 @@
 //   - If a manifest was pushed before the lists, its content is live. If it was pushed
 //     after them, the push was a use of the content that it names, and that content is
 //     kept; or the content was gone before, and the push is rejected with
-//     MANIFEST_BLOB_UNKNOWN.
+//     MANIFEST_BLOB_UNKNOWN. For that, a store without a minimum of the grace period
+//     notes the use once the manifest is visible.
 //   - Manifests are deleted before those that they name. If one of them is kept, since
 //     it was used meanwhile, then so is all that it leads to.
 //   - A tag is deleted only if it still points at the manifest that the rules were
