@@ -16,6 +16,9 @@ func (s *Store) SetGrace(trustedFor, minGrace time.Duration) {
 	s.trustedFor, s.minGrace, s.longWrite = trustedFor, minGrace, minGrace
 }
 
+// SetLongWrite shortens the time after which GC aborts a multipart upload.
+func (s *Store) SetLongWrite(d time.Duration) { s.longWrite = d }
+
 // SetClock replaces the clock of the store's process.
 func (s *Store) SetClock(now func() time.Time) { s.now = now }
 

@@ -24,6 +24,7 @@ var bucketTarget = simTarget{
 	open: func(b objects.Bucket, clock func() time.Time) registry.Store {
 		s := bucket.NewOn(b, nil)
 		s.SetClock(clock)
+		s.SetLongWrite(0)
 		return s
 	},
 	close: func(s registry.Store) { s.(*bucket.Store).Close() },

@@ -7,6 +7,7 @@ package ocidir
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"sync"
 	"sync/atomic"
@@ -111,7 +112,7 @@ func (t *txn) useChildren(m registry.Manifest) error {
 		case isMissing(err) && (m.Sparse || i >= len(m.Blobs)): // putManifest looks for the manifests
 			err = nil
 		case isMissing(err):
-			err = registry.ErrManifestBlobUnknown
+			err = fmt.Errorf("%w: blob %s", registry.ErrManifestBlobUnknown, d)
 		}
 		if err != nil {
 			return err
