@@ -77,12 +77,15 @@ func Soak(t *testing.T, duration, interval, grace time.Duration, stores ...regis
 		}()
 	}
 	wg.Wait()
-	for range 2 { // some stores mark first what they delete later
+	for quiet := false; !quiet; { // until nothing is young; the test's timeout ends this too
 		time.Sleep(grace + 1100*time.Millisecond)
+		quiet = true
 		for _, store := range stores {
-			if _, err := retention.Collect(t.Context(), store, o); err != nil {
-				t.Error(err)
+			report, err := retention.Collect(t.Context(), store, o)
+			if err != nil {
+				t.Fatal(err)
 			}
+			quiet = quiet && report.Young == 0 && report.Manifests+report.Blobs == 0
 		}
 	}
 	want := make(map[string]bool)
