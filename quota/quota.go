@@ -66,9 +66,7 @@ func (l Limit) check() error {
 	return nil
 }
 
-func (l Limit) matches(repo string) bool {
-	return len(l.Repositories) == 0 || slices.ContainsFunc(l.Repositories, func(p string) bool { return pattern.Match(p, repo) })
-}
+func (l Limit) matches(repo string) bool { return pattern.MatchAny(l.Repositories, repo) }
 
 // Usage is what a repository, or several, have.
 type Usage struct {

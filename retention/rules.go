@@ -90,9 +90,7 @@ func (r Rule) check() error {
 
 func (r Rule) isForTags() bool { return !r.Untagged && !r.Dangling }
 
-func (r Rule) matchesRepo(name string) bool {
-	return len(r.Repositories) == 0 || slices.ContainsFunc(r.Repositories, func(p string) bool { return pattern.Match(p, name) })
-}
+func (r Rule) matchesRepo(name string) bool { return pattern.MatchAny(r.Repositories, name) }
 
 func (r Rule) matchesTag(tag string) bool {
 	return len(r.Tags) == 0 || slices.ContainsFunc(r.Tags, func(p string) bool {

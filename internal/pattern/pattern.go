@@ -5,6 +5,7 @@ package pattern
 
 import (
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -25,6 +26,11 @@ func Match(pattern, name string) bool {
 	}
 	ok, err := path.Match(pattern, name)
 	return ok && err == nil
+}
+
+// MatchAny reports whether a name matches one of the patterns, or there are none.
+func MatchAny(patterns []string, name string) bool {
+	return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool { return Match(p, name) })
 }
 
 // Check returns an error if a pattern is malformed.

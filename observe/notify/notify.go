@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/internal/pattern"
 )
 
 // Options are the options of [New].
@@ -210,9 +211,9 @@ func (o *Options) check() (*url.URL, error) {
 			return nil, fmt.Errorf("unknown action %q", action)
 		}
 	}
-	for _, pattern := range slices.Concat(o.Repositories, o.MediaTypes) {
-		if _, err := path.Match(pattern, ""); err != nil {
-			return nil, fmt.Errorf("malformed pattern %q", pattern)
+	for _, p := range slices.Concat(o.Repositories, o.MediaTypes) {
+		if _, err := path.Match(p, ""); err != nil {
+			return nil, fmt.Errorf("malformed pattern %q", p)
 		}
 	}
 	switch {
@@ -255,12 +256,12 @@ func (s *Sender) Observe(e registry.Event) {
 	if action == "" || s.opts.Actions != nil && !slices.Contains(s.opts.Actions, action) {
 		return
 	}
-	if s.opts.Repositories != nil && !slices.ContainsFunc(s.opts.Repositories, func(pattern string) bool { return matchRepo(pattern, e.Request.Repo) }) {
+	if s.opts.Repositories != nil && !slices.ContainsFunc(s.opts.Repositories, func(p string) bool { return pattern.Match(p, e.Request.Repo) }) {
 		return
 	}
 	first := &entry{event: newEvent(&e, action), manifest: isManifest(e.Request.Op), tls: e.HTTP.TLS != nil}
-	if s.opts.MediaTypes != nil && action != Delete && !slices.ContainsFunc(s.opts.MediaTypes, func(pattern string) bool {
-		ok, _ := path.Match(pattern, first.event.Target.MediaType)
+	if s.opts.MediaTypes != nil && action != Delete && !slices.ContainsFunc(s.opts.MediaTypes, func(p string) bool {
+		ok, _ := path.Match(p, first.event.Target.MediaType)
 		return ok
 	}) {
 		return
@@ -282,23 +283,6 @@ func (s *Sender) Observe(e registry.Event) {
 		all[i] = &one
 	}
 	s.enqueue(all...)
-}
-
-// matchRepo reports whether a pattern matches, as in package auth.
-func matchRepo(pattern, repo string) bool {
-	if pattern == "**" {
-		return true
-	}
-	if parent, ok := strings.CutSuffix(pattern, "/**"); ok {
-		components := strings.Count(parent, "/") + 1
-		rest := strings.Split(repo, "/")
-		if len(rest) <= components {
-			return false
-		}
-		pattern, repo = parent, strings.Join(rest[:components], "/")
-	}
-	ok, err := path.Match(pattern, repo)
-	return ok && err == nil
 }
 
 // enqueue adds entries to the queue, all or none.
