@@ -148,8 +148,8 @@ func (c *content) descriptor(name string) string {
 	return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, d.MediaType, d.Digest, d.Size)
 }
 
-// left returns the names of manifests and tags in the repository; and of blobs, but
-// for the config and the layer of each image that is there.
+// left returns the names of the manifests, tags and blobs in the repository, without
+// the config and the layer of its images.
 func (c *content) left() string {
 	var words []string
 	images := make(map[string]bool)

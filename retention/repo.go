@@ -5,6 +5,7 @@
 package retention
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -38,6 +39,7 @@ type manifest struct {
 	blobs, manifests []digest.Digest
 
 	reason  string // why it is kept, "" if it is not
+	rule    string // that does not keep it, "" if there is none
 	parents int    // that are garbage and not yet deleted
 }
 
@@ -175,6 +177,8 @@ func (r *repo) mark(context.Context) error {
 		switch {
 		case t.rule != nil && t.keep:
 			r.keep(m, t.rule.Name, ReasonNamed)
+		case t.rule != nil:
+			m.rule = t.rule.Name
 		case t.rule == nil && r.KeepUntagged:
 			r.keep(m, ReasonNoRule, ReasonNamed)
 		}
@@ -197,13 +201,7 @@ func (r *repo) keep(m *manifest, reason, reasonOfOthers string) {
 	m.reason = reason
 	for todo := []*manifest{m}; len(todo) > 0; {
 		m, todo = todo[len(todo)-1], todo[:len(todo)-1]
-		next := r.referrers[m.digest]
-		for _, d := range m.manifests {
-			if child, ok := r.manifests[d]; ok {
-				next = append(next[:len(next):len(next)], child)
-			}
-		}
-		for _, n := range next {
+		for _, n := range append(r.children(m), r.referrers[m.digest]...) {
 			if n.reason == "" {
 				n.reason = reasonOfOthers
 				todo = append(todo, n)
@@ -293,21 +291,9 @@ func (r *repo) deleteSome(ctx context.Context, some []*manifest) (gone []*manife
 		gone = append(gone, m)
 		r.report.Manifests++
 		r.report.Bytes += m.size
-		r.decided(Decision{Repository: r.name, Digest: d, Size: m.size, Reason: r.whyNot(m)})
+		r.decided(Decision{Repository: r.name, Digest: d, Size: m.size, Reason: cmp.Or(m.rule, ReasonGarbage)})
 	}
 	return gone, nil
-}
-
-// whyNot returns the reason why m is deleted.
-func (r *repo) whyNot(m *manifest) string {
-	_, hasSubject := r.manifests[m.subject]
-	t := &thing{digest: m.digest, dangling: m.subject != "" && !hasSubject}
-	for _, rule := range r.rules {
-		if rule.matches(t) {
-			return rule.Name
-		}
-	}
-	return ReasonGarbage
 }
 
 // collect has the store delete content, and returns that which was deleted. With
