@@ -84,6 +84,6 @@ func (s *Store) age(ctx context.Context, t time.Time) (time.Duration, error) {
 
 // elapsed returns how long ago a time of this process was, also if the machine has
 // slept since: the monotonic clock may stand still then.
-func (s *Store) elapsed(since time.Time) time.Duration {
+func elapsed(since time.Time) time.Duration {
 	return max(time.Since(since), time.Now().Round(0).Sub(since.Round(0)))
 }

@@ -26,14 +26,16 @@ func (s *Store) precision() time.Duration { return min(usePrecision, s.minGrace)
 // Now returns the time by the bucket's clock, to within some seconds.
 func (s *Store) Now(ctx context.Context) (time.Time, error) { return s.bucketNow(ctx) }
 
-// noteUse writes a register again unless it was written a short time ago, so that
-// CollectBlobs and CollectManifests leave it alone. It reports false if another writer
-// has replaced the value.
-func (s *Store) noteUse(ctx context.Context, key string, v value) (bool, error) {
+// usedRecently reports whether a register was written so short a time ago that a use
+// need not be noted.
+func (s *Store) usedRecently(ctx context.Context, v value) (bool, error) {
 	age, err := s.age(ctx, v.object.Time)
-	if err != nil || age < s.precision() {
-		return true, err
-	}
+	return age < s.precision(), err
+}
+
+// noteUse writes a register again, so that CollectBlobs and CollectManifests leave it
+// alone. It reports false if another writer has replaced the value.
+func (s *Store) noteUse(ctx context.Context, key string, v value) (bool, error) {
 	_, ok, err := s.replace(context.WithoutCancel(ctx), key, v, newID(), v.data)
 	return ok, err
 }
@@ -46,6 +48,9 @@ func (s *Store) StatBlob(ctx context.Context, repo string, d digest.Digest) (reg
 		l, err := s.blobLink(ctx, repo, d)
 		if err != nil {
 			return registry.Info{}, err
+		}
+		if recent, err := s.usedRecently(ctx, l.value); recent || err != nil {
+			return l.info(d), err
 		}
 		if ok, err := s.noteUse(ctx, linkKey(repo, d), l.value); ok || err != nil {
 			return l.info(d), err
@@ -67,8 +72,7 @@ func (s *Store) StatManifest(ctx context.Context, repo string, d digest.Digest) 
 			return registry.Info{}, err
 		}
 		info := registry.Info{Digest: d, Size: m.size, Time: m.object.Time}
-		age, err := s.age(ctx, info.Time)
-		if err != nil || age < s.precision() || m.Leaves {
+		if recent, err := s.usedRecently(ctx, m.value); recent || m.Leaves || err != nil {
 			return info, err
 		}
 		whole, err := s.readManifest(ctx, repo, d)

@@ -75,9 +75,10 @@
 // damaged manifest is an error, and a blob breaks off before its last bytes. Data that
 // is missing, or has another size, is an error when it is opened. If a second look
 // confirms the damage, the repository loses the blob: a HEAD responds with 404, by
-// which clients learn that they must push it again. Objects that can't be read are replaced by pushes,
-// and deleted by deletes. A part of a blob is not verified, and neither is a blob that a
-// client downloads after a redirect. [Store.Scrub] reads everything.
+// which clients learn that they must push it again. Objects that can't be read are
+// replaced by pushes, and deleted by deletes. A part of a blob is not verified, and
+// neither is a blob that a client downloads after a redirect. [Store.Scrub] reads
+// everything.
 //
 // # Caveats
 //

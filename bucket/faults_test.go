@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -177,10 +176,7 @@ func (fullWriter) Abort()                    {}
 // TestFullBucket pushes to a bucket on a full disk: clients get 413, since the same
 // push won't succeed soon, and the operator gets the cause.
 func TestFullBucket(t *testing.T) {
-	u, err := url.Parse("mem://")
-	qt.Assert(t, qt.IsNil(err))
-	b, err := objects.Open(t.Context(), u)
-	qt.Assert(t, qt.IsNil(err))
+	b := openObjects(t)
 	var reported atomic.Int64
 	s := bucket.NewOn(fullBucket{b}, &bucket.Options{OnError: func(err error) {
 		qt.Check(t, qt.ErrorIs(err, objects.ErrFull))

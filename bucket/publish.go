@@ -95,13 +95,13 @@ func (p *publication) try(ctx context.Context) (bool, error) {
 	if written {
 		p.data = l.Data // if this attempt fails, the next need not write it again
 	}
-	if s.elapsed(began) >= s.trustedFor {
+	if elapsed(began) >= s.trustedFor {
 		return false, nil
 	}
 	if ok, err := p.writeLink(ctx, old, l); !ok || err != nil {
 		return !ok, err
 	}
-	if s.elapsed(began) >= s.trustedFor {
+	if elapsed(began) >= s.trustedFor {
 		return false, nil
 	}
 	usable := true

@@ -162,7 +162,7 @@ func (p *push) try(ctx context.Context, again bool) (done bool, err error) {
 		}
 		return false, nil
 	}
-	if s.elapsed(began) >= s.trustedFor {
+	if elapsed(began) >= s.trustedFor {
 		return false, nil // GC may have removed the hints
 	}
 	err = atOnce(

@@ -106,7 +106,7 @@ func (s *Store) relink(ctx context.Context, repo string, d digest.Digest, old li
 		if err != nil {
 			return false, err
 		}
-		if s.elapsed(began) >= s.trustedFor {
+		if elapsed(began) >= s.trustedFor {
 			continue // GC may have removed the inverse
 		}
 		b, err := marshal(l)
@@ -125,7 +125,7 @@ func (s *Store) relink(ctx context.Context, repo string, d digest.Digest, old li
 		}
 		l.value = now
 		old = l
-		if s.elapsed(began) >= s.trustedFor {
+		if elapsed(began) >= s.trustedFor {
 			continue
 		}
 		if !usable { // it is new
