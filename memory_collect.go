@@ -59,33 +59,38 @@ func (m *MemStore) StatManifest(_ context.Context, repo string, d digest.Digest)
 func (m *MemStore) Now(context.Context) (time.Time, error) { return time.Now(), nil }
 
 func (m *MemStore) CollectBlobs(ctx context.Context, repo string, blobs []digest.Digest, since time.Time) ([]Info, error) {
-	var deleted []Info
-	for _, d := range blobs {
-		if err := ctx.Err(); err != nil {
-			return deleted, err
-		}
-		m.mu.Lock()
+	return m.collectEach(ctx, blobs, func(d digest.Digest) (info Info, ok bool) {
 		l, err := m.load().link(repo, d)
-		if err == nil && m.collect(l.used, since, func() error { return m.deleteBlob(repo, d) }) {
-			deleted = append(deleted, l.info(d))
+		if err != nil {
+			return info, false
 		}
-		m.unlock()
-	}
-	return deleted, nil
+		return l.info(d), m.collect(l.used, since, func() error { return m.deleteBlob(repo, d) })
+	})
 }
 
 func (m *MemStore) CollectManifests(ctx context.Context, repo string, manifests []digest.Digest, since time.Time) ([]Info, error) {
+	return m.collectEach(ctx, manifests, func(d digest.Digest) (info Info, ok bool) {
+		mf, err := m.load().manifest(repo, d)
+		if err != nil || mf.tags.Len() > 0 {
+			return info, false
+		}
+		return mf.info(), m.collect(mf.used, since, func() error {
+			return m.updateLocked(func(c *memContent) error { return c.deleteManifest(repo, d) })
+		})
+	})
+}
+
+// collectEach calls a function that deletes content, with mu held, for each. It returns
+// the content that was deleted.
+func (m *MemStore) collectEach(ctx context.Context, content []digest.Digest, collect func(digest.Digest) (Info, bool)) ([]Info, error) {
 	var deleted []Info
-	for _, d := range manifests {
+	for _, d := range content {
 		if err := ctx.Err(); err != nil {
 			return deleted, err
 		}
 		m.mu.Lock()
-		mf, err := m.load().manifest(repo, d)
-		if err == nil && mf.tags.Len() == 0 && m.collect(mf.used, since, func() error {
-			return m.updateLocked(func(c *memContent) error { return c.deleteManifest(repo, d) })
-		}) {
-			deleted = append(deleted, mf.info())
+		if info, ok := collect(d); ok {
+			deleted = append(deleted, info)
 		}
 		m.unlock()
 	}

@@ -108,29 +108,28 @@ func (s *Store) PutManifest(ctx context.Context, repo string, m registry.Manifes
 
 // DeleteBlob is a method of registry.Store.
 func (s *Store) DeleteBlob(ctx context.Context, repo string, d digest.Digest) error {
-	defer s.locks.lock(repo, d)()
-	info, err := s.Store.StatBlob(ctx, repo, d)
-	if err != nil && !isUnknown(err) {
-		return err
-	}
-	if err := s.Store.DeleteBlob(ctx, repo, d); err != nil {
-		return err
-	}
-	s.remove(repo, Usage{Blobs: 1, Bytes: info.Size})
-	return nil
+	return s.delete(ctx, repo, d, Usage{Blobs: 1}, s.Store.StatBlob, s.Store.DeleteBlob)
 }
 
 // DeleteManifest is a method of registry.Store.
 func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest) error {
+	return s.delete(ctx, repo, d, Usage{Manifests: 1}, s.Store.StatManifest, s.Store.DeleteManifest)
+}
+
+// delete deletes content by calling f, and stops counting it. The usage is that of the
+// content, without its bytes.
+func (s *Store) delete(ctx context.Context, repo string, d digest.Digest, less Usage,
+	stat func(context.Context, string, digest.Digest) (registry.Info, error), f func(context.Context, string, digest.Digest) error) error {
 	defer s.locks.lock(repo, d)()
-	info, err := s.Store.StatManifest(ctx, repo, d)
+	info, err := stat(ctx, repo, d)
 	if err != nil && !isUnknown(err) {
 		return err
 	}
-	if err := s.Store.DeleteManifest(ctx, repo, d); err != nil {
+	if err := f(ctx, repo, d); err != nil {
 		return err
 	}
-	s.remove(repo, Usage{Manifests: 1, Bytes: info.Size})
+	less.Bytes = info.Size
+	s.remove(repo, less)
 	return nil
 }
 
@@ -138,9 +137,7 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest
 func (s *Store) CollectBlobs(ctx context.Context, repo string, blobs []digest.Digest, since time.Time) ([]registry.Info, error) {
 	defer s.locks.lock(repo, blobs...)()
 	deleted, err := s.Store.CollectBlobs(ctx, repo, blobs, since)
-	for _, info := range deleted {
-		s.remove(repo, Usage{Blobs: 1, Bytes: info.Size})
-	}
+	s.removeAll(repo, deleted, Usage{Blobs: 1})
 	return deleted, err
 }
 
@@ -148,10 +145,16 @@ func (s *Store) CollectBlobs(ctx context.Context, repo string, blobs []digest.Di
 func (s *Store) CollectManifests(ctx context.Context, repo string, manifests []digest.Digest, since time.Time) ([]registry.Info, error) {
 	defer s.locks.lock(repo, manifests...)()
 	deleted, err := s.Store.CollectManifests(ctx, repo, manifests, since)
-	for _, info := range deleted {
-		s.remove(repo, Usage{Manifests: 1, Bytes: info.Size})
-	}
+	s.removeAll(repo, deleted, Usage{Manifests: 1})
 	return deleted, err
+}
+
+// removeAll stops counting content. The usage is that of each, without its bytes.
+func (s *Store) removeAll(repo string, content []registry.Info, less Usage) {
+	for _, info := range content {
+		less.Bytes = info.Size
+		s.remove(repo, less)
+	}
 }
 
 // CreateUpload is a method of registry.Store.

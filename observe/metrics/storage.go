@@ -7,6 +7,7 @@ package metrics
 import (
 	"context"
 	"errors"
+	"iter"
 	"sync"
 	"time"
 
@@ -37,48 +38,46 @@ type StorageFunc func(context.Context) (Storage, error)
 func Count(ctx context.Context, s registry.Store) (Storage, error) {
 	total := Storage{Uploads: -1}
 	seen := make(map[digest.Digest]bool) // blobs and manifests can share a digest, but not in practice
+	counter := func(n *int64) func(registry.Info) {
+		return func(info registry.Info) {
+			if !seen[info.Digest] {
+				seen[info.Digest] = true
+				*n++
+				total.Bytes += info.Size
+			}
+		}
+	}
 	for repo, err := range s.Repositories(ctx, "") {
+		if err == nil {
+			total.Repositories++
+			err = each(s.Blobs(ctx, repo, ""), counter(&total.Blobs))
+		}
+		if err == nil {
+			err = each(s.Manifests(ctx, repo, ""), counter(&total.Manifests))
+		}
+		if err == nil {
+			err = each(s.Tags(ctx, repo, ""), func(string) { total.Tags++ })
+		}
 		if err != nil {
 			return Storage{}, err
 		}
-		total.Repositories++
-		for info, err := range s.Blobs(ctx, repo, "") {
-			if err != nil {
-				if errors.Is(err, registry.ErrNameUnknown) { // deleted meanwhile
-					break
-				}
-				return Storage{}, err
-			}
-			if !seen[info.Digest] {
-				seen[info.Digest] = true
-				total.Blobs++
-				total.Bytes += info.Size
-			}
-		}
-		for info, err := range s.Manifests(ctx, repo, "") {
-			if err != nil {
-				if errors.Is(err, registry.ErrNameUnknown) {
-					break
-				}
-				return Storage{}, err
-			}
-			if !seen[info.Digest] {
-				seen[info.Digest] = true
-				total.Manifests++
-				total.Bytes += info.Size
-			}
-		}
-		for _, err := range s.Tags(ctx, repo, "") {
-			if err != nil {
-				if errors.Is(err, registry.ErrNameUnknown) {
-					break
-				}
-				return Storage{}, err
-			}
-			total.Tags++
-		}
 	}
 	return total, nil
+}
+
+// each calls f for each element of a list of a repository, of none if the repository
+// was deleted meanwhile.
+func each[T any](list iter.Seq2[T, error], f func(T)) error {
+	for v, err := range list {
+		if errors.Is(err, registry.ErrNameUnknown) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		f(v)
+	}
+	return nil
 }
 
 // storageTimeout is less than the 10 seconds that Prometheus waits by default.
