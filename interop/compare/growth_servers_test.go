@@ -7,7 +7,6 @@
 package compare
 
 import (
-	"bufio"
 	"fmt"
 	"log"
 	"net/http"
@@ -26,6 +25,7 @@ import (
 	"github.com/olareg/olareg/config"
 
 	"github.com/berth-oci/registry/interop/internal/berth"
+	"github.com/berth-oci/registry/interop/internal/child"
 )
 
 // dirVariable is the environment variable with the directory of a server that keeps
@@ -97,26 +97,11 @@ func newDisk(t testing.TB, kind string) *disk {
 func (d *disk) start(t testing.TB) (*server, time.Duration) {
 	t.Helper()
 	cmd := d.command(t)
-	cmd.Stderr = os.Stderr
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
 	begin := time.Now()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
-		t.Fatalf("%s: %v", d.kind, err)
-	}
-	_, addr, found := strings.Cut(strings.TrimSpace(line), "http://")
+	line := child.Start(t, cmd)
+	_, addr, found := strings.Cut(line, "http://")
 	if !found {
-		addr = strings.TrimSpace(line)
+		addr = line
 	}
 	s := &server{d.kind, addr, cmd}
 	c := s.connect(t)

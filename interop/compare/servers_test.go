@@ -7,7 +7,6 @@
 package compare
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -36,6 +35,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/interop/internal/child"
 )
 
 // kinds lists the servers, raw first.
@@ -187,25 +187,8 @@ type server struct {
 // startServer starts a server, which stops when the test ends.
 func startServer(t testing.TB, kind string) *server {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), kindVariable+"="+kind)
-	cmd.Stderr = os.Stderr
-	stdout, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	addr, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
-		t.Fatalf("%s: %v", kind, err)
-	}
-	return &server{kind, strings.TrimSpace(addr), cmd}
+	cmd := child.Self(kindVariable + "=" + kind)
+	return &server{kind, child.Start(t, cmd), cmd}
 }
 
 // cpu returns the CPU time that the server has used, in seconds.

@@ -3,7 +3,6 @@
 package garbage
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"os"
-	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -28,6 +26,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/interop/internal/child"
 	"github.com/berth-oci/registry/retention"
 )
 
@@ -201,19 +200,7 @@ func startServer(t *testing.T, of size) string {
 	t.Helper()
 	config, err := json.Marshal(of)
 	qt.Assert(t, qt.IsNil(err))
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), serverVariable+"="+string(config))
-	cmd.Stderr = os.Stderr
-	stdout, err := cmd.StdoutPipe()
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(cmd.Start()))
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	addr, err := bufio.NewReader(stdout).ReadString('\n')
-	qt.Assert(t, qt.IsNil(err))
-	return "http://" + strings.TrimSpace(addr)
+	return "http://" + child.Start(t, child.Self(serverVariable+"="+string(config)))
 }
 
 // call calls a function of the server.

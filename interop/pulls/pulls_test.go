@@ -27,6 +27,7 @@ import (
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/interop/internal/berth"
+	"github.com/berth-oci/registry/interop/internal/child"
 	"github.com/berth-oci/registry/ocidir"
 )
 
@@ -62,19 +63,8 @@ type server struct {
 // startFileServer starts an http.FileServer.
 func startFileServer(t *testing.T, dir, name string) *server {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), filesVariable+"="+dir)
-	cmd.Stderr = os.Stderr
-	stdout, err := cmd.StdoutPipe()
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(cmd.Start()))
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	addr, err := bufio.NewReader(stdout).ReadString('\n')
-	qt.Assert(t, qt.IsNil(err))
-	return newServer(t, "http://"+strings.TrimSpace(addr)+name, cmd)
+	cmd := child.Self(filesVariable + "=" + dir)
+	return newServer(t, "http://"+child.Start(t, cmd)+name, cmd)
 }
 
 // startBerth starts berth serve with its defaults, the request log included.

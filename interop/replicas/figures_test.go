@@ -3,7 +3,6 @@
 package replicas
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -16,7 +15,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -34,6 +32,7 @@ import (
 
 	"github.com/berth-oci/registry/bucket/miniotest"
 	"github.com/berth-oci/registry/interop/internal/berth"
+	"github.com/berth-oci/registry/interop/internal/child"
 )
 
 var figures = flag.Bool("figures", false, "measure Berth and distribution on the same MinIO, with the full amount of work")
@@ -76,19 +75,7 @@ func startDistribution(t *testing.T, storage map[string]any) string {
 	t.Helper()
 	parameters, err := json.Marshal(storage)
 	qt.Assert(t, qt.IsNil(err))
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), distributionVariable+"="+string(parameters))
-	cmd.Stderr = os.Stderr
-	stdout, err := cmd.StdoutPipe()
-	qt.Assert(t, qt.IsNil(err))
-	qt.Assert(t, qt.IsNil(cmd.Start()))
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	addr, err := bufio.NewReader(stdout).ReadString('\n')
-	qt.Assert(t, qt.IsNil(err))
-	return strings.TrimSpace(addr)
+	return child.Start(t, child.Self(distributionVariable+"="+string(parameters)))
 }
 
 // TestFigures measures the same work with Berth and distribution v3, each with a
