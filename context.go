@@ -50,10 +50,6 @@ type report struct {
 
 type reportKey struct{}
 
-func withReport(ctx context.Context, r *report) context.Context {
-	return context.WithValue(ctx, reportKey{}, r)
-}
-
 func reportOf(ctx context.Context) *report {
 	r, _ := ctx.Value(reportKey{}).(*report)
 	return r

@@ -5,6 +5,7 @@
 package registry
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"strconv"
@@ -86,20 +87,46 @@ func Observe(hook func(Event)) func(http.Handler) http.Handler {
 	}
 }
 
-// observation is what Observe allocates for a request.
+// observation is what Observe allocates for a request: also the context of the inner
+// request, and the ResponseWriter.
 type observation struct {
 	recorder.Recorder
-	*report // shared with an Observe outside, if there is one
-	body    countedBody
-	own     report
+	context.Context
+	*facts // shared with an Observe outside, if there is one
+	body   countedBody
+	own    facts
+}
+
+// facts are what an Observe learns from handlers.
+type facts struct {
+	report
+	request Request // its Op is "" until it has reached the registry
+}
+
+type factsKey struct{}
+
+func (o *observation) Value(key any) any {
+	switch key {
+	case factsKey{}:
+		return o.facts
+	case reportKey{}:
+		return &o.report
+	}
+	return o.Context.Value(key)
+}
+
+// reportRequest reports the parsed request to Observe.
+func reportRequest(ctx context.Context, req Request) {
+	if f, ok := ctx.Value(factsKey{}).(*facts); ok {
+		f.request = req
+	}
 }
 
 func observe(h http.Handler, w http.ResponseWriter, r *http.Request, hook func(Event)) {
-	o := &observation{Recorder: recorder.Recorder{ResponseWriter: w}, report: reportOf(r.Context())}
-	ctx := r.Context()
-	if o.report == nil {
-		o.own.size, o.report = -1, &o.own
-		ctx = withReport(ctx, o.report)
+	o := &observation{Recorder: recorder.Recorder{ResponseWriter: w}, Context: r.Context()}
+	var ok bool
+	if o.facts, ok = r.Context().Value(factsKey{}).(*facts); !ok {
+		o.own.size, o.facts = -1, &o.own
 	}
 	start, returned := time.Now(), false
 	defer func() {
@@ -110,7 +137,7 @@ func observe(h http.Handler, w http.ResponseWriter, r *http.Request, hook func(E
 		}
 		hook(o.event(r, start))
 	}()
-	inner := r.WithContext(ctx)
+	inner := r.WithContext(o)
 	if r.Body != nil && r.Body != http.NoBody {
 		o.body.ReadCloser = r.Body
 		inner.Body = &o.body
@@ -127,7 +154,10 @@ func (abortedError) Unwrap() error { return http.ErrAbortHandler }
 
 // event returns the event of a request whose handler has returned.
 func (o *observation) event(r *http.Request, start time.Time) Event {
-	req, _ := ParseRequest(r)
+	req := o.request
+	if req.Op == "" { // it has not reached the registry
+		req, _ = ParseRequest(r)
+	}
 	e := Event{
 		Request:  req,
 		HTTP:     r,

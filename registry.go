@@ -97,6 +97,7 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	addWarnings(h, s.warnings)
 	req, err := parseRequest(r, s.isDisabled)
 	if err == nil {
+		reportRequest(r.Context(), req)
 		err = s.dispatch(w, r, req)
 	}
 	if err != nil {

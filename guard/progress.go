@@ -18,7 +18,7 @@ const (
 
 // Progress is middleware that breaks connections on which the body of a request or
 // its response makes no progress: 1 KiB of a body, or 64 KiB of a response, within
-// the timeout. The time that the handler itself takes does not count. A client that
+// the timeout, or at most an eighth longer. The time that the handler itself takes does not count. A client that
 // does make progress may take any time, unlike with the timeouts of an
 // [http.Server]. A timeout of 0 means no limit.
 //
@@ -35,33 +35,57 @@ func Progress(timeout time.Duration) func(http.Handler) http.Handler {
 
 func watchProgress(h http.Handler, timeout time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := http.NewResponseController(w)
-		body := &progressReader{ReadCloser: r.Body, c: c, timeout: timeout}
-		pw := &progressWriter{ResponseWriter: w, c: c, timeout: timeout}
+		pw := &progressWriter{ResponseWriter: w, deadlines: deadlines{c: http.NewResponseController(w), timeout: timeout}}
+		body := progressReader{pw: pw, ended: true}
 		defer func() {
 			// The server still reads the rest of a body that h has not read,
 			// and writes the rest of the response.
-			now := time.Now()
 			if !body.ended {
-				c.SetReadDeadline(now.Add(timeout))
+				pw.c.SetReadDeadline(time.Now().Add(timeout))
 			}
-			c.SetWriteDeadline(now.Add(timeout))
+			pw.extend()
 		}()
 		if r.Body != nil && r.Body != http.NoBody {
+			body.ReadCloser, body.ended = r.Body, false
 			other := *r
-			other.Body = body
+			other.Body = &body
 			r = &other
-		} else {
-			body.ended = true
 		}
 		h.ServeHTTP(pw, r)
 	})
 }
 
+// deadlines are those of a connection. They are not set for each read and write, but
+// only if they have come nearer than they should be, and then a little later than that.
+type deadlines struct {
+	c           *http.ResponseController
+	timeout     time.Duration
+	read, write time.Time
+}
+
+// slack is how much later than due a connection may be broken.
+func (d *deadlines) slack() time.Duration { return d.timeout / checksPerTimeout }
+
+// next returns the deadline for something that must end by due. It reports whether that
+// is another one than old.
+func (d *deadlines) next(old, due time.Time) (time.Time, bool) {
+	if wait := old.Sub(due); 0 <= wait && wait <= d.slack() {
+		return old, false
+	}
+	return due.Add(d.slack()), true
+}
+
+// extend allows the timeout for the next write.
+func (d *deadlines) extend() {
+	var changed bool
+	if d.write, changed = d.next(d.write, time.Now().Add(d.timeout)); changed {
+		d.c.SetWriteDeadline(d.write)
+	}
+}
+
 type progressReader struct {
 	io.ReadCloser
-	c       *http.ResponseController
-	timeout time.Duration
+	pw *progressWriter
 
 	ended  bool          // Read has returned an error
 	waited time.Duration // in Read, since the last progress
@@ -72,32 +96,36 @@ func (b *progressReader) Read(p []byte) (int, error) {
 	if b.ended {
 		return b.ReadCloser.Read(p)
 	}
+	d := &b.pw.deadlines
 	start := time.Now()
-	b.c.SetReadDeadline(start.Add(b.timeout - b.waited))
+	var changed bool
+	if d.read, changed = d.next(d.read, start.Add(d.timeout-b.waited)); changed {
+		d.c.SetReadDeadline(d.read)
+	}
 	n, err := b.ReadCloser.Read(p)
-	b.waited += time.Since(start)
 	if b.moved += n; b.moved >= readProgress {
 		b.moved, b.waited = 0, 0
+	} else {
+		b.waited += time.Since(start)
 	}
 	b.ended = err != nil
 	if err == io.EOF {
 		// From now on the server watches the connection, and would take a
 		// timeout for its end.
-		b.c.SetReadDeadline(time.Time{})
+		d.c.SetReadDeadline(time.Time{})
 	}
 	return n, err
 }
 
 type progressWriter struct {
 	http.ResponseWriter
-	c       *http.ResponseController
-	timeout time.Duration
+	deadlines
 }
 
 func (w *progressWriter) Write(p []byte) (written int, err error) {
 	for {
 		piece := p[:min(len(p), writeProgress)]
-		w.extend(w.timeout)
+		w.extend()
 		n, err := w.ResponseWriter.Write(piece)
 		written += n
 		if p = p[n:]; err != nil || len(p) == 0 {
@@ -110,7 +138,7 @@ func (w *progressWriter) Write(p []byte) (written int, err error) {
 // goes in larger pieces, for which one deadline each would be too short for a slow
 // client: a fileWatch extends it while the file is read.
 func (w *progressWriter) ReadFrom(r io.Reader) (total int64, err error) {
-	w.extend(w.timeout)
+	w.extend()
 	total, err = w.copyPiece(r, writeProgress)
 	if err != nil || total < writeProgress {
 		return total, err
@@ -123,7 +151,7 @@ func (w *progressWriter) ReadFrom(r io.Reader) (total int64, err error) {
 	}
 	for {
 		if watch == nil {
-			w.extend(w.timeout)
+			w.extend()
 		}
 		n, err := w.copyPiece(r, size)
 		total += n
@@ -144,10 +172,6 @@ func (w *progressWriter) copyPiece(r io.Reader, size int64) (int64, error) {
 	n, err := io.Copy(w.ResponseWriter, &io.LimitedReader{R: limited.R, N: min(size, limited.N)})
 	limited.N -= n
 	return n, err
-}
-
-func (w *progressWriter) extend(timeout time.Duration) {
-	w.c.SetWriteDeadline(time.Now().Add(timeout))
 }
 
 // Unwrap is for http.ResponseController.

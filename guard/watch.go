@@ -59,7 +59,7 @@ func (w *progressWriter) watch(r io.Reader) *fileWatch {
 	if err != nil {
 		return nil
 	}
-	watch := &fileWatch{w: w, file: f, interval: max(w.timeout/checksPerTimeout, time.Millisecond), at: at}
+	watch := &fileWatch{w: w, file: f, interval: max(w.slack(), time.Millisecond), at: at}
 	watch.extend()
 	watch.mu.Lock()
 	defer watch.mu.Unlock()
@@ -68,7 +68,9 @@ func (w *progressWriter) watch(r io.Reader) *fileWatch {
 }
 
 // extend adds the time between two checks, by which progress may be noticed late.
-func (f *fileWatch) extend() { f.w.extend(f.w.timeout + f.interval) }
+func (f *fileWatch) extend() {
+	f.w.c.SetWriteDeadline(time.Now().Add(f.w.timeout + f.interval))
+}
 
 func (f *fileWatch) check() {
 	f.mu.Lock()
@@ -89,4 +91,5 @@ func (f *fileWatch) stop() {
 	defer f.mu.Unlock()
 	f.stopped = true
 	f.timer.Stop()
+	f.w.write = time.Time{} // unknown
 }

@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"io"
-	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -76,7 +75,7 @@ func TestHostFlag(t *testing.T) {
 		{Host: []string{""}, loopback: true},
 	} {
 		c.store = new(registry.MemStore)
-		if _, err := c.handler(context.Background(), slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "--host requires") {
+		if _, err := c.handler(context.Background(), (&serveCmd{}).openLog(io.Discard)); err == nil || !strings.Contains(err.Error(), "--host requires") {
 			t.Errorf("%v: %v", c.Host, err)
 		}
 	}

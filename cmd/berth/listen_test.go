@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -152,7 +151,7 @@ func TestFilesReachTheConnection(t *testing.T) {
 			if c.flags.Progress == 0 {
 				c.flags.Progress = time.Minute
 			}
-			h, err := c.flags.handler(context.Background(), slog.New(slog.DiscardHandler))
+			h, err := c.flags.handler(context.Background(), (&serveCmd{}).openLog(io.Discard))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -5,16 +5,33 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"strings"
 	"unicode"
-
-	"github.com/berth-oci/registry"
 )
+
+// serverLog is the log of a server.
+type serverLog struct {
+	*slog.Logger
+	lineWriter        // for the lines of requests
+	flush      func() // writes lines that still wait for others
+}
+
+// openLog opens the server's log. A terminal shows each line at once.
+func (c *serveCmd) openLog(w io.Writer) *serverLog {
+	flush := func() {}
+	if !isTerminal(w) {
+		batches := &batchWriter{w: w}
+		w, flush = batches, batches.flush
+	}
+	return &serverLog{
+		Logger:     slog.New(batchHandler{c.logHandler(w), flush}),
+		lineWriter: lineWriter{w: w, json: c.LogFormat == "json"},
+		flush:      flush,
+	}
+}
 
 func (c *serveCmd) logHandler(w io.Writer) slog.Handler {
 	opts := &slog.HandlerOptions{Level: c.LogLevel, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -49,61 +66,4 @@ func printable(s string) string {
 		}
 	}
 	return b.String()
-}
-
-// maxLogged is the maximum length in bytes of each part of a request in the log.
-const maxLogged = 2 << 10
-
-func clip(s string) string {
-	if len(s) > maxLogged {
-		return strings.ToValidUTF8(s[:maxLogged], "") + "…"
-	}
-	return s
-}
-
-// requestLog returns a hook that logs each request and its response, in one line: at
-// level Info, at Warn if it was rejected, and at Error if the server has failed.
-func requestLog(log *slog.Logger) func(registry.Event) {
-	return func(e registry.Event) {
-		attrs := []slog.Attr{
-			slog.String("op", string(e.Request.Op)),
-			slog.String("method", clip(e.HTTP.Method)),
-			slog.String("url", clip(e.HTTP.URL.String())),
-			slog.Int("status", e.Status),
-			slog.Int64("bytes", e.BytesOut),
-			slog.Duration("duration", e.Duration),
-			slog.String("remote", e.HTTP.RemoteAddr),
-		}
-		reason := ""
-		if e.Err != nil {
-			reason = e.Err.Error()
-		}
-		for _, attr := range []struct{ key, value string }{
-			{"user", e.User},
-			{"user_agent", e.HTTP.UserAgent()},
-			{"digest", string(e.Digest)},
-			{"error", reason},
-		} {
-			if attr.value != "" {
-				attrs = append(attrs, slog.String(attr.key, clip(attr.value)))
-			}
-		}
-		log.LogAttrs(e.HTTP.Context(), requestLevel(e), "request", attrs...)
-	}
-}
-
-// requestLevel returns the level of a request in the log. Two errors are a client's
-// normal course: a 404 for HEAD, by which it finds out what to push, and the 401 by
-// which it learns to authenticate.
-func requestLevel(e registry.Event) slog.Level {
-	switch {
-	case e.Status >= 500:
-		return slog.LevelError
-	case e.Status == http.StatusNotFound && e.HTTP.Method == http.MethodHead,
-		e.Status == http.StatusUnauthorized && e.HTTP.Header.Get("Authorization") == "":
-		return slog.LevelInfo
-	case e.Status >= 400 || errors.Is(e.Err, http.ErrAbortHandler):
-		return slog.LevelWarn
-	}
-	return slog.LevelInfo
 }

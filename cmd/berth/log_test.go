@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -50,7 +49,7 @@ func (*brokenStore) GetTag(context.Context, string, string) (registry.Manifest, 
 func TestEachResponseIsLogged(t *testing.T) {
 	var log syncBuffer
 	c := serveCmd{Htpasswd: htpasswdFile(t, bcrypt.MinCost), loopback: true, store: new(brokenStore), LogFormat: "json"}
-	h, err := c.handler(t.Context(), slog.New(c.logHandler(&log)))
+	h, err := c.handler(t.Context(), c.openLog(&log))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +128,8 @@ func TestLogIsPrintable(t *testing.T) {
 		t.Run(format, func(t *testing.T) {
 			var log syncBuffer
 			c := serveCmd{LogFormat: format, store: new(registry.MemStore)}
-			h, err := c.handler(t.Context(), slog.New(c.logHandler(&log)))
+			l := c.openLog(&log)
+			h, err := c.handler(t.Context(), l)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -139,6 +139,7 @@ func TestLogIsPrintable(t *testing.T) {
 			r.Header.Set("User-Agent", evil)
 			r.SetBasicAuth(evil, evil)
 			h.ServeHTTP(httptest.NewRecorder(), r)
+			l.flush()
 			text := strings.TrimSuffix(log.take(), "\n")
 			if text == "" || strings.ContainsAny(text, evil[:1]+"\x07\r\n\x7f\u009b\u202e") {
 				t.Errorf("logged %q", text)
@@ -147,6 +148,7 @@ func TestLogIsPrintable(t *testing.T) {
 			r = httptest.NewRequest("GET", "/v2/?x="+strings.Repeat("x", 100_000), nil)
 			r.Header.Set("User-Agent", strings.Repeat("y", 100_000))
 			h.ServeHTTP(httptest.NewRecorder(), r)
+			l.flush()
 			if n := len(log.take()); n > 3*maxLogged {
 				t.Errorf("logged %d bytes", n)
 			}
@@ -157,7 +159,7 @@ func TestLogIsPrintable(t *testing.T) {
 // TestAbortedResponseIsLogged checks that a response that ends early is logged.
 func TestAbortedResponseIsLogged(t *testing.T) {
 	var log syncBuffer
-	h := registry.Observe(requestLog(slog.New(slog.NewJSONHandler(&log, nil))))(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h := registry.Observe((&serveCmd{LogFormat: "json"}).openLog(&log).logRequest)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Write(bytes.Repeat([]byte("x"), 100))
 		panic(http.ErrAbortHandler)
 	}))

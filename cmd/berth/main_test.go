@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -43,6 +44,7 @@ func TestMain(m *testing.M) {
 //	serve [flags]          starts berth serve on a free port
 //	http METHOD PATH CODE  sends a request, and writes the body of the response
 //	                       to the file "body"
+//	logged PATTERN         waits until a line of the log matches
 //	certificate            writes cert.pem and key.pem
 //	stop                   kills the berth serve that was started last
 func TestScripts(t *testing.T) {
@@ -51,6 +53,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"serve":       serveScript,
 			"http":        httpScript,
+			"logged":      loggedScript,
 			"certificate": certificateScript,
 			"stop":        stopScript,
 		},
@@ -109,6 +112,22 @@ func httpScript(ts *testscript.TestScript, _ bool, args []string) {
 	if got := fmt.Sprint(resp.StatusCode); got != args[2] {
 		ts.Fatalf("%s %s: %s %s", args[0], args[1], resp.Status, body)
 	}
+}
+
+func loggedScript(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: logged PATTERN")
+	}
+	pattern, err := regexp.Compile(`(?m)` + args[0])
+	ts.Check(err)
+	var log []byte
+	for range 500 {
+		if log, err = os.ReadFile(ts.MkAbs("stderr")); pattern.Match(log) {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	ts.Fatalf("no line of the log matches: %v\n%s", err, log)
 }
 
 func certificateScript(ts *testscript.TestScript, _ bool, _ []string) {

@@ -7,29 +7,39 @@ package main
 import (
 	"context"
 	"net/http"
+	"runtime"
 	"runtime/metrics"
 	"time"
 
-	"github.com/berth-oci/registry/internal/recorder"
+	"github.com/berth-oci/registry"
 )
 
-// freeAfterDeletes calls free, which returns memory to the operating system, after
-// deletes that succeeded, once there has been a pause without any. Go's collector
-// does so when it next runs, but in an idle server that may take many minutes.
-func freeAfterDeletes(h http.Handler, pause time.Duration, free func()) http.Handler {
+// freeAfterDeletes returns a hook that calls free, which returns memory to the operating
+// system, after deletes that succeeded, once there has been a pause without any. Go's
+// collector does so when it next runs, but in an idle server that may take many minutes.
+func freeAfterDeletes(pause time.Duration, free func()) func(registry.Event) {
 	timer := time.AfterFunc(pause, free)
 	timer.Stop()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodDelete {
-			h.ServeHTTP(w, r)
-			return
-		}
-		resp := &recorder.Recorder{ResponseWriter: w}
-		h.ServeHTTP(resp, r)
-		if resp.Status < 300 {
+	return func(e registry.Event) {
+		if e.HTTP.Method == http.MethodDelete && e.Status < 300 {
 			timer.Reset(pause)
 		}
-	})
+	}
+}
+
+// heapFloor is the size in bytes of an allocation that is never used, and so takes no
+// memory. Go's collector runs whenever the heap has doubled: without it, a server with
+// little content would collect 50 times a second.
+const heapFloor = 12 << 20
+
+// raiseHeap makes the collector run less often while the heap is small, until the
+// returned function is called. The limit is that of the process's memory, 0 for none.
+func raiseHeap(limit int64) (release func()) {
+	if limit > 0 && limit < 16*heapFloor {
+		return func() {}
+	}
+	floor := make([]byte, heapFloor)
+	return func() { runtime.KeepAlive(floor) }
 }
 
 // busy is the number of bytes that a server allocates between two looks while it

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/berth-oci/registry"
 )
 
 // TestOnlyDeletesThatSucceedFreeMemory checks that a client which may not delete
@@ -18,10 +20,11 @@ import (
 func TestOnlyDeletesThatSucceedFreeMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var freed atomic.Int32
-		h := freeAfterDeletes(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		hook := freeAfterDeletes(3*time.Second, func() { freed.Add(1) })
+		h := registry.Observe(hook)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			status, _ := strconv.Atoi(r.URL.RawQuery)
 			w.WriteHeader(status)
-		}), 3*time.Second, func() { freed.Add(1) })
+		}))
 		for _, test := range []struct {
 			method, status string
 			want           int32

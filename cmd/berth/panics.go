@@ -11,14 +11,13 @@ import (
 	"runtime/debug"
 
 	"github.com/berth-oci/registry"
-	"github.com/berth-oci/registry/internal/recorder"
 )
 
 // catchPanics responds with 500 if h panics, and logs the panic once. If the
-// status has been sent, it aborts the connection.
+// status has been sent, as the ResponseWriter of Observe tells, it aborts the
+// connection.
 func catchPanics(h http.Handler, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		resp := &recorder.Recorder{ResponseWriter: w}
 		defer func() {
 			p := recover()
 			switch p {
@@ -29,11 +28,11 @@ func catchPanics(h http.Handler, log *slog.Logger) http.Handler {
 			}
 			req, _ := registry.ParseRequest(r)
 			log.Error("panic", "op", string(req.Op), "method", r.Method, "url", r.URL.String(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			if resp.Status != 0 {
+			if resp, ok := w.(interface{ Sent() bool }); !ok || resp.Sent() {
 				panic(http.ErrAbortHandler)
 			}
 			registry.WriteError(w, r, fmt.Errorf("panic: %v", p))
 		}()
-		h.ServeHTTP(resp, r)
+		h.ServeHTTP(w, r)
 	})
 }

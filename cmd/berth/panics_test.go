@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/berth-oci/registry"
 )
 
 // syncBuffer is a buffer that is safe for concurrent use.
@@ -49,7 +51,7 @@ func waitForLine(b *syncBuffer, must bool) string {
 // TestPanics checks that panics are hidden from clients, and logged once each.
 func TestPanics(t *testing.T) {
 	var log syncBuffer
-	h := catchPanics(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h := registry.Observe(func(registry.Event) {})(catchPanics(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.RawQuery {
 		case "late":
 			io.WriteString(w, "some")
@@ -58,7 +60,7 @@ func TestPanics(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}
 		panic("secret")
-	}), slog.New(slog.NewJSONHandler(&log, nil)))
+	}), slog.New(slog.NewJSONHandler(&log, nil))))
 	s := httptest.NewServer(h)
 	defer s.Close()
 

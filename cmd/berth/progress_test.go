@@ -8,7 +8,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -26,7 +25,7 @@ func serveHandler(t *testing.T, c serveCmd) *httptest.Server {
 	if c.store == nil {
 		c.store = new(registry.MemStore)
 	}
-	h, err := c.handler(context.Background(), slog.New(slog.DiscardHandler))
+	h, err := c.handler(context.Background(), (&serveCmd{}).openLog(io.Discard))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -95,10 +95,12 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 
-	log := slog.New(c.logHandler(logs))
+	log := c.openLog(logs.Writer)
+	defer log.flush()
 	if c.Memory > 0 && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(int64(c.Memory) + int64(c.Memory)/4)
 	}
+	defer raiseHeap(int64(c.Memory))()
 	if c.Disk > 0 && (c.Memory <= 0 || c.Store != "mem:") {
 		return errors.New("--disk requires --store=mem: and --memory")
 	}
@@ -113,7 +115,7 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 			limits:   c.memLimits(),
 			onError:  func(err error) { log.Error("bucket", "error", err) },
 			warn:     func(text string) { log.Warn(text) },
-			log:      log,
+			log:      log.Logger,
 			readOnly: c.ReadOnly,
 			memory:   int64(c.Memory) / 2, // the rest is for pulls, and for garbage
 
@@ -198,7 +200,7 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 
 // handler returns the handler of the entire server. The context stopping ends
 // when the server starts to shut down.
-func (c *serveCmd) handler(stopping context.Context, log *slog.Logger) (http.Handler, error) {
+func (c *serveCmd) handler(stopping context.Context, log *serverLog) (http.Handler, error) {
 	h := registry.New(c.options()...)
 	if c.Redirect {
 		b, ok := c.store.(*bucket.Store)
@@ -218,8 +220,11 @@ func (c *serveCmd) handler(stopping context.Context, log *slog.Logger) (http.Han
 	if err != nil {
 		return nil, err
 	}
-	h = freeAfterDeletes(h, 3*time.Second, debug.FreeOSMemory)
-	h = registry.Observe(requestLog(log))(catchPanics(h, log))
+	free := freeAfterDeletes(3*time.Second, debug.FreeOSMemory)
+	h = registry.Observe(func(e registry.Event) {
+		log.logRequest(e)
+		free(e)
+	})(catchPanics(h, log.Logger))
 	return guard.Progress(c.Progress)(withHealth(h, stopping, c.ready())), nil
 }
 

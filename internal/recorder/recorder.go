@@ -49,5 +49,8 @@ func (r *Recorder) begin() {
 	}
 }
 
+// Sent reports whether the handler has sent the status.
+func (r *Recorder) Sent() bool { return r.Status != 0 }
+
 // Unwrap supports http.ResponseController.
 func (r *Recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }

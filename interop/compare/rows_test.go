@@ -356,4 +356,6 @@ var rows = []row{
 }
 
 // supportedBy reports whether a kind of server supports r.
-func (r row) supportedBy(kind string) bool { return r.kinds == nil || slices.Contains(r.kinds, kind) }
+func (r row) supportedBy(kind string) bool {
+	return r.kinds == nil || slices.Contains(r.kinds, strings.TrimSuffix(kind, " serve"))
+}

@@ -35,11 +35,13 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/interop/internal/berth"
 	"github.com/berth-oci/registry/interop/internal/child"
 )
 
-// kinds lists the servers, raw first.
-var kinds = []string{"raw", "berth", "ggcr", "cuelabs", "distribution"}
+// kinds lists the servers, raw first. "berth" is the library, "berth serve" the
+// command, which also writes a log.
+var kinds = []string{"raw", "berth", "berth serve", "ggcr", "cuelabs", "distribution"}
 
 // newHandler returns the handler of a kind of server.
 func newHandler(kind string) http.Handler {
@@ -187,8 +189,29 @@ type server struct {
 // startServer starts a server, which stops when the test ends.
 func startServer(t testing.TB, kind string) *server {
 	t.Helper()
+	if kind == "berth serve" {
+		return startCommand(t)
+	}
 	cmd := child.Self(kindVariable + "=" + kind)
 	return &server{kind, child.Start(t, cmd), cmd}
+}
+
+// startCommand starts berth serve, with its log in a file.
+func startCommand(t testing.TB) *server {
+	t.Helper()
+	binary, err := berth.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	logFile, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer logFile.Close()
+	cmd := exec.Command(binary, "serve", "--addr=127.0.0.1:0")
+	cmd.Stderr = logFile
+	line := child.Start(t, cmd)
+	return &server{"berth serve", strings.TrimPrefix(line, "berth: serving on http://"), cmd}
 }
 
 // cpu returns the CPU time that the server has used, in seconds.

@@ -242,7 +242,8 @@ const document = `# Benchmarks
 
 Rates relative to raw, a bare net/http handler that hashes the bytes it reads and
 serves fixed bytes. More is better, except for CPU time. Server and client share the
-machine; each server is a process of its own. Made by
+machine; each server is a process of its own. "berth" is the library; "berth serve" is
+the command with its defaults, which also writes a log to a file. Made by
 
 ` + "```sh" + `
 cd interop && go test -v -timeout 60m -run TestTable ./compare -table -write ../../docs/benchmarks.md

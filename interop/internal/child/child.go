@@ -23,7 +23,9 @@ func Self(env ...string) *exec.Cmd {
 // that the command prints, which tells its address.
 func Start(t testing.TB, cmd *exec.Cmd) string {
 	t.Helper()
-	cmd.Stderr = os.Stderr
+	if cmd.Stderr == nil {
+		cmd.Stderr = os.Stderr
+	}
 	stdout, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
