@@ -16,11 +16,22 @@ const (
 	writeProgress = 64 << 10 // of a response, unless the socket's buffer takes it
 )
 
+// While a client takes each piece of a response in less than a share of the timeout,
+// pieces are larger: a write(2) of 64 KiB takes the kernel almost twice the time for
+// each byte. A fast piece may take several timeouts.
+const (
+	fastPiece    = 1 << 20
+	fastShare    = 1000
+	fastTimeouts = 4
+)
+
 // Progress is middleware that breaks connections on which the body of a request or
 // its response makes no progress: 1 KiB of a body, or 64 KiB of a response, within
-// the timeout, or at most an eighth longer. The time that the handler itself takes does not count. A client that
-// does make progress may take any time, unlike with the timeouts of an
-// [http.Server]. A timeout of 0 means no limit.
+// the timeout, or at most an eighth longer; for a client that has been much faster
+// than that until now, 1 MiB of a response within four times the timeout. The time
+// that the handler itself takes does not count. A client that does make progress may
+// take any time, unlike with the timeouts of an [http.Server]. A timeout of 0 means no
+// limit.
 //
 // It requires a ResponseWriter with deadlines, as that of an http.Server; with
 // others it has no effect.
@@ -43,7 +54,7 @@ func watchProgress(h http.Handler, timeout time.Duration) http.Handler {
 			if !body.ended {
 				pw.c.SetReadDeadline(time.Now().Add(timeout))
 			}
-			pw.extend()
+			pw.extend(timeout)
 		}()
 		if r.Body != nil && r.Body != http.NoBody {
 			body.ReadCloser, body.ended = r.Body, false
@@ -75,12 +86,14 @@ func (d *deadlines) next(old, due time.Time) (time.Time, bool) {
 	return due.Add(d.slack()), true
 }
 
-// extend allows the timeout for the next write.
-func (d *deadlines) extend() {
+// extend allows a time for the next write, and returns the current time.
+func (d *deadlines) extend(allowed time.Duration) time.Time {
+	now := time.Now()
 	var changed bool
-	if d.write, changed = d.next(d.write, time.Now().Add(d.timeout)); changed {
+	if d.write, changed = d.next(d.write, now.Add(allowed)); changed {
 		d.c.SetWriteDeadline(d.write)
 	}
+	return now
 }
 
 type progressReader struct {
@@ -120,17 +133,25 @@ func (b *progressReader) Read(p []byte) (int, error) {
 type progressWriter struct {
 	http.ResponseWriter
 	deadlines
+	fast bool // the client has taken the last piece quickly
 }
 
 func (w *progressWriter) Write(p []byte) (written int, err error) {
 	for {
-		piece := p[:min(len(p), writeProgress)]
-		w.extend()
+		piece, allowed := p[:min(len(p), writeProgress)], w.timeout
+		if w.fast {
+			piece = p[:min(len(p), fastPiece)]
+		}
+		if len(piece) > writeProgress {
+			allowed *= fastTimeouts
+		}
+		start := w.extend(allowed)
 		n, err := w.ResponseWriter.Write(piece)
 		written += n
 		if p = p[n:]; err != nil || len(p) == 0 {
 			return written, err
 		}
+		w.fast = time.Since(start) < w.timeout/fastShare
 	}
 }
 
@@ -138,7 +159,7 @@ func (w *progressWriter) Write(p []byte) (written int, err error) {
 // goes in larger pieces, for which one deadline each would be too short for a slow
 // client: a fileWatch extends it while the file is read.
 func (w *progressWriter) ReadFrom(r io.Reader) (total int64, err error) {
-	w.extend()
+	w.extend(w.timeout)
 	total, err = w.copyPiece(r, writeProgress)
 	if err != nil || total < writeProgress {
 		return total, err
@@ -151,7 +172,7 @@ func (w *progressWriter) ReadFrom(r io.Reader) (total int64, err error) {
 	}
 	for {
 		if watch == nil {
-			w.extend()
+			w.extend(w.timeout)
 		}
 		n, err := w.copyPiece(r, size)
 		total += n
