@@ -13,12 +13,17 @@ type pullScope struct{}
 // WithPullScope returns a context for a request whose sender may pull only from
 // the repositories for which may returns true. It is for middleware that
 // authenticates: a mount (section "Mounting a blob from another repository")
-// reads from repositories that the request's URL need not name.
+// reads from repositories that the request's URL need not name. If ctx has a pull scope
+// already, both must allow a repository.
 //
 // It panics if may is nil.
 func WithPullScope(ctx context.Context, may func(repo string) bool) context.Context {
 	if may == nil {
 		panic("registry: WithPullScope requires a function")
+	}
+	if outer, ok := ctx.Value(pullScope{}).(func(string) bool); ok {
+		inner := may
+		may = func(repo string) bool { return outer(repo) && inner(repo) }
 	}
 	return context.WithValue(ctx, pullScope{}, may)
 }

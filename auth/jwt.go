@@ -103,7 +103,7 @@ var errKey = errors.New("auth: a TokenServer's Key must be an Ed25519 key, an EC
 
 func newTokenKey(signer crypto.Signer) (tokenKey, error) {
 	// Public panics for these.
-	if v := reflect.ValueOf(signer); v.Kind() == reflect.Pointer && v.IsNil() {
+	if v := reflect.ValueOf(signer); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
 		return tokenKey{}, errKey
 	}
 	if ed, ok := signer.(ed25519.PrivateKey); ok && len(ed) != ed25519.PrivateKeySize {
@@ -209,7 +209,9 @@ func (s *TokenServer) open(kind, token string) (claims, error) {
 		return fail("unexpected header")
 	}
 	signature, err := encoding.DecodeString(encodedSignature)
-	if err != nil || header.Algorithm != s.key.algorithm || !s.key.verify([]byte(signed), signature) {
+	if err != nil || !slices.ContainsFunc(s.keys, func(k tokenKey) bool {
+		return header.Algorithm == k.algorithm && k.verify([]byte(signed), signature)
+	}) {
 		return fail("wrong signature")
 	}
 	var c claims

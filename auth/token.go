@@ -6,6 +6,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/aes"
@@ -66,6 +67,11 @@ type TokenServer struct {
 	// tokens become invalid when the process ends.
 	Key crypto.Signer
 
+	// OldKeys are keys that signed tokens before Key, which are still accepted:
+	// a new Key logs nobody out. After RefreshLifetime an old key is not needed
+	// anymore.
+	OldKeys []crypto.Signer
+
 	// Issuer is the iss claim of the tokens; it may be empty.
 	Issuer string
 
@@ -80,8 +86,8 @@ type TokenServer struct {
 	Opaque bool
 
 	once sync.Once
-	key  tokenKey    // of Key, or of the generated one
-	err  error       // the reason why Key can't be used
+	keys []tokenKey  // of Key, or of the generated one, and of OldKeys
+	err  error       // the reason why a key can't be used
 	seal cipher.AEAD // for Opaque
 }
 
@@ -92,7 +98,11 @@ func (s *TokenServer) init() error {
 		if signer == nil {
 			_, signer, _ = ed25519.GenerateKey(nil) // crypto/rand never fails
 		}
-		s.key, s.err = newTokenKey(signer)
+		for _, signer := range append([]crypto.Signer{signer}, s.OldKeys...) {
+			key, err := newTokenKey(signer)
+			s.keys = append(s.keys, key)
+			s.err = cmp.Or(s.err, err)
+		}
 		secret := make([]byte, 32)
 		rand.Read(secret)
 		block, _ := aes.NewCipher(secret)
@@ -101,7 +111,7 @@ func (s *TokenServer) init() error {
 	return s.err
 }
 
-// Validate reports why s can't issue tokens: its Key is of a kind that it does not
+// Validate reports why s can't issue tokens: one of its keys is of a kind that it does not
 // support. A program should call it when it starts; otherwise each request fails.
 // No field may be changed afterwards.
 func (s *TokenServer) Validate() error { return s.init() }
@@ -354,14 +364,14 @@ func (s *TokenServer) issue(w http.ResponseWriter, r *http.Request, req tokenReq
 	err := s.init()
 	var token string
 	if err == nil {
-		token, err = s.key.sign(typeAccess, c)
+		token, err = s.keys[0].sign(typeAccess, c)
 	}
 	if err == nil && req.offline && req.user != "" && s.Known != nil {
 		c.Access, c.Expires = nil, date(now.Add(s.refreshLifetime()))
 		if req.refresh != nil {
 			c.Expires = req.refresh.Expires
 		}
-		resp.RefreshToken, err = s.key.sign(typeRefresh, c)
+		resp.RefreshToken, err = s.keys[0].sign(typeRefresh, c)
 	}
 	if err != nil {
 		report(r.Context(), req.user, err)
