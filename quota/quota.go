@@ -51,7 +51,8 @@ type Limit struct {
 	Bytes, Manifests int64
 }
 
-func (l Limit) check() error {
+// Check returns an error if the limit can't work.
+func (l Limit) Check() error {
 	if l.Bytes < 0 || l.Manifests < 0 {
 		return errors.New("a negative number")
 	}
@@ -86,10 +87,10 @@ func (u Usage) minus(other Usage) Usage {
 // Store is a registry.Store that counts and limits the content of another one.
 type Store struct {
 	registry.Store
-	limits []Limit
-	locks  stripes
+	locks stripes
 
 	mu       sync.Mutex // guards the fields below
+	limits   []Limit
 	repos    map[string]Usage
 	reserved map[string]int64 // bytes of requests in progress, by repository
 	totals   []Usage          // of the repositories that each limit matches
@@ -103,13 +104,37 @@ type Store struct {
 //
 // Errors: those of s, and of invalid limits.
 func New(ctx context.Context, s registry.Store, limits ...Limit) (*Store, error) {
+	q := &Store{Store: s, reserved: make(map[string]int64)}
+	if err := q.SetLimits(limits...); err != nil {
+		return nil, err
+	}
+	return q, q.Recount(ctx)
+}
+
+// SetLimits replaces the limits. What exceeds a new limit stays. Errors: those of
+// invalid limits, which change nothing.
+func (s *Store) SetLimits(limits ...Limit) error {
 	for i, l := range limits {
-		if err := l.check(); err != nil {
-			return nil, fmt.Errorf("quota: limit %d: %w", i, err)
+		if err := l.Check(); err != nil {
+			return fmt.Errorf("quota: limit %d: %w", i, err)
 		}
 	}
-	q := &Store{Store: s, limits: limits, reserved: make(map[string]int64), pending: make([]int64, len(limits))}
-	return q, q.Recount(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limits, s.totals, s.pending = slices.Clone(limits), make([]Usage, len(limits)), make([]int64, len(limits))
+	for i, l := range s.limits {
+		for repo, u := range s.repos {
+			if l.matches(repo) {
+				s.totals[i] = s.totals[i].plus(u)
+			}
+		}
+		for repo, n := range s.reserved {
+			if l.matches(repo) {
+				s.pending[i] += n
+			}
+		}
+	}
+	return nil
 }
 
 // Unwrap returns the store whose content is counted.

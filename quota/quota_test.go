@@ -163,8 +163,9 @@ func TestParallelPushes(t *testing.T) {
 	var accepted, rejected atomic.Int64
 	check := func() {
 		var sum int64
-		for repo := range inner.Repositories(context.Background(), "") {
-			for info, err := range inner.Blobs(context.Background(), repo, "") {
+		snapshot := inner.Clone() // a list that takes time would count what moves twice
+		for repo := range snapshot.Repositories(context.Background(), "") {
+			for info, err := range snapshot.Blobs(context.Background(), repo, "") {
 				if err == nil {
 					sum += info.Size
 				}
@@ -224,4 +225,28 @@ func TestInvalidLimits(t *testing.T) {
 		_, err := quota.New(t.Context(), new(registry.MemStore), l)
 		qt.Check(t, qt.ErrorMatches(err, "quota: limit 0: .*"))
 	}
+}
+
+// TestSetLimits changes the limits while a push is in progress.
+func TestSetLimits(t *testing.T) {
+	s := newStore(t, new(registry.MemStore), quota.Limit{Bytes: 10})
+	push := func(repo, content string) error {
+		return registry.PushBlob(t.Context(), s, repo, digest.FromString(content), strings.NewReader(content))
+	}
+	qt.Assert(t, qt.IsNil(push("a", "12345")))
+	u, err := s.CreateUpload(t.Context(), "a", registry.UploadOptions{})
+	qt.Assert(t, qt.IsNil(err))
+	defer u.Close()
+	_, err = u.ReadFrom(strings.NewReader("abc"))
+	qt.Assert(t, qt.IsNil(err))
+
+	qt.Check(t, qt.ErrorMatches(s.SetLimits(quota.Limit{}), "quota: limit 0: .*"))
+	qt.Assert(t, qt.IsNil(s.SetLimits(quota.Limit{Repositories: []string{"a"}, Bytes: 8}, quota.Limit{Repositories: []string{"b"}, Bytes: 2})))
+	qt.Check(t, qt.ErrorIs(push("a", "6789"), registry.ErrDenied))
+	qt.Check(t, qt.ErrorIs(push("b", "xyz"), registry.ErrDenied))
+	qt.Check(t, qt.IsNil(u.Commit(t.Context(), digest.FromString("abc"))))
+	qt.Check(t, qt.ErrorIs(push("a", "0"), registry.ErrDenied))
+	qt.Assert(t, qt.IsNil(s.SetLimits()))
+	qt.Check(t, qt.IsNil(push("a", "6789")))
+	qt.Check(t, qt.Equals(s.Usage("a").Bytes, 12))
 }

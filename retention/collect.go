@@ -89,7 +89,7 @@ func Collect(ctx context.Context, s registry.Store, o Options) (Report, error) {
 	c := &collection{store: s, Options: o}
 	for i := range o.Rules {
 		r := &o.Rules[i]
-		if err := r.check(); err != nil {
+		if err := r.Check(); err != nil {
 			return c.report, fmt.Errorf("retention: rule %d (%s): %w", i, r.Name, err)
 		}
 		if r.Name == "" {

@@ -67,8 +67,8 @@ type Keep struct {
 	PulledWithin time.Duration
 }
 
-// check returns an error if the rule can't work.
-func (r Rule) check() error {
+// Check returns an error if the rule can't work.
+func (r Rule) Check() error {
 	if r.Dangling && r.Untagged || len(r.Tags) > 0 && (r.Dangling || r.Untagged) {
 		return errors.New("the fields Tags, Untagged and Dangling exclude each other")
 	}
