@@ -41,10 +41,7 @@ func (c *gcCmd) Run(stdout io.Writer, logs logOutput) error {
 	if _, ok := s.(*registry.MemStore); ok {
 		return fmt.Errorf("%s does not need garbage collection", c.Store)
 	}
-	o := retention.Options{Grace: c.Grace, KeepUntagged: !c.Untagged, DryRun: c.DryRun}
-	if c.Grace == 0 {
-		o.Grace = -1
-	}
+	o := retention.Options{Grace: graceOption(c.Grace), KeepUntagged: !c.Untagged, DryRun: c.DryRun}
 	if c.Verbose {
 		o.OnDecision = func(d retention.Decision) { printDecision(stdout, d) }
 	}

@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Health checks and profiles of a running server.
+// Health checks of a running server.
 
 package main
 
 import (
 	"context"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/http/pprof"
 	"sync"
 	"time"
 )
@@ -60,19 +57,4 @@ func (c *serveCmd) ready() func(context.Context) error {
 		}
 		return err
 	}
-}
-
-// serveProfiles serves Go's profiles on addr until the returned Closer is closed.
-func serveProfiles(addr string) (io.Closer, error) {
-	listener, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	go server.Serve(listener)
-	return server, nil
 }

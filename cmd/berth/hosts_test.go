@@ -3,7 +3,6 @@
 package main
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"strings"
@@ -75,7 +74,7 @@ func TestHostFlag(t *testing.T) {
 		{Host: []string{""}, loopback: true},
 	} {
 		c.store = new(registry.MemStore)
-		if _, err := c.handler(context.Background(), (&serveCmd{}).openLog(io.Discard)); err == nil || !strings.Contains(err.Error(), "--host requires") {
+		if _, err := newHandler(t, &c, (&serveCmd{}).openLog(io.Discard)); err == nil || !strings.Contains(err.Error(), "--host requires") {
 			t.Errorf("%v: %v", c.Host, err)
 		}
 	}

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -151,7 +150,7 @@ func TestFilesReachTheConnection(t *testing.T) {
 			if c.flags.Progress == 0 {
 				c.flags.Progress = time.Minute
 			}
-			h, err := c.flags.handler(context.Background(), (&serveCmd{}).openLog(io.Discard))
+			h, err := newHandler(t, &c.flags, (&serveCmd{}).openLog(io.Discard))
 			if err != nil {
 				t.Fatal(err)
 			}

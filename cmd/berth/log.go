@@ -15,7 +15,8 @@ import (
 // serverLog is the log of a server.
 type serverLog struct {
 	*slog.Logger
-	lineWriter        // for the lines of requests
+	lineWriter // for the lines of requests
+	level      *slog.LevelVar
 	flush      func() // writes lines that still wait for others
 }
 
@@ -26,15 +27,18 @@ func (c *serveCmd) openLog(w io.Writer) *serverLog {
 		batches := &batchWriter{w: w}
 		w, flush = batches, batches.flush
 	}
+	level := new(slog.LevelVar)
+	level.Set(c.LogLevel)
 	return &serverLog{
-		Logger:     slog.New(batchHandler{c.logHandler(w), flush}),
+		Logger:     slog.New(batchHandler{c.logHandler(w, level), flush}),
+		level:      level,
 		lineWriter: lineWriter{w: w, json: c.LogFormat == "json"},
 		flush:      flush,
 	}
 }
 
-func (c *serveCmd) logHandler(w io.Writer) slog.Handler {
-	opts := &slog.HandlerOptions{Level: c.LogLevel, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+func (c *serveCmd) logHandler(w io.Writer, level slog.Leveler) slog.Handler {
+	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		switch v := a.Value.Any().(type) {
 		case string:
 			a.Value = slog.StringValue(printable(v))

@@ -49,7 +49,7 @@ func FuzzRequestLines(f *testing.F) {
 			var want, got bytes.Buffer
 			record := slog.NewRecord(now, slog.LevelInfo, "request", 0)
 			record.AddAttrs(attrs...)
-			if err := c.logHandler(&want).Handle(t.Context(), record); err != nil {
+			if err := c.logHandler(&want, slog.LevelInfo).Handle(t.Context(), record); err != nil {
 				t.Fatal(err)
 			}
 			(&lineWriter{&got, format == "json"}).writeLine(now, "INFO", fields)

@@ -49,7 +49,7 @@ func (*brokenStore) GetTag(context.Context, string, string) (registry.Manifest, 
 func TestEachResponseIsLogged(t *testing.T) {
 	var log syncBuffer
 	c := serveCmd{Htpasswd: htpasswdFile(t, bcrypt.MinCost), loopback: true, store: new(brokenStore), LogFormat: "json"}
-	h, err := c.handler(t.Context(), c.openLog(&log))
+	h, err := newHandler(t, &c, c.openLog(&log))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestLogIsPrintable(t *testing.T) {
 			var log syncBuffer
 			c := serveCmd{LogFormat: format, store: new(registry.MemStore)}
 			l := c.openLog(&log)
-			h, err := c.handler(t.Context(), l)
+			h, err := newHandler(t, &c, l)
 			if err != nil {
 				t.Fatal(err)
 			}

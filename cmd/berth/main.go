@@ -25,27 +25,23 @@ type cli struct {
 	GC      gcCmd      `cmd:"" name:"gc" help:"Remove unused content from a store."`
 	Fold    foldCmd    `cmd:"" help:"Bring a directory's layouts up to date for other tools."`
 	Check   checkCmd   `cmd:"" help:"Verify a directory's content."`
+	Passwd  passwdCmd  `cmd:"" help:"Make an entry for a file of users."`
+	Config  configCmd  `cmd:"" help:"Check or print a server's configuration."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
-// run runs the command line args and returns the exit status.
-func run(args []string, stdout, stderr io.Writer) (status int) {
-	var c cli
-	type exited int
-	defer func() {
-		switch e := recover().(type) {
-		case nil:
-		case exited: // kong has printed the help
-			status = int(e)
-		default:
-			panic(e)
-		}
-	}()
-	parser, err := kong.New(&c,
+// exited is a panic after kong has printed the help.
+type exited int
+
+// parse parses the command line args.
+func parse(args []string, stdout, stderr io.Writer) (*cli, *kong.Context, error) {
+	c := new(cli)
+	parser, err := kong.New(c,
 		kong.Name("berth"),
 		kong.Description("An OCI registry in one process."),
 		kong.ExplicitGroups(flagGroups),
 		kong.UsageOnError(),
+		kong.DefaultEnvars(envPrefix),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(status int) { panic(exited(status)) }),
 		kong.BindTo(stdout, (*io.Writer)(nil)),
@@ -55,6 +51,35 @@ func run(args []string, stdout, stderr io.Writer) (status int) {
 		panic(err) // the struct tags are wrong
 	}
 	ctx, err := parser.Parse(args)
+	for _, s := range []*serveCmd{&c.Serve, &c.Config.Check.serveCmd, &c.Config.Print.serveCmd} {
+		err = s.file.explain(err)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	c.Serve.flags = ctx.Selected().Flags
+	c.Serve.parseAgain = func() (*serveCmd, error) {
+		again, _, err := parse(args, io.Discard, io.Discard)
+		if err != nil {
+			return nil, err
+		}
+		return &again.Serve, nil
+	}
+	return c, ctx, nil
+}
+
+// run runs the command line args and returns the exit status.
+func run(args []string, stdout, stderr io.Writer) (status int) {
+	defer func() {
+		switch e := recover().(type) {
+		case nil:
+		case exited:
+			status = int(e)
+		default:
+			panic(e)
+		}
+	}()
+	_, ctx, err := parse(args, stdout, stderr)
 	if err != nil {
 		fmt.Fprintf(stderr, "berth: %v\nSee berth --help.\n", err)
 		return 2

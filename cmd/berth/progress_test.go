@@ -18,6 +18,17 @@ import (
 	"github.com/berth-oci/registry"
 )
 
+// newHandler returns the handler of berth serve.
+func newHandler(t testing.TB, c *serveCmd, log *serverLog) (http.Handler, error) {
+	t.Helper()
+	s, err := c.newServer(log)
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(s.Close)
+	return s.handler(context.Background()), nil
+}
+
 // serveHandler starts a server with the handler of berth serve and the given
 // flags.
 func serveHandler(t *testing.T, c serveCmd) *httptest.Server {
@@ -25,7 +36,7 @@ func serveHandler(t *testing.T, c serveCmd) *httptest.Server {
 	if c.store == nil {
 		c.store = new(registry.MemStore)
 	}
-	h, err := c.handler(context.Background(), (&serveCmd{}).openLog(io.Discard))
+	h, err := newHandler(t, &c, (&serveCmd{}).openLog(io.Discard))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,20 +16,19 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/berth-oci/registry"
-	"github.com/berth-oci/registry/auth"
-	"github.com/berth-oci/registry/bucket"
-	"github.com/berth-oci/registry/guard"
 	"github.com/berth-oci/registry/retention"
 )
 
 // serveCmd is berth serve.
 type serveCmd struct {
+	Config   string   `help:"Read flags from this YAML file: each key is the name of a flag, or one of the sections retention, quotas and notifications. A flag has precedence over its environment variable, and that over the file." type:"path" placeholder:"FILE"`
 	Addr     string   `help:"Address to listen on (default: ${default}). Port 0 picks a free port." default:"127.0.0.1:5000" placeholder:"HOST:PORT"`
 	AddrFile string   `help:"Write the address to this file once the server listens on it." type:"path" placeholder:"FILE"`
 	Host     []string `help:"Serve this host name too, on a loopback address. By default a server there rejects requests for other hosts than loopback addresses, localhost, *.localhost, names without a dot, host.docker.internal and host.containers.internal, so that no web page can use it." sep:"none" placeholder:"NAME"`
@@ -39,8 +38,18 @@ type serveCmd struct {
 	Store    string `help:"Where to keep content (default: ${default}); see above." default:"mem:" placeholder:"STORE" group:"content"`
 	Redirect bool   `help:"Redirect downloads of blobs to signed URLs of the bucket. Clients must be able to reach the bucket." group:"content"`
 
-	Htpasswd      string `help:"Require a user and password from this file, in the format of htpasswd -B." type:"existingfile" placeholder:"FILE" group:"users"`
-	AnonymousPull bool   `help:"Allow pulls without a password. Requires --htpasswd." group:"users"`
+	User          []string      `help:"Require this user and password; may be repeated. Other users of this machine can see it: see --htpasswd." sep:"none" placeholder:"NAME:PASSWORD" group:"users"`
+	Htpasswd      string        `help:"Require a user and password from this file, in the format of htpasswd -B: see berth passwd." type:"existingfile" placeholder:"FILE" group:"users"`
+	AnonymousPull bool          `help:"Allow pulls without a password. Requires users." group:"users"`
+	Rules         string        `help:"Read from this YAML file which users may do what. Without it, each user may do everything. Requires users." type:"existingfile" placeholder:"FILE" group:"users"`
+	Token         bool          `help:"Let users log in by tokens, which clients get at /token; passwords work, too. Requires --user or --htpasswd." group:"users"`
+	TokenKeyFile  string        `help:"Keep the keys of tokens in this file, made if it does not exist, so that tokens outlive the process (default: in memory)." type:"path" placeholder:"FILE" group:"users"`
+	TokenLifetime time.Duration `help:"How long a token is valid (default: 5m)." placeholder:"TIME" group:"users"`
+	TokenRealm    string        `help:"URL at which clients get tokens (default: /token on the host that the client uses)." placeholder:"URL" group:"users"`
+	TokenService  string        `help:"Name of this registry in tokens (default: berth)." placeholder:"NAME" group:"users"`
+	TokenKeys     []string      `help:"Accept tokens of another server, which are signed with a key in this JWK Set, a URL or a file; may be repeated. Requires --token-realm and --token-service." sep:"none" placeholder:"PLACE" group:"users"`
+	TokenIssuer   string        `help:"Required issuer of the tokens of another server (default: any)." placeholder:"NAME" group:"users"`
+	AuditLog      string        `help:"Append a line of JSON to this file for each pull, change, login and rejection. SIGHUP opens it again." type:"path" placeholder:"FILE" group:"users"`
 
 	AllowSparse     bool     `help:"Accept manifests that reference missing blobs or manifests." group:"registry"`
 	ClientUploadIDs bool     `help:"Let clients choose the IDs of upload sessions." name:"client-upload-ids" group:"registry"`
@@ -62,12 +71,21 @@ type serveCmd struct {
 	Connections   int           `help:"Maximum number of connections (default: ${default}). Further connections wait." default:"4096" placeholder:"N" group:"limits"`
 	Grace         time.Duration `help:"Maximum time to finish requests after SIGTERM (default: ${default})." default:"1m" placeholder:"TIME" group:"limits"`
 
-	DebugAddr string     `help:"Also serve Go's profiles, on this address below /debug/pprof/. Do not expose it." placeholder:"HOST:PORT" group:"log"`
-	LogFormat string     `help:"Format of the log: text or json (default: ${default})." enum:"text,json" default:"text" placeholder:"FORMAT" group:"log"`
-	LogLevel  slog.Level `help:"Minimum level to log: debug, info, warn or error (default: ${default}). Requests are logged at info, rejected ones at warn, except HEAD requests for missing content." default:"info" placeholder:"LEVEL" group:"log"`
+	GCEvery    time.Duration `help:"Time between two collections of garbage, by the rules of the section retention of --config (default: never). The first is after this time." name:"gc-every" placeholder:"TIME" group:"gc"`
+	GCGrace    time.Duration `help:"How long content must have been unused before it is collected (default: ${default}; for a bucket at least 30m)." name:"gc-grace" default:"1h" placeholder:"TIME" group:"gc"`
+	GCUntagged bool          `help:"Also collect manifests that no tag leads to." name:"gc-untagged" group:"gc"`
+
+	DebugAddr           string     `help:"Also serve /metrics, for Prometheus, /healthz, /readyz and Go's profiles, below /debug/pprof/, on this address. Do not expose it." placeholder:"HOST:PORT" group:"log"`
+	MetricsRepositories bool       `help:"Count requests by repository, too, which may make many metrics. Requires --debug-addr." group:"log"`
+	LogFormat           string     `help:"Format of the log: text or json (default: ${default})." enum:"text,json" default:"text" placeholder:"FORMAT" group:"log"`
+	LogLevel            slog.Level `help:"Minimum level to log: debug, info, warn or error (default: ${default}). Requests are logged at info, rejected ones at warn, except HEAD requests for missing content." default:"info" placeholder:"LEVEL" group:"log"`
 
 	store    registry.Store // opened by Run, unless a test sets it
 	loopback bool           // the server listens on a loopback address
+
+	file       *configFile               // nil without --config
+	flags      []*kong.Flag              // set by run
+	parseAgain func() (*serveCmd, error) // set by run: parses the same command line
 }
 
 // flagGroups are the groups of flags in the help of berth serve.
@@ -77,7 +95,8 @@ var flagGroups = []kong.Group{
 	{Key: "users", Title: "Users:"},
 	{Key: "registry", Title: "Registry:"},
 	{Key: "limits", Title: "Limits (SIZE is a number with a unit, such as 64MiB or 2g):"},
-	{Key: "log", Title: "Log:"},
+	{Key: "gc", Title: "Garbage collection:"},
+	{Key: "log", Title: "Log and metrics:"},
 }
 
 // Help is shown by berth serve --help.
@@ -90,50 +109,45 @@ func (serveCmd) Help() string {
 // that clients send.
 const maxHeader = 64 << 10
 
+// check checks the flags that depend on each other.
+func (c *serveCmd) check() error {
+	switch {
+	case c.Disk > 0 && (c.Memory <= 0 || c.Store != "mem:"):
+		return errors.New("--disk requires --store=mem: and --memory")
+	case c.Evict < 0 || c.Evict > 0 && (c.Memory <= 0 || c.Store != "mem:"):
+		return errors.New("--evict requires --store=mem: and --memory, and a positive time")
+	case c.MetricsRepositories && c.DebugAddr == "":
+		return errors.New("--metrics-repositories requires --debug-addr")
+	}
+	return cmp.Or(c.checkUsers(), c.checkCollections())
+}
+
 // Run serves until SIGTERM or SIGINT, and then finishes the requests in progress.
 func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 
+	if err := c.check(); err != nil {
+		return err
+	}
 	log := c.openLog(logs.Writer)
 	defer log.flush()
+	for _, sentence := range unknownVariables(os.Environ(), c.flags) {
+		log.Warn(sentence)
+	}
 	if c.Memory > 0 && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(int64(c.Memory) + int64(c.Memory)/4)
 	}
 	defer raiseHeap(int64(c.Memory))()
-	if c.Disk > 0 && (c.Memory <= 0 || c.Store != "mem:") {
-		return errors.New("--disk requires --store=mem: and --memory")
+	closer, err := c.openStore(ctx, log)
+	if err != nil {
+		return err
 	}
-	if c.Evict < 0 || c.Evict > 0 && (c.Memory <= 0 || c.Store != "mem:") {
-		return errors.New("--evict requires --store=mem: and --memory, and a positive time")
-	}
-	if c.AnonymousPull && c.Htpasswd == "" {
-		return errors.New("--anonymous-pull requires --htpasswd: without users, anyone may push too")
-	}
-	if c.store == nil {
-		s, closer, err := openStore(ctx, c.Store, storeOptions{
-			limits:   c.memLimits(),
-			onError:  func(err error) { log.Error("bucket", "error", err) },
-			warn:     func(text string) { log.Warn(text) },
-			log:      log.Logger,
-			readOnly: c.ReadOnly,
-			memory:   int64(c.Memory) / 2, // the rest is for pulls, and for garbage
-
-			noReferrers: c.NoReferrers,
-		})
-		if err != nil {
-			return err
+	defer func() {
+		if err := closer.Close(); err != nil {
+			log.Error("closing the store", "error", err)
 		}
-		defer func() {
-			if err := closer.Close(); err != nil {
-				log.Error("closing the store", "error", err)
-			}
-		}()
-		c.store = s
-	}
-	if m, ok := c.store.(*registry.MemStore); ok && c.Evict > 0 {
-		m.Limits.Collect = retention.Evict(m, retention.Options{Grace: c.Evict})
-	}
+	}()
 	listener, err := net.Listen("tcp", c.Addr)
 	if err != nil {
 		return err
@@ -141,31 +155,41 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	defer listener.Close()
 	addr := listener.Addr().String()
 	c.loopback = isLoopback(listener.Addr())
-	if !c.loopback && c.Htpasswd == "" {
+	if !c.loopback && !c.hasUsers() {
 		log.Warn("anyone who can reach this address can use the registry: see --htpasswd", "addr", addr)
 	}
 	if c.Connections > 0 {
 		listener = limitConnections(listener.(*net.TCPListener), c.Connections)
 	}
-	handler, err := c.handler(ctx, log)
+	s, err := c.newServer(log)
 	if err != nil {
 		return err
 	}
+	defer s.Close()
+	if c.DebugAddr != "" {
+		debugServer, err := s.serveDebug(c.DebugAddr, ctx)
+		if err != nil {
+			return err
+		}
+		defer debugServer.Close()
+	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer stop()
+	background.Go(func() { freeWhenIdle(ctx, 3*time.Second, allocatedBytes, debug.FreeOSMemory) })
+	background.Go(func() { s.collectRegularly(ctx) })
+	background.Go(func() { s.reloadWhenAsked(ctx, hangups) })
+
 	server := &http.Server{
-		Handler:           handler,
+		Handler:           s.handler(ctx),
 		ReadHeaderTimeout: c.HeaderTimeout,
 		MaxHeaderBytes:    maxHeader,
 		IdleTimeout:       c.IdleTimeout,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
-	if c.DebugAddr != "" {
-		profiles, err := serveProfiles(c.DebugAddr)
-		if err != nil {
-			return err
-		}
-		defer profiles.Close()
-	}
-	go freeWhenIdle(ctx, 3*time.Second, allocatedBytes, debug.FreeOSMemory)
 	done := make(chan error, 1)
 	scheme := "http"
 	if c.TLSCert != "" {
@@ -198,51 +222,40 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	return err
 }
 
-// handler returns the handler of the entire server. The context stopping ends
-// when the server starts to shut down.
-func (c *serveCmd) handler(stopping context.Context, log *serverLog) (http.Handler, error) {
-	h := registry.New(c.options()...)
-	if c.Redirect {
-		b, ok := c.store.(*bucket.Store)
-		if !ok {
-			return nil, errors.New("--redirect requires a bucket")
-		}
-		h = b.Redirect(h)
+// openStore opens the store, unless a test has set it. The caller must close it.
+func (c *serveCmd) openStore(ctx context.Context, log *serverLog) (io.Closer, error) {
+	if c.store != nil {
+		return io.NopCloser(nil), nil
 	}
-	if c.Htpasswd != "" {
-		users, err := openHtpasswd(c.Htpasswd)
-		if err != nil {
-			return nil, err
-		}
-		h = auth.Basic("berth", users.check(), c.policy())(h)
-	}
-	h, err := c.guardHosts(h)
+	s, closer, err := openStore(ctx, c.Store, storeOptions{
+		limits:   c.memLimits(),
+		onError:  func(err error) { log.Error("bucket", "error", err) },
+		warn:     func(text string) { log.Warn(text) },
+		log:      log.Logger,
+		readOnly: c.ReadOnly,
+		memory:   int64(c.Memory) / 2, // the rest is for pulls, and for garbage
+
+		noReferrers: c.NoReferrers,
+	})
 	if err != nil {
 		return nil, err
 	}
-	free := freeAfterDeletes(3*time.Second, debug.FreeOSMemory)
-	h = registry.Observe(func(e registry.Event) {
-		log.logRequest(e)
-		free(e)
-	})(catchPanics(h, log.Logger))
-	return guard.Progress(c.Progress)(withHealth(h, stopping, c.ready())), nil
-}
-
-// policy lets users do everything and, with AnonymousPull, everyone pull.
-func (c *serveCmd) policy() auth.Policy {
-	return func(_ context.Context, user string, action auth.Action, _ registry.Request) error {
-		if user != "" || c.AnonymousPull && action == auth.Pull {
-			return nil
-		}
-		return registry.ErrDenied
+	if err := checkCollector(c, s); err != nil {
+		closer.Close()
+		return nil, err
 	}
+	if m, ok := s.(*registry.MemStore); ok && c.Evict > 0 {
+		m.Limits.Collect = retention.Evict(m, retention.Options{Grace: c.Evict})
+	}
+	c.store = s
+	return closer, nil
 }
 
-func (c *serveCmd) options() []registry.Option {
+func (c *serveCmd) options(s registry.Store) []registry.Option {
 	opts := []registry.Option{
 		registry.WithReferrersSupport(!c.NoReferrers),
 		registry.WithLimits(c.limits()),
-		registry.WithStore(c.store),
+		registry.WithStore(s),
 	}
 	if c.AllowSparse {
 		opts = append(opts, registry.AllowSparse())

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command berth passwd.
+
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/crypto/bcrypt"
+	"golang.org/x/term"
+)
+
+// passwdCmd is berth passwd.
+type passwdCmd struct {
+	Name   string `arg:"" help:"The user's name."`
+	File   string `help:"Add the user to this file, or change the password there, instead of printing the line." type:"path" placeholder:"FILE"`
+	Cost   int    `help:"Cost of bcrypt: each further one doubles the time (default: ${default})." default:"10" placeholder:"N"`
+	Delete bool   `help:"Remove the user from the file." `
+}
+
+// Help is shown by berth passwd --help.
+func (passwdCmd) Help() string {
+	return "Make an entry for berth serve --htpasswd. The password is read from a terminal without being shown, or from standard input."
+}
+
+func (c *passwdCmd) Run(stdout io.Writer, logs logOutput) error {
+	if c.Name == "" || strings.ContainsAny(c.Name, ":\r\n") || strings.TrimSpace(c.Name) != c.Name || c.Name[0] == '#' {
+		return fmt.Errorf("the name %q can't stand in a file of users", c.Name)
+	}
+	if err := checkUserName(c.Name); err != nil {
+		return err
+	}
+	if c.Delete {
+		if c.File == "" {
+			return errors.New("--delete requires --file")
+		}
+		return c.replace("")
+	}
+	if c.Cost < bcrypt.MinCost || c.Cost > 20 {
+		return fmt.Errorf("--cost requires a number from %d to 20", bcrypt.MinCost)
+	}
+	password, err := readPassword(logs)
+	if err != nil {
+		return err
+	}
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), c.Cost)
+	if err != nil {
+		return err
+	}
+	line := c.Name + ":" + string(hash) + "\n"
+	if c.File == "" {
+		_, err = io.WriteString(stdout, line)
+		return err
+	}
+	return c.replace(line)
+}
+
+// readPassword reads a password from standard input.
+func readPassword(prompt io.Writer) (string, error) {
+	if fd := int(os.Stdin.Fd()); term.IsTerminal(fd) {
+		var typed [2]string
+		for i, text := range []string{"Password: ", "Again: "} {
+			fmt.Fprint(prompt, text)
+			password, err := term.ReadPassword(fd)
+			fmt.Fprintln(prompt)
+			if err != nil {
+				return "", err
+			}
+			typed[i] = string(password)
+		}
+		if typed[0] != typed[1] {
+			return "", errors.New("the passwords differ")
+		}
+		return checkPassword(typed[0])
+	}
+	line, err := bufio.NewReader(io.LimitReader(os.Stdin, 1<<10)).ReadString('\n')
+	if err != nil && err != io.EOF {
+		return "", err
+	}
+	return checkPassword(strings.TrimRight(line, "\r\n"))
+}
+
+func checkPassword(password string) (string, error) {
+	if password == "" {
+		return "", errors.New("the password is empty")
+	}
+	return password, nil
+}
+
+// replace replaces the user's line in the file, or adds it. Without a line it deletes
+// the user.
+func (c *passwdCmd) replace(line string) error {
+	old, err := os.ReadFile(c.File)
+	if err != nil && (line == "" || !errors.Is(err, fs.ErrNotExist)) {
+		return err
+	}
+	var out strings.Builder
+	found := false
+	for l := range strings.Lines(string(old)) {
+		if !strings.HasPrefix(strings.TrimSpace(l), c.Name+":") {
+			out.WriteString(strings.TrimSuffix(l, "\n") + "\n")
+			continue
+		}
+		if !found {
+			out.WriteString(line)
+		}
+		found = true
+	}
+	if !found && line == "" {
+		return fmt.Errorf("%s: there is no user %q", c.File, c.Name)
+	}
+	if !found {
+		out.WriteString(line)
+	}
+	return writeSecret(c.File, []byte(out.String()))
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// A running server, and the parts of it that a reload replaces.
+
+package main
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"net/http"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/bucket"
+	"github.com/berth-oci/registry/guard"
+	"github.com/berth-oci/registry/observe/metrics"
+	"github.com/berth-oci/registry/observe/notify"
+	"github.com/berth-oci/registry/quota"
+)
+
+// server is a running berth serve.
+type server struct {
+	start    *serveCmd // the configuration at the start
+	log      *serverLog
+	registry http.Handler
+	store    registry.Store
+	ready    func(context.Context) error
+
+	audit   *auditLog        // nil without one
+	metrics *metrics.Metrics // nil without --debug-addr
+	quotas  *quota.Store     // nil without quotas at the start
+	senders []*notify.Sender
+	collect collector
+
+	tokenKey crypto.Signer // of tokens without a file
+	current  atomic.Pointer[configured]
+}
+
+// configured is what a reload replaces as a whole.
+type configured struct {
+	command *serveCmd
+	handler http.Handler
+}
+
+// newServer returns a server for a store that is open. The caller must close it.
+func (c *serveCmd) newServer(log *serverLog) (_ *server, err error) {
+	s := &server{start: c, log: log, store: c.store, ready: c.ready()}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if limits := c.sections().limits(); len(limits) > 0 {
+		if s.quotas, err = quota.New(context.Background(), s.store, limits...); err != nil {
+			return nil, err
+		}
+		s.store = s.quotas
+	}
+	s.registry = registry.New(c.options(s.store)...)
+	if c.Redirect {
+		b, ok := c.store.(*bucket.Store)
+		if !ok {
+			return nil, errors.New("--redirect requires a bucket")
+		}
+		s.registry = b.Redirect(s.registry)
+	}
+	if c.AuditLog != "" {
+		if s.audit, err = openAudit(c.AuditLog); err != nil {
+			return nil, err
+		}
+	}
+	if c.DebugAddr != "" {
+		s.metrics = s.newMetrics()
+	}
+	if s.senders, err = openSenders(c.sections().Notifications, log.Logger); err != nil {
+		return nil, err
+	}
+	return s, s.configure(c)
+}
+
+// Close waits for notifications that are being sent, and closes files.
+func (s *server) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for _, sender := range s.senders {
+		if err := sender.Close(ctx); err != nil {
+			s.log.Warn("notifications", "error", err)
+		}
+	}
+	if s.audit != nil {
+		s.audit.file.Close()
+	}
+}
+
+// configure replaces the parts of the server that a reload can replace. If it returns an
+// error, nothing has changed.
+func (s *server) configure(c *serveCmd) error {
+	h := s.registry
+	if c.hasUsers() {
+		u, err := c.loadUsers()
+		if err != nil {
+			return err
+		}
+		authenticate, err := s.authenticate(c, u)
+		if err != nil {
+			return err
+		}
+		h = authenticate(h)
+	}
+	h, err := c.guardHosts(h)
+	if err != nil {
+		return err
+	}
+	if s.quotas != nil {
+		if err := s.quotas.SetLimits(c.sections().limits()...); err != nil {
+			return err
+		}
+	}
+	s.log.level.Set(c.LogLevel)
+	s.current.Store(&configured{c, h})
+	return nil
+}
+
+// handler returns the handler of the entire server. The context stopping ends when the
+// server starts to shut down.
+func (s *server) handler(stopping context.Context) http.Handler {
+	var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.current.Load().handler.ServeHTTP(w, r)
+	})
+	h = catchPanics(h, s.log.Logger)
+	hooks := s.hooks()
+	if s.metrics != nil {
+		h = s.metrics.Handler(h, hooks...)
+	} else {
+		h = registry.Observe(func(e registry.Event) {
+			for _, hook := range hooks {
+				hook(e)
+			}
+		})(h)
+	}
+	return guard.Progress(s.start.Progress)(withHealth(h, stopping, s.ready))
+}
+
+// hooks returns the functions that are called after each request.
+func (s *server) hooks() []func(registry.Event) {
+	hooks := []func(registry.Event){s.log.logRequest, freeAfterDeletes(3*time.Second, debug.FreeOSMemory)}
+	if s.audit != nil {
+		hooks = append(hooks, func(e registry.Event) {
+			if err := s.audit.write(e); err != nil {
+				s.log.Error("audit log", "error", err)
+			}
+		})
+	}
+	for _, sender := range s.senders {
+		hooks = append(hooks, sender.Observe)
+	}
+	return hooks
+}
