@@ -55,6 +55,7 @@ func (s *server) serveDebug(addr string, stopping context.Context) (io.Closer, e
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	server := &http.Server{Handler: withHealth(mux, stopping, s.ready), ReadHeaderTimeout: 10 * time.Second}
+	s.log.Info("serving metrics and profiles", "addr", listener.Addr().String())
 	go server.Serve(listener)
 	return server, nil
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"flag"
 	"fmt"
@@ -45,6 +46,11 @@ func TestMain(m *testing.M) {
 //	http METHOD PATH CODE  sends a request, and writes the body of the response
 //	                       to the file "body"
 //	logged PATTERN         waits until a line of the log matches
+//	audited PATTERN        waits until a line of the file "audit" matches
+//	login NAME PASSWORD    makes http send a user's name and password
+//	token SCOPE            gets a token that http sends from then on
+//	debug PATH             sends a request to --debug-addr, as http does
+//	signal NAME            sends the berth serve that was started last a signal
 //	certificate            writes cert.pem and key.pem
 //	stop                   kills the berth serve that was started last
 func TestScripts(t *testing.T) {
@@ -53,7 +59,12 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"serve":       serveScript,
 			"http":        httpScript,
-			"logged":      loggedScript,
+			"logged":      func(ts *testscript.TestScript, _ bool, args []string) { waitForLines(ts, "stderr", args) },
+			"audited":     func(ts *testscript.TestScript, _ bool, args []string) { waitForLines(ts, "audit", args) },
+			"login":       loginScript,
+			"token":       tokenScript,
+			"debug":       debugScript,
+			"signal":      signalScript,
 			"certificate": certificateScript,
 			"stop":        stopScript,
 		},
@@ -67,10 +78,12 @@ func serveScript(ts *testscript.TestScript, _ bool, args []string) {
 	cmd.Dir = ts.Getenv("WORK")
 	stdout, err := os.Create(ts.MkAbs("stdout"))
 	ts.Check(err)
+	linesSeen.Delete([2]any{ts, "stderr"})
 	stderr, err := os.Create(ts.MkAbs("stderr"))
 	ts.Check(err)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	ts.Check(cmd.Start())
+	processes.Store(ts, cmd.Process)
 	stop := sync.OnceFunc(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
@@ -102,6 +115,11 @@ func httpScript(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	req, err := http.NewRequest(args[0], ts.Getenv("URL")+args[1], strings.NewReader("content"))
 	ts.Check(err)
+	if token := ts.Getenv("TOKEN"); token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	} else if name, password, ok := strings.Cut(ts.Getenv("LOGIN"), ":"); ok {
+		req.SetBasicAuth(name, password)
+	}
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
 	resp, err := (&http.Client{Transport: transport}).Do(req)
 	ts.Check(err)
@@ -114,21 +132,72 @@ func httpScript(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-func loggedScript(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
+// waitForLines waits until a line of a file matches a pattern, after the one that has
+// matched last.
+func waitForLines(ts *testscript.TestScript, file string, args []string) {
+	if len(args) != 1 {
 		ts.Fatalf("usage: logged PATTERN")
 	}
 	pattern, err := regexp.Compile(`(?m)` + args[0])
 	ts.Check(err)
-	var log []byte
+	key := [2]any{ts, file}
+	seen, _ := linesSeen.LoadOrStore(key, 0)
+	var lines []byte
 	for range 500 {
-		if log, err = os.ReadFile(ts.MkAbs("stderr")); pattern.Match(log) {
+		lines, err = os.ReadFile(ts.MkAbs(file))
+		if len(lines) < seen.(int) {
+			seen = 0 // it is another file
+		}
+		if found := pattern.FindIndex(lines[seen.(int):]); found != nil {
+			linesSeen.Store(key, seen.(int)+found[1])
 			return
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	ts.Fatalf("no line of the log matches: %v\n%s", err, log)
+	ts.Fatalf("no line of %s matches: %v\n%s", file, err, lines)
 }
+
+func loginScript(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: login NAME PASSWORD")
+	}
+	ts.Setenv("LOGIN", strings.Join(args, ":"))
+}
+
+func tokenScript(ts *testscript.TestScript, _ bool, args []string) {
+	req, err := http.NewRequest("GET", ts.Getenv("URL")+"/token?service=berth&scope="+args[0], nil)
+	ts.Check(err)
+	name, password, _ := strings.Cut(ts.Getenv("LOGIN"), ":")
+	req.SetBasicAuth(name, password)
+	resp, err := http.DefaultClient.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	var body struct{ Token string }
+	ts.Check(json.NewDecoder(resp.Body).Decode(&body))
+	ts.Setenv("TOKEN", body.Token)
+}
+
+func debugScript(ts *testscript.TestScript, _ bool, args []string) {
+	log, err := os.ReadFile(ts.MkAbs("stderr"))
+	ts.Check(err)
+	addr := regexp.MustCompile(`msg="serving metrics and profiles" addr=(\S+)`).FindSubmatch(log)
+	url := ts.Getenv("URL")
+	ts.Setenv("URL", "http://"+string(addr[1]))
+	httpScript(ts, false, []string{"GET", args[0], "200"})
+	ts.Setenv("URL", url)
+}
+
+func signalScript(ts *testscript.TestScript, _ bool, args []string) {
+	names := map[string]os.Signal{"HUP": syscall.SIGHUP, "TERM": syscall.SIGTERM}
+	process, _ := processes.Load(ts)
+	ts.Check(process.(*os.Process).Signal(names[args[0]]))
+}
+
+// linesSeen maps a script and a file to the bytes that waitForLines has seen.
+var linesSeen sync.Map
+
+// processes maps a script to the process of its last berth serve.
+var processes sync.Map
 
 func certificateScript(ts *testscript.TestScript, _ bool, _ []string) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -46,10 +46,9 @@ func (s *server) reloadWhenAsked(ctx context.Context, signals <-chan os.Signal) 
 				}
 			}
 		case <-ticker.C:
-			if maps.Equal(seen, s.current.Load().command.fileStates()) {
+			if why = changedFiles(seen, s.current.Load().command.fileStates()); why == "" {
 				continue
 			}
-			why = "a file has changed"
 		}
 		// The files are looked at before they are read: a change meanwhile is seen
 		// at the next look.
@@ -57,6 +56,18 @@ func (s *server) reloadWhenAsked(ctx context.Context, signals <-chan os.Signal) 
 		s.reload(why)
 		maps.Copy(seen, newFiles(seen, s.current.Load().command.fileStates()))
 	}
+}
+
+// changedFiles returns the names of files whose states differ, in one text.
+func changedFiles(before, after map[string]fileState) string {
+	var changed []string
+	for name, state := range after {
+		if before[name] != state {
+			changed = append(changed, name)
+		}
+	}
+	slices.Sort(changed)
+	return strings.Join(changed, ",")
 }
 
 // newFiles returns the states in now of the files that are not in seen.
