@@ -41,27 +41,34 @@ var sectionNames = fieldNames(sections{})
 // BeforeResolve reads the configuration file, for kong. Flags have precedence over the
 // environment, and that over the file.
 func (c *serveCmd) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
-	flags := make(map[string]*kong.Flag)
-	for _, flag := range trace.Flags {
-		flags[flag.Name] = flag
-	}
-	name, _ := ctx.FlagValue(flags["config"]).(string)
+	i := slices.IndexFunc(trace.Flags, func(f *kong.Flag) bool { return f.Name == "config" })
+	name, _ := ctx.FlagValue(trace.Flags[i]).(string)
 	if name == "" || c.file != nil {
 		return nil
 	}
-	names := make([]string, 0, len(flags))
-	for name := range flags {
-		if name != "config" && name != "help" {
-			names = append(names, name)
-		}
-	}
-	file, err := readConfig(name, names)
+	file, err := readConfig(name, serveFlags(ctx))
 	if err != nil {
 		return err
 	}
 	c.file = file
 	ctx.AddResolver(file)
 	return nil
+}
+
+// serveFlags returns the names of the flags that a configuration file may set.
+func serveFlags(ctx *kong.Context) []string {
+	var names []string
+	for _, command := range ctx.Model.Children {
+		if command.Name != "serve" {
+			continue
+		}
+		for _, flag := range command.Flags {
+			if flag.Name != "config" {
+				names = append(names, flag.Name)
+			}
+		}
+	}
+	return names
 }
 
 // readConfig reads a file whose keys are those of sections, or the names of flags.

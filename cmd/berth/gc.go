@@ -6,10 +6,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/docker/go-units"
 
 	"github.com/berth-oci/registry"
@@ -19,6 +21,7 @@ import (
 // gcCmd is berth gc.
 type gcCmd struct {
 	Store    string        `help:"The store: dir:PATH or the URL of a bucket." required:"" placeholder:"STORE"`
+	Config   string        `help:"Apply the rules in the section retention of this configuration file of berth serve." type:"existingfile" placeholder:"FILE"`
 	Grace    time.Duration `help:"How long content must have been unused (default: ${default}; for a bucket at least 30m)." default:"1h" placeholder:"TIME"`
 	Untagged bool          `help:"Also remove manifests that no tag leads to."`
 	DryRun   bool          `help:"Remove nothing, and say what would be removed."`
@@ -28,11 +31,22 @@ type gcCmd struct {
 // Help is shown by berth gc --help.
 func (gcCmd) Help() string {
 	return "Remove blobs that no manifest names, uploads that were given up, empty repositories, and what crashes have left. " +
-		"A bucket may be in use while gc runs, and frees the bytes of what it removes in a later run; a directory may not be in use. " + storeHelp
+		"The store may be in use meanwhile: the berth serve of a directory does the work itself. A bucket frees the bytes of what gc removes in a later run. " + storeHelp
 }
 
-func (c *gcCmd) Run(stdout io.Writer, logs logOutput) error {
+func (c *gcCmd) Run(stdout io.Writer, logs logOutput, kongCtx *kong.Context) error {
+	req := gcRequest{Grace: graceOption(c.Grace), KeepUntagged: !c.Untagged, DryRun: c.DryRun, Verbose: c.Verbose}
+	if c.Config != "" {
+		file, err := readConfig(c.Config, serveFlags(kongCtx))
+		if err != nil {
+			return err
+		}
+		req.Rules = file.sections.retentionRules()
+	}
 	ctx := context.Background()
+	if err := askServer(ctx, c.Store, req, stdout); !errors.Is(err, errNoServer) {
+		return err
+	}
 	s, closer, err := openStore(ctx, c.Store, storeOptions{warn: logs.warn, onError: logs.failed, log: logs.logger()})
 	if err != nil {
 		return err
@@ -41,16 +55,26 @@ func (c *gcCmd) Run(stdout io.Writer, logs logOutput) error {
 	if _, ok := s.(*registry.MemStore); ok {
 		return fmt.Errorf("%s does not need garbage collection", c.Store)
 	}
-	o := retention.Options{Grace: graceOption(c.Grace), KeepUntagged: !c.Untagged, DryRun: c.DryRun}
-	if c.Verbose {
-		o.OnDecision = func(d retention.Decision) { printDecision(stdout, d) }
+	return printCollection(stdout, req, func(o retention.Options) (retention.Report, error) {
+		return retention.Collect(ctx, s, o)
+	})
+}
+
+// printCollection runs a collection by calling collect, and prints its results.
+func printCollection(w io.Writer, req gcRequest, collect func(retention.Options) (retention.Report, error)) error {
+	o := req.options()
+	if req.Verbose {
+		o.OnDecision = func(d retention.Decision) { printDecision(w, d) }
 	}
-	report, err := retention.Collect(ctx, s, o)
+	report, err := collect(o)
+	if errors.Is(err, errCollecting) {
+		return err
+	}
 	verb := "removed"
-	if c.DryRun {
+	if o.DryRun {
 		verb = "would remove"
 	}
-	fmt.Fprintf(stdout, "examined %d repositories; %s %d tags, %d manifests and %d blobs, %s; ended %d uploads\n",
+	fmt.Fprintf(w, "examined %d repositories; %s %d tags, %d manifests and %d blobs, %s; ended %d uploads\n",
 		report.Repositories, verb, report.Tags, report.Manifests, report.Blobs, units.BytesSize(float64(report.Bytes)), report.Uploads)
 	return err
 }

@@ -69,6 +69,7 @@ type serveCmd struct {
 	IdleTimeout   time.Duration `help:"Close a connection after this time without a request (default: ${default})." default:"2m" placeholder:"TIME" group:"limits"`
 	Progress      time.Duration `help:"Close a connection that takes longer than this to transfer 1 KiB of a request body or 64 KiB of a response (default: ${default}); 0 means never." default:"1m" placeholder:"TIME" group:"limits"`
 	Connections   int           `help:"Maximum number of connections (default: ${default}). Further connections wait." default:"4096" placeholder:"N" group:"limits"`
+	Drain         time.Duration `help:"Time between SIGTERM and the end of new connections (default: none). Meanwhile /readyz responds with 503, so that a load balancer sends no more." placeholder:"TIME" group:"limits"`
 	Grace         time.Duration `help:"Maximum time to finish requests after SIGTERM (default: ${default})." default:"1m" placeholder:"TIME" group:"limits"`
 
 	GCEvery    time.Duration `help:"Time between two collections of garbage, by the rules of the section retention of --config (default: never). The first is after this time." name:"gc-every" placeholder:"TIME" group:"gc"`
@@ -173,6 +174,7 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 		}
 		defer debugServer.Close()
 	}
+	defer s.serveControl()()
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
@@ -211,7 +213,12 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	case <-ctx.Done():
 	}
 	stop() // a second signal ends the process at once
-	log.Info("stopping", "grace", c.Grace)
+	log.Info("stopping", "drain", c.Drain, "grace", c.Grace)
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(c.Drain):
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.Grace)
 	defer cancel()
 	err = server.Shutdown(ctx)
