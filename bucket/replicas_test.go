@@ -15,22 +15,20 @@ import (
 
 	"github.com/go-quicktest/qt"
 	"github.com/opencontainers/go-digest"
-	"gocloud.dev/blob/memblob"
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/bucket"
+	"github.com/berth-oci/registry/bucket/internal/objects"
 )
 
 // onReplicas runs a test on three stores that share a bucket: in memory, in MinIO,
 // and in the emulators of Google and Azure.
 func onReplicas(t *testing.T, opts *bucket.Options, test func(t *testing.T, stores []*bucket.Store)) {
 	t.Run("memory", func(t *testing.T) {
-		b := memblob.OpenBucket(nil)
-		t.Cleanup(func() { b.Close() })
+		b := objects.NewMemory()
 		var stores []*bucket.Store
 		for range 3 {
-			s, err := bucket.New(b, opts)
-			qt.Assert(t, qt.IsNil(err))
+			s := bucket.NewOn(b, opts)
 			t.Cleanup(s.Wait)
 			stores = append(stores, s)
 		}

@@ -15,7 +15,6 @@ import (
 
 	"github.com/go-quicktest/qt"
 	"github.com/opencontainers/go-digest"
-	"gocloud.dev/blob/memblob"
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/bucket"
@@ -61,10 +60,7 @@ func (b distant) List(ctx context.Context, q objects.ListQuery, n int) ([]object
 // other: the time that each client waits, if the bucket is far away.
 func TestRoundTrips(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := memblob.OpenBucket(nil)
-		o, err := objects.NewCDK(b)
-		qt.Assert(t, qt.IsNil(err))
-		s := bucket.NewOn(distant{o}, nil)
+		s := bucket.NewOn(distant{objects.NewMemory()}, nil)
 		defer s.Close()
 		qt.Assert(t, qt.IsNil(s.Check(t.Context())))
 		s.Wait()

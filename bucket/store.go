@@ -8,18 +8,19 @@ import (
 	"container/list"
 	"context"
 	"fmt"
+	"net/http"
 	"net/url"
 	"sync"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"gocloud.dev/blob"
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/bucket/internal/objects"
 )
 
-// Store is a registry.Store in a bucket. Use Open, NewS3 or New to create one.
+// Store is a registry.Store in a bucket. Use Open, NewS3, NewGCS or NewAzure to create one.
 type Store struct {
 	registry.UnimplementedStore // so that this module compiles with later versions of the contract
 
@@ -46,7 +47,7 @@ type Store struct {
 
 var _ registry.Store = (*Store)(nil)
 
-// Options are the options of Open and New. A zero field means its default.
+// Options are the options of a Store. A zero field means its default.
 type Options struct {
 	// Prefix is the beginning of all keys, such as "registry/"; empty by
 	// default.
@@ -125,16 +126,15 @@ func NewS3(client *s3.Client, bucket string, opts *Options) *Store {
 	return newStore(objects.NewS3(client, bucket), opts)
 }
 
-// New returns a store in an open bucket of the Go CDK. The bucket must not be the
-// result of blob.PrefixedBucket: use Options.Prefix instead. It is an error if the
-// bucket is one of S3, whose driver repeats writes in secret: use NewS3. opts may be
-// nil.
-func New(b *blob.Bucket, opts *Options) (*Store, error) {
-	o, err := objects.NewCDK(b)
-	if err != nil {
-		return nil, fmt.Errorf("bucket: %w", err)
-	}
-	return newStore(o, opts), nil
+// NewGCS returns a store in a bucket of Google Cloud Storage. The client must add
+// credentials to requests, and must not repeat them. opts may be nil.
+func NewGCS(client *http.Client, bucket string, opts *Options) *Store {
+	return newStore(objects.NewGCS(client, bucket), opts)
+}
+
+// NewAzure returns a store in a container of Azure Blob Storage. opts may be nil.
+func NewAzure(client *container.Client, opts *Options) *Store {
+	return newStore(objects.NewAzure(client), opts)
 }
 
 func newStore(b objects.Bucket, opts *Options) *Store {

@@ -14,11 +14,9 @@ import (
 	"strings"
 	"syscall"
 
-	"cloud.google.com/go/storage"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
 	"github.com/aws/smithy-go"
-	"google.golang.org/api/googleapi"
 )
 
 // Explain returns a sentence about an error of a bucket, without the text that the SDKs
@@ -34,6 +32,9 @@ func Explain(b Bucket, err error) string {
 	if cause := credentialsCause(err); cause != "" {
 		return "no credentials for S3: " + cause
 	}
+	if errors.Is(err, errGoogleToken) {
+		return strings.TrimPrefix(oneLine(err.Error()), "objects: ")
+	}
 	if cause := responseCause(err); cause != "" {
 		return fmt.Sprintf("%s rejects the request: %s", name, cause)
 	}
@@ -47,7 +48,7 @@ func Explain(b Bucket, err error) string {
 }
 
 func isNoBucket(err error) bool {
-	return s3Code(err) == "NoSuchBucket" || errors.Is(err, storage.ErrBucketNotExist) ||
+	return s3Code(err) == "NoSuchBucket" || errors.Is(err, errNoBucket) ||
 		bloberror.HasCode(err, bloberror.ContainerNotFound)
 }
 
@@ -64,8 +65,8 @@ func responseCause(err error) string {
 	if e := (smithy.APIError)(nil); errors.As(err, &e) {
 		return oneLine(strings.TrimSuffix(e.ErrorCode()+": "+e.ErrorMessage(), ": "))
 	}
-	if e := (*googleapi.Error)(nil); errors.As(err, &e) {
-		return oneLine(strings.TrimSuffix(fmt.Sprintf("%d: %s", e.Code, e.Message), ": "))
+	if e := (*googleError)(nil); errors.As(err, &e) {
+		return oneLine(fmt.Sprintf("%d: %s", e.status, e.message))
 	}
 	if e := (*azcore.ResponseError)(nil); errors.As(err, &e) {
 		return oneLine(strings.TrimSuffix(fmt.Sprintf("%d: %s", e.StatusCode, e.ErrorCode), ": "))

@@ -20,7 +20,6 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
-	gcaws "gocloud.dev/aws"
 )
 
 // s3Bucket is a Bucket in S3. Each of its requests is sent once: the SDK does not
@@ -53,7 +52,8 @@ var _ Bucket = (*s3Bucket)(nil)
 const maxIdleConns = 256
 
 // OpenS3 opens the bucket of a URL such as s3://name?region=eu-west-1, with the
-// parameters of gocloud.dev/blob/s3blob. It makes no request.
+// parameters of gocloud.dev/blob/s3blob, except rate_limiter_capacity: there are no
+// retries to limit. It makes no request.
 func OpenS3(ctx context.Context, u *url.URL) (Bucket, error) {
 	if u.Host == "" {
 		return nil, errors.New("objects: the URL of an S3 bucket has no name")
@@ -77,6 +77,7 @@ func OpenS3(ctx context.Context, u *url.URL) (Bucket, error) {
 		{"disable_https", func(o *s3.Options, v bool) { o.EndpointOptions.DisableHTTPS = v }},
 		{"use_path_style", func(o *s3.Options, v bool) { o.UsePathStyle = v }},
 		{"s3ForcePathStyle", func(o *s3.Options, v bool) { o.UsePathStyle = v }},
+		{"hostname_immutable", func(o *s3.Options, v bool) { o.UsePathStyle = o.UsePathStyle || v }},
 	} {
 		s := take(q, p.name)
 		if s == "" {
@@ -88,10 +89,13 @@ func OpenS3(ctx context.Context, u *url.URL) (Bucket, error) {
 		}
 		opts = append(opts, func(o *s3.Options) { p.set(o, v) })
 	}
-	if e := q.Get("endpoint"); e != "" && !strings.HasPrefix(e, "http://") && !strings.HasPrefix(e, "https://") {
-		return nil, fmt.Errorf("objects: the endpoint %q is no URL: it must begin with http:// or https://", e)
+	if e := take(q, "endpoint"); e != "" {
+		if !strings.HasPrefix(e, "http://") && !strings.HasPrefix(e, "https://") {
+			return nil, fmt.Errorf("objects: the endpoint %q is no URL: it must begin with http:// or https://", e)
+		}
+		opts = append(opts, func(o *s3.Options) { o.BaseEndpoint = &e })
 	}
-	cfg, err := gcaws.V2ConfigFromURLParams(ctx, q)
+	cfg, err := s3Config(ctx, q)
 	if err != nil {
 		return nil, fmt.Errorf("objects: %w", err)
 	}
@@ -105,9 +109,7 @@ func OpenS3(ctx context.Context, u *url.URL) (Bucket, error) {
 // take removes a parameter from q, and returns its value.
 func take(q url.Values, name string) string {
 	v := q.Get(name)
-	if v != "" {
-		q.Del(name)
-	}
+	q.Del(name)
 	return v
 }
 

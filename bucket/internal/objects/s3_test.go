@@ -14,12 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/go-quicktest/qt"
-	"gocloud.dev/blob/s3blob"
 
 	"github.com/berth-oci/registry/bucket/internal/objects"
 	"github.com/berth-oci/registry/bucket/miniotest"
@@ -319,9 +317,4 @@ func TestOpenInvalid(t *testing.T) {
 	} {
 		open(t, s)
 	}
-	b, err := s3blob.OpenBucket(context.Background(), s3.New(s3.Options{Region: "x", Credentials: aws.AnonymousCredentials{}}), "b", nil)
-	qt.Assert(t, qt.IsNil(err))
-	defer b.Close()
-	_, err = objects.NewCDK(b)
-	qt.Assert(t, qt.ErrorMatches(err, ".*use NewS3.*"))
 }
