@@ -107,6 +107,10 @@ func (b azureBucket) Get(ctx context.Context, key string, offset, n int64) (*Rea
 			r.ReadCloser = readCloser{io.LimitReader(r.ReadCloser, n), r.ReadCloser}
 		}
 	}
+	if err == nil && offset > 0 && offset >= r.Size { // Azurite responds with no bytes
+		r.Close()
+		return nil, ErrOffset
+	}
 	return r, azureResult(err)
 }
 
@@ -217,7 +221,7 @@ func (b azureBucket) List(ctx context.Context, q ListQuery, n int) ([]Object, st
 	}
 	page := make([]Object, 0, len(listed.Segment.BlobItems))
 	for _, o := range listed.Segment.BlobItems {
-		if key := value(o.Name); key > q.After && o.Properties != nil {
+		if key := unescapeKey(value(o.Name), azureKey); key > q.After && o.Properties != nil {
 			page = append(page, Object{Key: key, Size: value(o.Properties.ContentLength), Time: value(o.Properties.LastModified)})
 		}
 	}

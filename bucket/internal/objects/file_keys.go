@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 )
 
@@ -109,11 +108,5 @@ func (b *fileBucket) path(key string) (string, error) {
 
 // keyOfPath is the inverse of path, for a path in the directory.
 func keyOfPath(path string) string {
-	return keyOf(escape.ReplaceAllStringFunc(filepath.ToSlash(path), func(s string) string {
-		c, err := strconv.ParseInt(s[len("__0x"):len(s)-len("__")], 16, 32)
-		if err != nil {
-			return s
-		}
-		return string(rune(c))
-	}))
+	return keyOf(unescapeAll(filepath.ToSlash(path)))
 }

@@ -284,8 +284,8 @@ func (b *googleBucket) List(ctx context.Context, q ListQuery, n int) ([]Object, 
 	}
 	page := make([]Object, 0, len(listed.Items))
 	for _, o := range listed.Items {
-		if o.Name > q.After {
-			page = append(page, Object{Key: o.Name, Size: o.Size, Time: o.Updated})
+		if key := unescapeKey(o.Name, googleKey); key > q.After {
+			page = append(page, Object{Key: key, Size: o.Size, Time: o.Updated})
 		}
 	}
 	return page, listed.Next, nil

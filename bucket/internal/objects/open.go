@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -81,4 +83,27 @@ func escapeKey(key string, unfit func(runes []rune, i int) bool) string {
 // afterDots reports whether a character is a slash after two dots.
 func afterDots(runes []rune, i int) bool {
 	return i > 1 && runes[i] == '/' && runes[i-1] == '.' && runes[i-2] == '.'
+}
+
+// escaped matches what escapeKey makes of a character, and what only looks like it.
+var escaped = regexp.MustCompile(`__0x[0-9a-f]+__`)
+
+// unescapeAll replaces all that looks like an escaped character.
+func unescapeAll(name string) string {
+	return escaped.ReplaceAllStringFunc(name, func(s string) string {
+		c, err := strconv.ParseInt(s[len("__0x"):len(s)-len("__")], 16, 32)
+		if err != nil {
+			return s
+		}
+		return string(rune(c))
+	})
+}
+
+// unescapeKey is the inverse of a function that escapes keys. Keys that only look as if
+// something in them were escaped are returned as they are.
+func unescapeKey(name string, escape func(string) string) string {
+	if key := unescapeAll(name); escape(key) == name {
+		return key
+	}
+	return name
 }
