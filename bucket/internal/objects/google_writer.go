@@ -108,7 +108,8 @@ func (w *googleWriter) send(chunk *[chunkSize]byte, n int, last bool) error {
 		total = strconv.FormatInt(end, 10)
 	}
 	repeated := false
-	for attempts := 0; ; {
+	for futile := 0; futile < partAttempts; {
+		attempts := 0
 		kept, complete, err := w.put(chunk[n-int(end-w.offset):n], total)
 		for err != nil && w.mayRepeat(err, &attempts) { // find out how many bytes have arrived
 			repeated = true
@@ -130,13 +131,14 @@ func (w *googleWriter) send(chunk *[chunkSize]byte, n int, last bool) error {
 			return nil
 		}
 		if kept > w.offset {
-			attempts = 0
-		} else if attempts++; attempts >= partAttempts {
-			return errors.New("objects: Google keeps no bytes of an upload")
+			futile = 0
+		} else {
+			futile++
 		}
 		w.offset = kept
 		repeated = true
 	}
+	return errors.New("objects: Google keeps no bytes of an upload")
 }
 
 // mayRepeat counts an attempt that has failed, and reports whether another one may
