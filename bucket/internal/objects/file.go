@@ -260,9 +260,7 @@ func (b *fileBucket) Delete(ctx context.Context, key, version string) error {
 // order is another one than that of keys.
 func (b *fileBucket) List(ctx context.Context, q ListQuery, n int) ([]Object, string, error) {
 	root := b.dir
-	prefix := escapeKey(filePrefix(q.Prefix), func(runes []rune, i int) bool {
-		return i < len(runes)-1 && unfitForFile(runes, i) // the key goes on after the last one
-	})
+	prefix := escapeKey(filePrefix(q.Prefix)+"_", unfitForFile) // as keys go on
 	if i := strings.LastIndexByte(prefix, '/'); i > 0 {
 		dir := filepath.FromSlash(prefix[:i])
 		if !filepath.IsLocal(dir) {

@@ -304,7 +304,8 @@ func TestS3Rejected(t *testing.T) {
 
 func TestOpenInvalid(t *testing.T) {
 	for _, s := range []string{
-		"s3://?region=x", "s3://b?region=x&unknown=1", "s3://b?region=x&use_path_style=maybe", "s3://b?ssetype=none",
+		"s3://?region=x", "s3://b?region=x&unknown=1", "s3://b?region=x&awssdk=v1", "s3://b?region=x&role=r", "s3://b?region=x&fips=maybe",
+		"s3://b?region=x&request_checksum_calculation=never", "s3://b?region=x&rate_limiter_capacity=10", "s3://b?region=x&use_path_style=maybe", "s3://b?ssetype=none",
 		"s3://b?prefix=p", "mem://?prefix=p", "none://b", "file:///does/not/exist",
 	} {
 		u, err := url.Parse(s)
@@ -314,6 +315,7 @@ func TestOpenInvalid(t *testing.T) {
 	}
 	for _, s := range []string{
 		"s3://b?region=x&request_checksum_calculation=when_required&response_checksum_validation=when_required&ssetype=AES256&kmskeyid=k&accelerate=false&s3ForcePathStyle=true&disable_https=true&dualstack=true&fips=false",
+		"s3://b?region=x&endpoint=http://127.0.0.1:1&hostname_immutable=true&awssdk=v2&role=arn:aws:iam::1:role/r&anonymous=true",
 	} {
 		open(t, s)
 	}
