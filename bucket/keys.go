@@ -124,7 +124,7 @@ func keyPart(after string) string {
 }
 
 // validID reports whether id may be the ID of an upload session. An ID comes from
-// a request, unchecked, and becomes a component of a key, which the Go CDK changes if
+// a request, unchecked, and becomes a component of a key, which some buckets change if
 // it ends in "..".
 func validID(id string) bool {
 	return id != "" && id != "." && !strings.HasSuffix(id, "..") && len(id) <= 128 && strings.Trim(id, nameChars) == ""

@@ -94,10 +94,24 @@ const (
 // behind: the bucket does not tell when it was last used.
 const defaultLongWrite = 24 * time.Hour
 
-// Open opens the bucket with a URL of the Go CDK
-// (https://gocloud.dev/howto/blob/): s3://, gs://, azblob://, file:// or mem://.
-// The URL's prefix parameter precedes Options.Prefix. Open does not check that
-// the bucket exists: see Check. opts may be nil.
+// Open opens the bucket with a URL, as in the Go CDK
+// (https://gocloud.dev/howto/blob/). The parameters of a URL are, besides prefix, which
+// precedes Options.Prefix:
+//
+//	s3://BUCKET        region, endpoint, use_path_style, profile, role, anonymous, accelerate,
+//	                   dualstack, fips, disable_https, hostname_immutable, ssetype, kmskeyid,
+//	                   request_checksum_calculation, response_checksum_validation
+//	gs://BUCKET        anonymous, access_id, private_key_path, universe_domain
+//	azblob://CONTAINER storage_account, domain, protocol, cdn, localemu
+//	file:///PATH       create_dir, dir_file_mode, no_tmp_dir, base_url, secret_key_path
+//	mem://
+//
+// Credentials are those that the tools of the provider use: the environment and the
+// files of AWS, Application Default Credentials of Google, or the variables
+// AZURE_STORAGE_ACCOUNT, AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN and
+// AZURE_STORAGE_CONNECTION_STRING, or an identity of Azure. STORAGE_EMULATOR_HOST is
+// the address of an emulator of Google. Open does not check that the bucket exists:
+// see Check. opts may be nil.
 func Open(ctx context.Context, bucketURL string, opts *Options) (*Store, error) {
 	u, err := url.Parse(bucketURL)
 	if err != nil {
@@ -108,8 +122,7 @@ func Open(ctx context.Context, bucketURL string, opts *Options) (*Store, error) 
 	}
 	o := *opts
 	q := u.Query()
-	// A prefix that the Go CDK handles would hide part of each key, and a list
-	// that starts after a name needs entire keys.
+	// A list that starts after a name needs entire keys.
 	o.Prefix = q.Get("prefix") + o.Prefix
 	q.Del("prefix")
 	u.RawQuery = q.Encode()

@@ -184,7 +184,7 @@ func TestListsAfterDots(t *testing.T) {
 	}
 }
 
-// TestOddNames uses valid names that a file system, or the Go CDK's files, can't store
+// TestOddNames uses valid names that a file system, or lists of files, can't store
 // as they are.
 func TestOddNames(t *testing.T) {
 	repos := []string{
