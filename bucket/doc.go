@@ -4,7 +4,7 @@
 // (or of a server with the same API, such as MinIO), of Google Cloud Storage or
 // of Azure, in a directory, or in memory. All state is in the bucket, so any
 // number of processes can serve the same registry without knowing of each other.
-// Requests to Google use its JSON API, without Google's client, which links gRPC.
+// Requests to Google use its REST APIs, without Google's client, which links gRPC.
 //
 //	store, err := bucket.Open(ctx, "s3://name?region=eu-central-1", nil)
 //	if err != nil {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Google Cloud Storage, by its JSON API
-// (https://cloud.google.com/storage/docs/json_api).
+// (https://cloud.google.com/storage/docs/json_api) and, to read content, its XML API.
 
 package objects
 
@@ -91,6 +91,11 @@ func (b *googleBucket) objectPath(key string) string {
 	return b.listPath() + "/" + url.PathEscape(googleKey(key))
 }
 
+// contentPath returns the path of an object's content.
+func (b *googleBucket) contentPath(key string) string {
+	return "/" + escapeSigned(b.name) + "/" + escapeSigned(googleKey(key))
+}
+
 // listPath returns the path of the list of objects.
 func (b *googleBucket) listPath() string {
 	return "/storage/v1/b/" + url.PathEscape(b.name) + "/o"
@@ -125,7 +130,8 @@ func (b *googleBucket) Get(ctx context.Context, key string, offset, n int64) (*R
 	return r, b.note(ctx, err)
 }
 
-// get makes a request for a range that is not empty.
+// get makes a request for a range that is not empty. It uses the XML API, whose
+// responses have the time of the object.
 func (b *googleBucket) get(ctx context.Context, key string, offset, n int64) (*Reader, error) {
 	// The store verifies what it reads, and no object is compressed.
 	header := http.Header{"Accept-Encoding": {"identity"}}
@@ -137,7 +143,7 @@ func (b *googleBucket) get(ctx context.Context, key string, offset, n int64) (*R
 	}
 	resp, err := b.do(ctx, googleRequest{
 		method: http.MethodGet,
-		url:    b.endpoint + b.objectPath(key) + "?alt=media",
+		url:    b.endpoint + b.contentPath(key),
 		header: header,
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"encoding/xml"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -121,6 +122,11 @@ func newGoogleError(resp *http.Response) error {
 		for _, item := range document.Error.Errors {
 			e.reasons = append(e.reasons, item.Reason)
 		}
+	} else if d := (struct{ Code, Message string }{}); xml.Unmarshal(body, &d) == nil { // a read of content
+		if d.Code == "NoSuchBucket" {
+			return errNoBucket
+		}
+		e.message, e.reasons = d.Message, []string{d.Code}
 	} else {
 		e.message = oneLine(string(body)) // uploads have errors in plain text
 	}

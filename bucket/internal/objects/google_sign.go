@@ -51,7 +51,7 @@ func (b *googleBucket) signURL(ctx context.Context, key string, now time.Time, e
 	}
 	instant := now.UTC().Format("20060102T150405Z")
 	scope := instant[:8] + "/auto/storage/goog4_request"
-	path := "/" + escapeSigned(b.name) + "/" + escapeSigned(googleKey(key))
+	path := b.contentPath(key)
 	query := strings.ReplaceAll(url.Values{
 		"X-Goog-Algorithm":     {algorithm},
 		"X-Goog-Credential":    {b.signer.email + "/" + scope},

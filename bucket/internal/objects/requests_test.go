@@ -7,6 +7,7 @@ package objects_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -28,20 +29,25 @@ type responder struct {
 	header http.Header
 	body   string
 
-	mu       sync.Mutex // guards requests
+	mu       sync.Mutex // guards the fields below
 	requests []string
+	bodies   []string // instead of body, one for each request
 }
 
 func (s *responder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	io.Copy(io.Discard, r.Body)
 	s.mu.Lock()
 	s.requests = append(s.requests, strings.TrimSpace(r.Method+" "+r.URL.RequestURI()+" "+r.Header.Get("If-Match")+r.Header.Get("If-None-Match")))
+	body := s.body
+	if len(s.bodies) > 0 {
+		body, s.bodies = s.bodies[0], s.bodies[1:]
+	}
 	s.mu.Unlock()
 	for k, v := range s.header {
 		w.Header()[k] = v
 	}
 	w.WriteHeader(s.status)
-	io.WriteString(w, s.body)
+	io.WriteString(w, body)
 }
 
 // take returns the requests since its last call.
@@ -235,4 +241,50 @@ func TestErrors(t *testing.T) {
 			qt.Check(t, qt.IsNil(writes(b)["compare"]()))
 		})
 	}
+}
+
+// TestGoogleErrors checks the meaning of errors in Google's formats.
+func TestGoogleErrors(t *testing.T) {
+	const limited = `{"error":{"code":403,"message":"slow down","errors":[{"reason":"rateLimitExceeded"}]}}`
+	for _, test := range []struct {
+		name, kind string
+		status     int
+		body       string
+		rejected   bool
+		explained  string
+	}{
+		{"JSON", "stat", 403, `{"error":{"code":403,"message":"no"}}`, true, "the bucket rejects the request: 403: no"},
+		{"XML", "get", 403, `<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Access denied.</Message></Error>`, true, "the bucket rejects the request: 403: Access denied"},
+		{"text", "stat", 401, "Anonymous\n", true, "the bucket rejects the request: 401: Anonymous"},
+		{"empty", "stat", 401, "", true, "the bucket rejects the request: 401: Unauthorized"},
+		{"no bucket", "get", 404, `<Error><Code>NoSuchBucket</Code></Error>`, true, "the bucket does not exist"},
+		{"limited", "stat", 403, limited, false, "the bucket rejects the request: 403: slow down"},
+		{"busy", "stat", 429, "", false, "the bucket rejects the request: 429: Too Many Requests"},
+		{"down", "get", 503, "", false, "the bucket rejects the request: 503: Service Unavailable"},
+		{"no JSON", "stat", 200, "<html>", false, "can't use the bucket: response of Google Cloud Storage: invalid character '<' looking for beginning of value"},
+		{"no facts", "get", 200, "bytes", false, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b, s := google(t)
+			s.status, s.body = test.status, test.body
+			err := reads(b)[test.kind]()
+			qt.Assert(t, qt.IsNotNil(err))
+			qt.Check(t, qt.Equals(errors.Is(err, objects.ErrRejected), test.rejected))
+			if test.explained != "" {
+				qt.Check(t, qt.Equals(objects.Explain(b, err), test.explained))
+			}
+		})
+	}
+}
+
+// TestGoogleCopy copies an object for which Google needs several requests.
+func TestGoogleCopy(t *testing.T) {
+	b, s := google(t)
+	s.status = 200
+	s.bodies = []string{`{"done":false,"rewriteToken":"t/1"}`, `{"rewriteToken":"t/2"}`, `{"done":true}`}
+	qt.Assert(t, qt.IsNil(b.Copy(context.Background(), "a/to", "a/from", 5)))
+	const request = "POST /storage/v1/b/b/o/a%2Ffrom/rewriteTo/b/b/o/a%2Fto?fields=done%2CrewriteToken"
+	qt.Check(t, qt.DeepEquals(s.take(), []string{request, request + "&rewriteToken=t%2F1", request + "&rewriteToken=t%2F2"}))
+	s.body = `{"done":false}`
+	qt.Check(t, qt.ErrorMatches(b.Copy(context.Background(), "a/to", "a/from", 5), ".*neither completed.*"))
 }
