@@ -150,6 +150,28 @@ func TestSendsOnce(t *testing.T) {
 	}
 }
 
+// TestS3Endpoint checks where requests go to.
+func TestS3Endpoint(t *testing.T) {
+	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("AWS_CONFIG_FILE", "/missing")
+	s, _ := newResponder(t)
+	s.status = http.StatusForbidden
+	for _, test := range []struct{ path, parameters, want string }{
+		{"", "region=eu-west-1&use_path_style=true", "HEAD /b/k"},
+		{"", "use_path_style=true", "HEAD /b/k"}, // no region
+		{"", "region=eu-west-1&s3ForcePathStyle=true", "HEAD /b/k"},
+		{"", "region=eu-west-1&hostname_immutable=true", "HEAD /b/k"},
+		{"/base", "region=eu-west-1&use_path_style=true", "HEAD /base/b/k"},
+	} {
+		b := open(t, "s3://b?anonymous=true&"+test.parameters+"&endpoint="+s.URL+test.path)
+		_, err := b.Stat(context.Background(), "k")
+		qt.Check(t, qt.ErrorIs(err, objects.ErrRejected), qt.Commentf(test.parameters))
+		qt.Check(t, qt.DeepEquals(s.take(), []string{test.want}), qt.Commentf(test.parameters))
+	}
+}
+
 // TestS3Full uses a server that has no room, as MinIO says it.
 func TestS3Full(t *testing.T) {
 	s, _ := newResponder(t)

@@ -5,6 +5,7 @@
 package objects
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -93,7 +94,10 @@ func OpenS3(ctx context.Context, u *url.URL) (Bucket, error) {
 		if !strings.HasPrefix(e, "http://") && !strings.HasPrefix(e, "https://") {
 			return nil, fmt.Errorf("objects: the endpoint %q is no URL: it must begin with http:// or https://", e)
 		}
-		opts = append(opts, func(o *s3.Options) { o.BaseEndpoint = &e })
+		opts = append(opts, func(o *s3.Options) {
+			o.BaseEndpoint = &e
+			o.Region = cmp.Or(o.Region, "us-east-1") // most other servers have no regions
+		})
 	}
 	cfg, err := s3Config(ctx, q)
 	if err != nil {
