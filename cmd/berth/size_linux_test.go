@@ -17,8 +17,8 @@ import (
 // Bounds of the command, as go build makes it. A dependency that exceeds them is not
 // worth its price to those who use the command in tests.
 const (
-	maxBinary   = 35_000_000 // bytes
-	maxResident = 20 << 10   // KiB, of berth serve at rest: 18 MiB, and some slack
+	maxBinary   = 45_000_000 // bytes
+	maxResident = 27 << 10   // KiB, of berth serve at rest
 )
 
 // TestSize builds the command, and measures it: its size, and what berth serve needs at
