@@ -24,11 +24,13 @@ import (
 
 // copyCmd is berth copy.
 type copyCmd struct {
-	From   string   `arg:"" help:"The store to copy from." placeholder:"STORE"`
-	To     string   `arg:"" help:"The store to copy to." placeholder:"STORE"`
-	Repos  []string `arg:"" optional:"" help:"The repositories to copy (default: all)." placeholder:"REPOSITORY"`
-	Jobs   int      `help:"Number of blobs and manifests to copy at once (default: ${default})." default:"8" placeholder:"N"`
-	DryRun bool     `help:"Print what would be copied, and copy nothing. Content is not read, so corrupt content is not found."`
+	From     string   `arg:"" help:"The store or registry to copy from." placeholder:"STORE"`
+	To       string   `arg:"" help:"The store or registry to copy to." placeholder:"STORE"`
+	Repos    []string `arg:"" optional:"" help:"The repositories to copy (default: all)." placeholder:"REPOSITORY"`
+	Jobs     int      `help:"Number of blobs and manifests to copy at once (default: ${default})." default:"8" placeholder:"N"`
+	FromUser string   `help:"User of the registry to copy from (default: that of docker login)." placeholder:"NAME[:PASSWORD]"`
+	ToUser   string   `help:"User of the registry to copy to (default: that of docker login)." placeholder:"NAME[:PASSWORD]"`
+	DryRun   bool     `help:"Print what would be copied, and copy nothing. Content is not read, so corrupt content is not found."`
 }
 
 // Help is shown by berth copy --help.
@@ -38,7 +40,7 @@ func (copyCmd) Help() string {
 		"A tag that has moved in the source moves in the destination. Nothing is deleted: tags and content that only the destination has stay there.\n\n" +
 		"All digests are verified. Content that is corrupt or can't be read is reported at the end, with exit status 1; the rest is copied.\n\n" +
 		"The source may be in use. If it is a directory, it may also be an OCI image layout, whose repository has the name \"layout\". " +
-		storeHelp
+		storeHelp + " A STORE may also be a running registry: " + remoteHelp + "."
 }
 
 // errInterrupted is the error of a copy that was stopped by a signal.
@@ -81,7 +83,10 @@ func (c *copyCmd) open(ctx context.Context, logs logOutput) (*copier, error) {
 
 // openStores opens the stores of a job.
 func (c *copyCmd) openStores(ctx context.Context, job *copier, logs logOutput) error {
-	opts := storeOptions{warn: func(string) {}, onError: logs.failed, log: logs.logger()}
+	if err := errors.Join(checkUser("--from-user", c.FromUser, c.From), checkUser("--to-user", c.ToUser, c.To)); err != nil {
+		return err
+	}
+	opts := storeOptions{warn: func(string) {}, onError: logs.failed, log: logs.logger(), user: c.FromUser}
 	from, closer, err := openSource(ctx, c.From, opts)
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.From, err)
@@ -93,7 +98,8 @@ func (c *copyCmd) openStores(ctx context.Context, job *copier, logs logOutput) e
 	if isInside(c.To, c.From) {
 		return fmt.Errorf("%s is inside the source", c.To)
 	}
-	open := openStore
+	opts.user = c.ToUser
+	open := openContent
 	if c.DryRun {
 		open = openSource
 	} else {

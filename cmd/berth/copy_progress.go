@@ -35,18 +35,24 @@ func (s *screen) Write(p []byte) (int, error) {
 	return s.w.Write(p)
 }
 
+// job is work whose progress is shown.
+type job interface {
+	String() string             // what was done so far
+	progress() (done, of int64) // parts of the work
+}
+
 // show shows the progress of c until the caller calls end.
-func (s *screen) show(c *copier) (end func()) {
-	c.failures.w = s
+func (s *screen) show(c job) (end func()) {
 	if f, ok := s.w.(*os.File); ok && cwriter.IsTerminal(int(f.Fd())) {
 		return s.showBar(f, c)
 	}
 	return s.showLines(c, progressInterval)
 }
 
-func (s *screen) showBar(f *os.File, c *copier) (end func()) {
+func (s *screen) showBar(f *os.File, c job) (end func()) {
 	bars := mpb.New(mpb.WithOutput(f), mpb.WithWidth(30))
-	bar := bars.New(int64(len(c.repos)), mpb.BarStyle(), mpb.AppendDecorators(
+	_, of := c.progress()
+	bar := bars.New(of, mpb.BarStyle(), mpb.AppendDecorators(
 		decor.Elapsed(decor.ET_STYLE_GO),
 		decor.Any(func(decor.Statistics) string { return " " + c.String() }),
 	))
@@ -54,7 +60,10 @@ func (s *screen) showBar(f *os.File, c *copier) (end func()) {
 	stopped, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		every(200*time.Millisecond, stopped, func() { bar.SetCurrent(c.done.Load()) })
+		every(200*time.Millisecond, stopped, func() {
+			done, _ := c.progress()
+			bar.SetCurrent(done)
+		})
 	}()
 	return func() {
 		close(stopped)
@@ -71,7 +80,7 @@ func (s *screen) set(bars *mpb.Progress) {
 	s.bars = bars
 }
 
-func (s *screen) showLines(c *copier, interval time.Duration) (end func()) {
+func (s *screen) showLines(c job, interval time.Duration) (end func()) {
 	stopped, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -75,7 +75,7 @@ func (r *repoCopy) copy(ctx context.Context) error {
 	if err := r.compareManifests(ctx); err != nil {
 		return err
 	}
-	blobs := sideBySide(r.from.Blobs(ctx, r.name, ""), r.inCopy(r.to.Blobs(ctx, r.name, "")))
+	blobs := r.compare(ctx, r.from.Blobs(ctx, r.name, ""), r.to.Blobs, r.to.StatBlob)
 	if err := r.tolerate("list of blobs", forEach(ctx, r.copier, blobs, r.blob)); err != nil {
 		return err
 	}
@@ -108,6 +108,8 @@ func (r *repoCopy) tolerate(what string, err error) error {
 		return nil
 	case errors.As(err, &failed), errors.Is(err, context.Canceled):
 		return err
+	case r.strict:
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	return r.fail(r.name+": "+what, err)
 }
@@ -222,7 +224,7 @@ func (r *repoCopy) reportUnreadable() error {
 
 // compareManifests finds the manifests to copy.
 func (r *repoCopy) compareManifests(ctx context.Context) error {
-	manifests := sideBySide(r.from.Manifests(ctx, r.name, ""), r.inCopy(r.to.Manifests(ctx, r.name, "")))
+	manifests := r.compare(ctx, r.from.Manifests(ctx, r.name, ""), r.to.Manifests, r.to.StatManifest)
 	existing := func(yield func(pair, error) bool) {
 		for p, err := range manifests {
 			if err == nil {
@@ -417,46 +419,4 @@ func (r *repoCopy) push(ctx context.Context, m registry.Manifest, p *deferredMan
 	r.copied.tags.Add(int64(len(p.tags)))
 	r.succeed()
 	return nil
-}
-
-// pair is a blob or a manifest of the source, and the one with the same digest in
-// the destination if it exists.
-type pair struct {
-	registry.Info
-	exists bool
-	size   int64 // in the destination
-}
-
-// checkSize returns an error if the sizes differ.
-func (p pair) checkSize() error {
-	if p.exists && p.size != p.Size {
-		return fmt.Errorf("it has %s in the source and %s in the destination: one of them is corrupt",
-			units.BytesSize(float64(p.Size)), units.BytesSize(float64(p.size)))
-	}
-	return nil
-}
-
-// sideBySide yields the entries of a list in the order of digests, with the entries
-// of another such list.
-func sideBySide(from, to iter.Seq2[registry.Info, error]) iter.Seq2[pair, error] {
-	return func(yield func(pair, error) bool) {
-		next, stop := iter.Pull2(to)
-		defer stop()
-		other, otherErr, ok := next()
-		for info, err := range from {
-			for ok && err == nil && otherErr == nil && other.Digest < info.Digest {
-				other, otherErr, ok = next()
-			}
-			if err == nil && ok {
-				err = otherErr
-			}
-			p := pair{Info: info}
-			if ok && other.Digest == info.Digest {
-				p.exists, p.size = true, other.Size
-			}
-			if !yield(p, err) || err != nil {
-				return
-			}
-		}
-	}
 }

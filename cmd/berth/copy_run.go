@@ -28,6 +28,7 @@ type copier struct {
 	repos    []string // in byte order
 	named    bool     // on the command line
 	dryRun   bool
+	strict   bool      // a repository with a failure gets no manifests and tags
 	stdout   io.Writer // of a dry run
 
 	slots    chan struct{} // held by each job
@@ -70,6 +71,9 @@ func (c *copier) String() string {
 		c.done.Load(), len(c.repos), verb, &c.copied, units.HumanSize(float64(c.bytes.Load())), &c.exists)
 }
 
+// progress implements job.
+func (c *copier) progress() (done, of int64) { return c.done.Load(), int64(len(c.repos)) }
+
 // destinationError is a failure of the destination. It ends the copy of the
 // repository, since the next push would probably fail too.
 type destinationError struct{ error }
@@ -87,6 +91,7 @@ func inDestination(err error) error {
 // run copies the repositories, and shows its progress on the screen. An error ends
 // the copy; failures to copy single repositories, manifests and blobs do not.
 func (c *copier) run(ctx context.Context, screen *screen) error {
+	c.failures.w = screen
 	defer screen.show(c)()
 	existing, err := c.existing(ctx)
 	if err != nil {
@@ -107,6 +112,12 @@ func (c *copier) run(ctx context.Context, screen *screen) error {
 // that was killed may have left content in a repository that it does not list.
 func (c *copier) existing(ctx context.Context) (map[string]bool, error) {
 	found := make(map[string]bool)
+	if unlisted(c.to) {
+		for _, name := range c.repos {
+			found[name] = true // perhaps
+		}
+		return found, nil
+	}
 	first := c.repos[0]
 	rest := c.repos
 	for name, err := range c.to.Repositories(ctx, first[:len(first)-1]) {

@@ -22,6 +22,7 @@ func main() {
 type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Serve a registry."`
 	Copy    copyCmd    `cmd:"" help:"Copy content from one store to another."`
+	Load    loadCmd    `cmd:"" help:"Load images from archives."`
 	GC      gcCmd      `cmd:"" name:"gc" help:"Remove unused content from a store."`
 	Fold    foldCmd    `cmd:"" help:"Bring a directory's layouts up to date for other tools."`
 	Check   checkCmd   `cmd:"" help:"Verify a directory's content."`

@@ -30,6 +30,7 @@ type storeOptions struct {
 	log      *slog.Logger // of a directory
 	readOnly bool         // nothing will be written; the store must exist
 	memory   int64        // for uploads to a bucket; 0 means its default
+	user     string       // for a running registry: see openRemote
 
 	noReferrers bool // lists of referrers are tags
 }
@@ -76,6 +77,19 @@ func openStore(ctx context.Context, name string, opts storeOptions) (registry.St
 	return s, s, nil
 }
 
+// openContent opens a store or connects to a running registry, to change its content.
+// The caller must close it.
+func openContent(ctx context.Context, name string, opts storeOptions) (registry.Store, io.Closer, error) {
+	if isRemote(name) {
+		s, err := openRemote(ctx, name, opts.user)
+		return s, s, err
+	}
+	if name == "mem:" {
+		return nil, nil, errors.New("a store in memory ends with the command")
+	}
+	return openStore(ctx, name, opts)
+}
+
 // openReadOnly opens a directory, which may be in use or on a file system that is
 // read-only.
 func openReadOnly(dir string) (registry.Store, io.Closer, error) {
@@ -92,6 +106,10 @@ func openReadOnly(dir string) (registry.Store, io.Closer, error) {
 func openSource(ctx context.Context, name string, opts storeOptions) (registry.Store, io.Closer, error) {
 	if name == "mem:" {
 		return nil, nil, fmt.Errorf("a store in memory is empty: %w", fs.ErrNotExist)
+	}
+	if isRemote(name) {
+		s, err := openRemote(ctx, name, opts.user)
+		return s, s, err
 	}
 	opts.readOnly = true
 	return openStore(ctx, withoutCreate(name), opts)
