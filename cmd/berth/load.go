@@ -37,20 +37,21 @@ func (loadCmd) Help() string {
 }
 
 func (c *loadCmd) Run(stdout io.Writer, logs logOutput) error {
-	return interruptible(func(ctx context.Context) error {
+	return interruptible(errInterrupted, func(ctx context.Context) error {
 		screen := newScreen(logs.Writer)
 		return c.load(ctx, stdout, screen, logOutput{screen})
 	})
 }
 
-// interruptible runs f until it ends, or a signal ends its context.
-func interruptible(f func(context.Context) error) error {
+// interruptible runs f until it ends, or a signal ends its context: then it returns the
+// error interrupted.
+func interruptible(interrupted error, f func(context.Context) error) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	context.AfterFunc(ctx, stop) // another signal ends the process at once
 	err := f(ctx)
 	if ctx.Err() != nil && err != nil {
-		return errInterrupted
+		return interrupted
 	}
 	return err
 }

@@ -23,6 +23,9 @@ type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Serve a registry."`
 	Copy    copyCmd    `cmd:"" help:"Copy content from one store to another."`
 	Load    loadCmd    `cmd:"" help:"Load images from archives."`
+	Save    saveCmd    `cmd:"" help:"Save images to an archive."`
+	Ls      lsCmd      `cmd:"" help:"List repositories, tags and referrers."`
+	Rm      rmCmd      `cmd:"" help:"Delete tags, manifests or repositories."`
 	GC      gcCmd      `cmd:"" name:"gc" help:"Remove unused content from a store."`
 	Fold    foldCmd    `cmd:"" help:"Bring a directory's layouts up to date for other tools."`
 	Check   checkCmd   `cmd:"" help:"Verify a directory's content."`

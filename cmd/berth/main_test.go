@@ -53,6 +53,7 @@ func TestMain(m *testing.M) {
 //	signal NAME            sends the berth serve that was started last a signal
 //	certificate            writes cert.pem and key.pem
 //	stop                   kills the berth serve that was started last
+//	images DIR             fills a store with images and referrers
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -67,6 +68,7 @@ func TestScripts(t *testing.T) {
 			"signal":      signalScript,
 			"certificate": certificateScript,
 			"stop":        stopScript,
+			"images":      imagesScript,
 		},
 	})
 }

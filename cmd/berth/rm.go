@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command berth rm.
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-oci/registry"
+)
+
+// rmCmd is berth rm.
+type rmCmd struct {
+	Refs   []string `arg:"" name:"ref" help:"A tag, REPO:TAG; a manifest, REPO@DIGEST; with --all, a repository, REPO." placeholder:"REF"`
+	From   string   `required:"" help:"The store or registry to delete from." placeholder:"STORE"`
+	User   string   `help:"User of the registry (default: that of docker login)." placeholder:"NAME[:PASSWORD]"`
+	All    bool     `help:"Delete entire repositories: all tags, manifests and blobs."`
+	DryRun bool     `help:"Print what would be deleted, and delete nothing."`
+}
+
+// Help is shown by berth rm --help.
+func (rmCmd) Help() string {
+	return "Delete tags, manifests with the tags that point at them, or repositories, and print each. A tag's manifest stays, and so do the blobs of a manifest: berth gc --untagged removes them. " +
+		"A registry must allow deletes; of a registry, --all deletes the content that tags lead to. " +
+		"All names are checked before anything is deleted. " +
+		storeHelp + " Or: " + remoteHelp + "."
+}
+
+func (c *rmCmd) Run(stdout io.Writer, logs logOutput) error {
+	return interruptible(errors.New("interrupted: to delete the rest, run the same command again"), func(ctx context.Context) error {
+		return c.remove(ctx, stdout, logs)
+	})
+}
+
+func (c *rmCmd) remove(ctx context.Context, stdout io.Writer, logs logOutput) (failed error) {
+	if err := checkUser("--user", c.User, c.From); err != nil {
+		return err
+	}
+	var refs []ref
+	for _, name := range c.Refs {
+		r, err := parseRef(name)
+		isRepo := r.tag == "" && r.digest == ""
+		switch {
+		case err != nil:
+			return err
+		case isRepo && !c.All:
+			return fmt.Errorf("%s is a repository: use REPO:TAG or REPO@DIGEST, or --all to delete all of it", name)
+		case !isRepo && c.All:
+			return fmt.Errorf("--all deletes repositories, and %s is not one", name)
+		}
+		refs = append(refs, r)
+	}
+	opts := storeOptions{onError: logs.failed, log: logs.logger(), warn: func(string) {}, user: c.User}
+	// A store that does not exist is not created.
+	s, closer, err := openSource(ctx, c.From, opts)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.From, err)
+	}
+	if !c.DryRun && !isRemote(c.From) {
+		closer.Close()
+		opts.warn = logs.warn
+		if s, closer, err = openContent(ctx, withoutCreate(c.From), opts); err != nil {
+			return fmt.Errorf("%s: %w", c.From, err)
+		}
+	}
+	defer func() { failed = errors.Join(failed, closer.Close()) }()
+	r := &remover{store: s, w: stdout, dryRun: c.DryRun}
+	for _, ref := range refs {
+		if err := r.exists(ctx, ref); err != nil {
+			return err
+		}
+	}
+	for _, ref := range refs {
+		if err := r.remove(ctx, ref); err != nil {
+			return fmt.Errorf("%v: %w", ref, err)
+		}
+	}
+	return nil
+}
+
+// remover deletes content, and prints what it deletes.
+type remover struct {
+	store  registry.Store
+	w      io.Writer
+	dryRun bool
+}
+
+// exists returns an error if r does not exist.
+func (m *remover) exists(ctx context.Context, r ref) error {
+	if r.tag != "" || r.digest != "" {
+		_, err := r.get(ctx, m.store)
+		return err
+	}
+	for _, err := range m.store.Tags(ctx, r.repo, "") {
+		if isUnknown(err) {
+			return fmt.Errorf("%v does not exist", r)
+		}
+		return err
+	}
+	return nil
+}
+
+// delete prints and deletes something, unless this is a dry run.
+func (m *remover) delete(what string, f func() error) error {
+	verb := "deleted"
+	if m.dryRun {
+		verb = "would delete"
+	} else if err := f(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(m.w, "%s %s\n", verb, what)
+	return err
+}
+
+func (m *remover) remove(ctx context.Context, r ref) error {
+	switch {
+	case r.tag != "":
+		return m.delete(fmt.Sprintf("tag %v", r), func() error { return m.store.DeleteTag(ctx, r.repo, r.tag, nil) })
+	case r.digest != "":
+		return m.removeManifest(ctx, r)
+	}
+	return m.removeRepo(ctx, r.repo)
+}
+
+// removeManifest deletes a manifest with its tags.
+func (m *remover) removeManifest(ctx context.Context, r ref) error {
+	what := fmt.Sprintf("manifest %v", r)
+	for tag, err := range m.store.Tags(ctx, r.repo, "") {
+		if err != nil {
+			return err
+		}
+		tagged, err := m.store.GetTag(ctx, r.repo, tag)
+		if err != nil && !isUnknown(err) {
+			return err
+		}
+		if err == nil && tagged.Digest == r.digest {
+			what += fmt.Sprintf(", tag %s", tag)
+		}
+	}
+	return m.delete(what, func() error { return m.store.DeleteManifest(ctx, r.repo, r.digest) })
+}
+
+// removeRepo deletes all of a repository: manifests, which others may name, then blobs.
+func (m *remover) removeRepo(ctx context.Context, repo string) error {
+	manifests, err := digests(m.store.Manifests(ctx, repo, ""))
+	if err != nil {
+		return err
+	}
+	blobs, err := digests(m.store.Blobs(ctx, repo, ""))
+	if err != nil {
+		return err
+	}
+	tags := 0
+	for _, err := range m.store.Tags(ctx, repo, "") {
+		if err != nil {
+			return err
+		}
+		tags++
+	}
+	kept := false // the registry deletes no blobs
+	what := fmt.Sprintf("repository %s: %d tags, %d manifests, %d blobs", repo, tags, len(manifests), len(blobs))
+	err = m.delete(what, func() error {
+		for _, d := range manifests {
+			if err := m.store.DeleteManifest(ctx, repo, d); err != nil && !isUnknown(err) {
+				return err
+			}
+		}
+		for _, d := range blobs {
+			err := m.store.DeleteBlob(ctx, repo, d)
+			if unlisted(m.store) && (errors.Is(err, registry.ErrUnsupported) || errors.Is(err, registry.ErrDenied)) {
+				kept = true
+				return nil
+			}
+			if err != nil && !isUnknown(err) {
+				return err
+			}
+		}
+		return nil
+	})
+	if kept {
+		fmt.Fprintln(m.w, "the registry does not delete blobs on request: it keeps them until it collects garbage")
+	}
+	return err
+}
+
+// digests returns the digests in a list.
+func digests(list func(yield func(registry.Info, error) bool)) (all []digest.Digest, err error) {
+	for info, err := range list {
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, info.Digest)
+	}
+	return all, nil
+}
