@@ -103,13 +103,14 @@ func (r *repoCopy) print() {
 // of the repository can be copied.
 func (r *repoCopy) tolerate(what string, err error) error {
 	var failed destinationError
+	var ended strictError
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &failed), errors.Is(err, context.Canceled):
+	case errors.As(err, &failed), errors.As(err, &ended), errors.Is(err, context.Canceled):
 		return err
 	case r.strict:
-		return fmt.Errorf("%s: %w", what, err)
+		return strictError{fmt.Errorf("%s: %w", what, err)}
 	}
 	return r.fail(r.name+": "+what, err)
 }

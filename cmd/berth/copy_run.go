@@ -80,6 +80,12 @@ type destinationError struct{ error }
 
 func (e destinationError) Unwrap() error { return e.error }
 
+// strictError is a failure that ends the copy of the repository because the copy is
+// strict.
+type strictError struct{ error }
+
+func (e strictError) Unwrap() error { return e.error }
+
 // inDestination returns err as a destinationError, unless it is nil.
 func inDestination(err error) error {
 	if err == nil {

@@ -56,6 +56,12 @@ func (s *saver) onePlatform(ctx context.Context, r ref, m registry.Manifest) (re
 	if r.tag != "" {
 		i.RepoTags = []string{r.String()}
 	}
+	for n, other := range s.images {
+		if other.Config == i.Config && slices.Equal(other.Layers, i.Layers) {
+			s.images[n].RepoTags = slices.Compact(slices.Sorted(slices.Values(slices.Concat(other.RepoTags, i.RepoTags))))
+			return m, nil
+		}
+	}
 	s.images = append(s.images, i)
 	return m, nil
 }

@@ -63,7 +63,9 @@ func (s *saver) makeIndex() error {
 	add(ocispec.ImageLayoutFile, ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion})
 	add(ocispec.ImageIndexFile, index)
 	if s.docker {
-		slices.SortFunc(s.images, func(a, b dockerImage) int { return slices.Compare(a.RepoTags, b.RepoTags) })
+		slices.SortFunc(s.images, func(a, b dockerImage) int {
+			return cmp.Or(slices.Compare(a.RepoTags, b.RepoTags), cmp.Compare(a.Config, b.Config))
+		})
 		add(dockerManifestFile, s.images)
 	}
 	return err
