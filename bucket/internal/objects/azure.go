@@ -123,7 +123,7 @@ func (b azureBucket) get(ctx context.Context, key string, part blob.HTTPRange) (
 	if _, total, ok := strings.Cut(value(resp.ContentRange), "/"); ok {
 		if o.Size, err = strconv.ParseInt(total, 10, 64); err != nil {
 			resp.Body.Close()
-			return nil, fmt.Errorf("Azure responds with the range %q", *resp.ContentRange)
+			return nil, fmt.Errorf("objects: Azure responded with the range %q", *resp.ContentRange)
 		}
 	}
 	return &Reader{resp.Body, o}, nil

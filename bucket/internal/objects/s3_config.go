@@ -55,7 +55,7 @@ func s3Config(ctx context.Context, q url.Values) (aws.Config, error) {
 	}
 	role := take(q, "role")
 	if role != "" && !strings.HasPrefix(role, "arn:") {
-		return aws.Config{}, fmt.Errorf("objects: the role %q is no ARN: it must begin with arn:", role)
+		return aws.Config{}, fmt.Errorf("objects: the role %q is no ARN, which begins with \"arn:\"", role)
 	}
 	if v := take(q, "awssdk"); v != "" && !strings.EqualFold(v, "v2") {
 		return aws.Config{}, fmt.Errorf("objects: invalid value for awssdk: %q", v)
