@@ -219,9 +219,9 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 		return err
 	case <-time.After(c.Drain):
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), c.Grace)
+	grace, cancel := context.WithTimeout(context.Background(), c.Grace)
 	defer cancel()
-	err = server.Shutdown(ctx)
+	err = server.Shutdown(grace)
 	if errors.Is(err, context.DeadlineExceeded) {
 		server.Close()
 		return fmt.Errorf("requests still in progress after %v", c.Grace)
