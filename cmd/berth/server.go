@@ -98,6 +98,9 @@ func (s *server) Close() {
 // configure replaces the parts of the server that a reload can replace. If it returns an
 // error, nothing has changed.
 func (s *server) configure(c *serveCmd) error {
+	if s.quotas == nil && len(c.sections().Quotas) > 0 {
+		return errors.New("a reload can't add the first quota, since that counts all content: restart the server")
+	}
 	h := s.registry
 	if c.hasUsers() {
 		u, err := c.loadUsers()
