@@ -7,18 +7,13 @@ package main
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/docker/go-units"
 
-	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/observe/metrics"
 	"github.com/berth-oci/registry/retention"
 )
-
-// collector runs one collection at a time.
-type collector struct{ running sync.Mutex }
 
 var errCollecting = errors.New("a collection is running")
 
@@ -56,10 +51,10 @@ func graceOption(grace time.Duration) time.Duration {
 
 // collectNow runs a collection. Errors: errCollecting, and those of retention.Collect.
 func (s *server) collectNow(ctx context.Context, o retention.Options) (retention.Report, error) {
-	if !s.collect.running.TryLock() {
+	if !s.collecting.TryLock() {
 		return retention.Report{}, errCollecting
 	}
-	defer s.collect.running.Unlock()
+	defer s.collecting.Unlock()
 	start := time.Now()
 	report, err := retention.Collect(ctx, s.store, o)
 	if o.DryRun {
@@ -94,22 +89,5 @@ func (s *server) collectRegularly(ctx context.Context) {
 			s.log.Error("collection", "error", err)
 		}
 		last = time.Now()
-	}
-}
-
-// checkCollector returns an error if the store can't be collected.
-func checkCollector(c *serveCmd, s registry.Store) error {
-	if c.GCEvery == 0 {
-		return nil
-	}
-	for {
-		if _, ok := s.(registry.Collector); ok {
-			return nil
-		}
-		wrapper, ok := s.(interface{ Unwrap() registry.Store })
-		if !ok {
-			return errors.New("--gc-every: this store has no garbage collection")
-		}
-		s = wrapper.Unwrap()
 	}
 }

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -103,30 +104,25 @@ func readConfig(name string, flags []string) (*configFile, error) {
 }
 
 func (f *configFile) readSections() error {
-	for name, target := range map[string]any{
-		"retention":     &f.sections.Retention,
-		"quotas":        &f.sections.Quotas,
-		"notifications": &f.sections.Notifications,
-	} {
-		if node := f.keys[name]; node != nil {
-			if err := f.decode(node, name, target); err != nil {
-				return err
-			}
-		}
+	return cmp.Or(
+		readSection(f, "retention", &f.sections.Retention),
+		readSection(f, "quotas", &f.sections.Quotas),
+		readSection(f, "notifications", &f.sections.Notifications),
+	)
+}
+
+// readSection decodes a section, if the file has it, and checks its rules.
+func readSection[T interface{ check() error }](f *configFile, name string, rules *[]T) error {
+	node := f.keys[name]
+	if node == nil {
+		return nil
 	}
-	for i, rule := range f.sections.Retention {
-		if err := rule.check(); err != nil {
-			return f.errorAt(f.keys["retention"].Content[i], "retention", err)
-		}
+	if err := f.decode(node, name, rules); err != nil {
+		return err
 	}
-	for i, rule := range f.sections.Quotas {
+	for i, rule := range *rules {
 		if err := rule.check(); err != nil {
-			return f.errorAt(f.keys["quotas"].Content[i], "quotas", err)
-		}
-	}
-	for i, rule := range f.sections.Notifications {
-		if err := rule.check(); err != nil {
-			return f.errorAt(f.keys["notifications"].Content[i], "notifications", err)
+			return f.errorAt(node.Content[i], name, err)
 		}
 	}
 	return nil

@@ -119,5 +119,5 @@ func (c *passwdCmd) replace(line string) error {
 	if !found {
 		out.WriteString(line)
 	}
-	return writeSecret(c.File, []byte(out.String()))
+	return writeFile(c.File, []byte(out.String()), 0o600)
 }

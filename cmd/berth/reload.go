@@ -52,9 +52,10 @@ func (s *server) reloadWhenAsked(ctx context.Context, signals <-chan os.Signal) 
 		}
 		// The files are looked at before they are read: a change meanwhile is seen
 		// at the next look.
-		seen = s.current.Load().command.fileStates()
+		before := s.current.Load().command.fileStates()
 		s.reload(why)
-		maps.Copy(seen, newFiles(seen, s.current.Load().command.fileStates()))
+		seen = s.current.Load().command.fileStates()
+		maps.Copy(seen, before)
 	}
 }
 
@@ -70,15 +71,6 @@ func changedFiles(before, after map[string]fileState) string {
 	return strings.Join(changed, ",")
 }
 
-// newFiles returns the states in now of the files that are not in seen.
-func newFiles(seen, now map[string]fileState) map[string]fileState {
-	maps.DeleteFunc(now, func(name string, _ fileState) bool {
-		_, ok := seen[name]
-		return ok
-	})
-	return now
-}
-
 // reload reads the configuration again. If there is anything wrong with it, nothing
 // changes.
 func (s *server) reload(why string) {
@@ -87,7 +79,7 @@ func (s *server) reload(why string) {
 	if err == nil {
 		err = c.check()
 	}
-	if err == nil && c.hasUsers() != old.hasUsers() && !c.hasUsers() {
+	if err == nil && old.hasUsers() && !c.hasUsers() {
 		err = errors.New("a reload can't remove all users: restart the server")
 	}
 	if err == nil {
@@ -141,11 +133,11 @@ type fileState struct {
 	err      string
 }
 
-// fileStates returns the states of the configuration's files. Symbolic links are
+// fileStates returns the states of the files that a reload reads. Symbolic links are
 // followed: Kubernetes replaces one of a ConfigMap's.
 func (c *serveCmd) fileStates() map[string]fileState {
 	states := make(map[string]fileState)
-	for _, name := range append([]string{c.Config, c.Htpasswd, c.Rules, c.TLSCert, c.TLSKey}, c.TokenKeys...) {
+	for _, name := range append([]string{c.Config, c.Htpasswd, c.Rules}, c.TokenKeys...) {
 		if name == "" || strings.Contains(name, "://") {
 			continue
 		}

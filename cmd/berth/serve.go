@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -202,7 +203,7 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	}
 	fmt.Fprintf(stdout, "berth: serving on %s://%s\n", scheme, addr)
 	if c.AddrFile != "" {
-		if err := writeFile(c.AddrFile, addr); err != nil {
+		if err := writeFile(c.AddrFile, []byte(addr+"\n"), 0o644); err != nil {
 			return err
 		}
 	}
@@ -247,9 +248,9 @@ func (c *serveCmd) openStore(ctx context.Context, log *serverLog) (io.Closer, er
 	if err != nil {
 		return nil, err
 	}
-	if err := checkCollector(c, s); err != nil {
+	if _, ok := s.(registry.Collector); !ok && c.GCEvery > 0 {
 		closer.Close()
-		return nil, err
+		return nil, errors.New("--gc-every: this store has no garbage collection")
 	}
 	if m, ok := s.(*registry.MemStore); ok && c.Evict > 0 {
 		m.Limits.Collect = retention.Evict(m, retention.Options{Grace: c.Evict})
@@ -302,10 +303,10 @@ func (c *serveCmd) memLimits() registry.MemLimits {
 	return l
 }
 
-// writeFile writes a file atomically, since other processes may wait for it.
-func writeFile(name, content string) error {
+// writeFile writes a file atomically, since other processes may wait for it, or read it.
+func writeFile(name string, content []byte, mode fs.FileMode) error {
 	tmp := name + ".tmp"
-	if err := os.WriteFile(tmp, []byte(content+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(tmp, content, mode); err != nil {
 		return err
 	}
 	return os.Rename(tmp, name)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,7 +34,8 @@ type server struct {
 	metrics *metrics.Metrics // nil without --debug-addr
 	quotas  *quota.Store     // nil without quotas at the start
 	senders []*notify.Sender
-	collect collector
+
+	collecting sync.Mutex // held during a collection
 
 	tokenKey crypto.Signer // of tokens without a file
 	current  atomic.Pointer[configured]

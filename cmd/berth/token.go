@@ -169,17 +169,8 @@ func rotateKeys(name string, now time.Time) ([]crypto.Signer, error) {
 		return nil, err
 	}
 	block := &pem.Block{Type: "PRIVATE KEY", Headers: map[string]string{madeHeader: now.UTC().Format(time.RFC3339)}, Bytes: encoded}
-	if err := writeSecret(name, append(pem.EncodeToMemory(block), kept...)); err != nil {
+	if err := writeFile(name, append(pem.EncodeToMemory(block), kept...), 0o600); err != nil {
 		return nil, err
 	}
 	return append([]crypto.Signer{key}, keys...), nil
-}
-
-// writeSecret writes a file atomically that only this user can read.
-func writeSecret(name string, content []byte) error {
-	tmp := name + ".tmp"
-	if err := os.WriteFile(tmp, content, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, name)
 }
