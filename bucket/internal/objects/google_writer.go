@@ -10,12 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // googleWriter writes an object: in one piece if it is no larger than a chunk, and
@@ -23,49 +21,24 @@ import (
 // byte of an upload has the same position and value each time, and no other writer
 // has the same key.
 type googleWriter struct {
-	b      *googleBucket
-	key    string
-	ctx    context.Context
-	cancel context.CancelFunc
-	err    error // why the writer can't continue
+	chunkWriter
+	b   *googleBucket
+	key string
+	crc uint32 // of all that was written
 
-	chunk *[chunkSize]byte // being filled; nil if it is empty
-	n     int              // how much of it is full
-	crc   uint32           // of all that was written
-
-	// sending is the result of the goroutine that sends a chunk; nil if there is
-	// none. That goroutine owns the fields below while it runs.
-	sending chan error
+	// The goroutine that sends a chunk owns these while it runs.
 	session string // the URL of the upload; "" before the first chunk
 	offset  int64  // where the next chunk begins
 }
 
 func (b *googleBucket) NewWriter(ctx context.Context, key string) Writer {
-	w := &googleWriter{b: b, key: key}
-	w.ctx, w.cancel = context.WithCancel(ctx)
-	return w
+	return &googleWriter{b: b, key: key, chunkWriter: newChunkWriter(ctx)}
 }
 
 func (w *googleWriter) Write(p []byte) (int, error) {
-	written := 0
-	for len(p) > 0 {
-		if w.err != nil {
-			return written, w.err
-		}
-		if w.n == chunkSize {
-			w.err = w.flush(false) // more follows
-			continue
-		}
-		if w.chunk == nil {
-			w.chunk = chunks.Get().(*[chunkSize]byte)
-		}
-		n := copy(w.chunk[w.n:], p)
-		w.crc = crc32.Update(w.crc, castagnoli, p[:n])
-		p = p[n:]
-		w.n += n
-		written += n
-	}
-	return written, w.err
+	n, err := w.fill(p, func() error { return w.flush(false) })
+	w.crc = crc32.Update(w.crc, castagnoli, p[:n])
+	return n, err
 }
 
 // flush begins to send the chunk, once the one before it has been sent.
@@ -73,26 +46,8 @@ func (w *googleWriter) flush(last bool) error {
 	if err := w.wait(); err != nil {
 		return err
 	}
-	chunk, n := w.chunk, w.n
-	w.chunk, w.n = nil, 0
-	done := make(chan error, 1)
-	w.sending = done
-	go func() { done <- w.send(chunk, n, last) }()
+	w.start(func(chunk *[chunkSize]byte, n int) error { return w.send(chunk, n, last) })
 	return nil
-}
-
-// wait waits until the chunk has been sent.
-func (w *googleWriter) wait() error {
-	if w.sending == nil {
-		return w.ctx.Err()
-	}
-	select {
-	case err := <-w.sending:
-		w.sending = nil
-		return err
-	case <-w.ctx.Done(): // the goroutine ends soon; Abort waits for it
-		return w.ctx.Err()
-	}
 }
 
 // send sends a chunk. It runs in a goroutine.
@@ -153,14 +108,7 @@ func (w *googleWriter) mayRepeat(err error, attempts *int) bool {
 	if errors.Is(err, ErrRejected) || err == ErrNotExist || err == ErrCondition || *attempts >= partAttempts {
 		return false
 	}
-	t := time.NewTimer(time.Duration(*attempts)*100*time.Millisecond + rand.N(100*time.Millisecond))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-w.ctx.Done():
-		return false
-	}
+	return w.backOff(*attempts)
 }
 
 // begin begins the upload. A session that nobody uses does no harm.
@@ -217,18 +165,7 @@ func (w *googleWriter) put(p []byte, total string) (kept int64, complete bool, e
 }
 
 // Close completes the object. If it fails, the object may exist nevertheless.
-func (w *googleWriter) Close() error {
-	if w.err == nil {
-		w.err = w.finish()
-	}
-	if w.err != nil {
-		w.Abort()
-		return w.err
-	}
-	w.cancel()
-	w.err = errClosed
-	return nil
-}
+func (w *googleWriter) Close() error { return w.close(w.finish, w.Abort) }
 
 func (w *googleWriter) finish() error {
 	if w.sending == nil && w.session == "" {
@@ -242,10 +179,7 @@ func (w *googleWriter) finish() error {
 
 // putAll writes an object that is no larger than a chunk.
 func (w *googleWriter) putAll() error {
-	var data []byte
-	if w.chunk != nil {
-		data = w.chunk[:w.n]
-	}
+	data := w.filled()
 	for attempts := 0; ; {
 		_, err := w.b.put(w.ctx, w.key, data, make(url.Values))
 		if err == nil && attempts == 0 && w.chunk != nil { // as in send
@@ -259,20 +193,4 @@ func (w *googleWriter) putAll() error {
 }
 
 // Abort discards the object. Google discards the bytes that it has after a week.
-func (w *googleWriter) Abort() {
-	if w.err == errClosed {
-		return
-	}
-	if w.err == nil {
-		w.err = errAborted
-	}
-	w.cancel()
-	if w.sending != nil {
-		<-w.sending
-		w.sending = nil
-	}
-	if w.chunk != nil {
-		chunks.Put(w.chunk)
-		w.chunk = nil
-	}
-}
+func (w *googleWriter) Abort() { w.stop() }

@@ -9,8 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -19,75 +17,38 @@ import (
 )
 
 const (
-	// chunkSize is the size of a part. A Writer fills one chunk while it sends
-	// another.
-	chunkSize = WriterMemory / 2
-
 	// maxParts is S3's maximum. Larger objects would need larger parts from the
 	// first one on.
 	maxParts = 10000
-
-	// partAttempts is how often a part is sent at most. That can do no harm: it
-	// has the same number and the same bytes each time.
-	partAttempts = 3
 
 	// cleanupTimeout bounds the requests that must be made even if the context
 	// was cancelled.
 	cleanupTimeout = 10 * time.Second
 )
 
-// chunks are buffers for writers.
-var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
-
 // s3Writer writes an object: in one piece if it is no larger than a chunk, and
 // otherwise with a multipart upload. The time of such an object is that of Close in
 // MinIO, but in S3 the time when the upload began: long before, if the bytes came
 // slowly.
 type s3Writer struct {
-	b      *s3Bucket
-	key    string
-	ctx    context.Context
-	cancel context.CancelFunc
-	err    error // why the writer can't continue
+	chunkWriter
+	b    *s3Bucket
+	key  string
+	size int64 // of all that was written
 
-	chunk *[chunkSize]byte // being filled; nil if it is empty
-	n     int              // how much of it is full
-	size  int64            // of all that was written
-
-	// sending is the result of the goroutine that sends a chunk; nil if there is
-	// none. That goroutine owns the fields below while it runs.
-	sending  chan error
+	// The goroutine that sends a chunk owns these while it runs.
 	uploadID string // "" before the first part
 	parts    []types.CompletedPart
 }
 
 func (b *s3Bucket) NewWriter(ctx context.Context, key string) Writer {
-	w := &s3Writer{b: b, key: key}
-	w.ctx, w.cancel = context.WithCancel(ctx)
-	return w
+	return &s3Writer{b: b, key: key, chunkWriter: newChunkWriter(ctx)}
 }
 
 func (w *s3Writer) Write(p []byte) (int, error) {
-	written := 0
-	for len(p) > 0 {
-		if w.err != nil {
-			return written, w.err
-		}
-		if w.n == chunkSize {
-			// More follows, or the object could be written in one piece.
-			w.err = w.flush()
-			continue
-		}
-		if w.chunk == nil {
-			w.chunk = chunks.Get().(*[chunkSize]byte)
-		}
-		n := copy(w.chunk[w.n:], p)
-		p = p[n:]
-		w.n += n
-		w.size += int64(n)
-		written += n
-	}
-	return written, w.err
+	n, err := w.fill(p, w.flush)
+	w.size += int64(n)
+	return n, err
 }
 
 // flush begins to send the chunk, once the one before it has been sent.
@@ -98,26 +59,8 @@ func (w *s3Writer) flush() error {
 	if len(w.parts) == maxParts {
 		return fmt.Errorf("objects: an object in S3 has at most %d parts, of %d bytes here", maxParts, chunkSize)
 	}
-	chunk, n := w.chunk, w.n
-	w.chunk, w.n = nil, 0
-	done := make(chan error, 1)
-	w.sending = done
-	go func() { done <- w.send(chunk, n) }()
+	w.start(w.send)
 	return nil
-}
-
-// wait waits until the chunk has been sent.
-func (w *s3Writer) wait() error {
-	if w.sending == nil {
-		return w.ctx.Err()
-	}
-	select {
-	case err := <-w.sending:
-		w.sending = nil
-		return err
-	case <-w.ctx.Done(): // the goroutine ends soon; Abort waits for it
-		return w.ctx.Err()
-	}
 }
 
 // send sends a part. It runs in a goroutine.
@@ -197,31 +140,8 @@ func (w *s3Writer) whileBusy(request func() error) error {
 	}
 }
 
-// backOff waits after a failed attempt. It returns false if the context ends.
-func (w *s3Writer) backOff(attempt int) bool {
-	t := time.NewTimer(time.Duration(attempt)*100*time.Millisecond + rand.N(100*time.Millisecond))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-w.ctx.Done():
-		return false
-	}
-}
-
 // Close completes the object. If it fails, the object may exist nevertheless.
-func (w *s3Writer) Close() error {
-	if w.err == nil {
-		w.err = w.finish()
-	}
-	if w.err != nil {
-		w.Abort()
-		return w.err
-	}
-	w.cancel()
-	w.err = errClosed
-	return nil
-}
+func (w *s3Writer) Close() error { return w.close(w.finish, w.Abort) }
 
 func (w *s3Writer) finish() error {
 	if w.sending == nil && w.uploadID == "" {
@@ -239,10 +159,7 @@ func (w *s3Writer) finish() error {
 // putAll writes an object that is no larger than a chunk. No other writer has the same
 // key, so it may do that twice.
 func (w *s3Writer) putAll() error {
-	var data []byte
-	if w.chunk != nil {
-		data = w.chunk[:w.n]
-	}
+	data := w.filled()
 	for attempt := 1; ; attempt++ {
 		_, err := w.b.client.PutObject(w.ctx, w.b.putInput(w.key, data), once)
 		if err = w.b.result(err); err == nil && attempt == 1 && w.chunk != nil { // as in send
@@ -281,20 +198,8 @@ func (w *s3Writer) complete() error {
 
 // Abort discards the object, and the parts that were sent.
 func (w *s3Writer) Abort() {
-	if w.err == errClosed {
+	if !w.stop() {
 		return
-	}
-	if w.err == nil {
-		w.err = errAborted
-	}
-	w.cancel()
-	if w.sending != nil {
-		<-w.sending
-		w.sending = nil
-	}
-	if w.chunk != nil {
-		chunks.Put(w.chunk)
-		w.chunk = nil
 	}
 	if w.uploadID != "" {
 		ctx, cancel := w.cleanupContext()
