@@ -44,6 +44,18 @@ func newResolver() remotes.Resolver {
 	})
 }
 
+// pushInTurn pushes the content one blob or manifest at a time: containerd's authorizer
+// has a data race between concurrent pushes (authorizer.go:289 and 303 of v2.2.9).
+func pushInTurn(t *testing.T, pusher remotes.Pusher, c *content) error {
+	push := remotes.PushHandler(pusher, provider(c.bytes))
+	for _, d := range append(c.blobs, c.manifests...) {
+		if _, err := push(t.Context(), d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func TestContainerd(t *testing.T) {
 	for name, c := range contents() {
 		t.Run(name, func(t *testing.T) {

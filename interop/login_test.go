@@ -16,9 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
-	"github.com/containerd/platforms"
 	"github.com/go-quicktest/qt"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -59,7 +57,7 @@ var loginClients = map[string]func(t *testing.T, l login, repo string, c *conten
 		)})
 		pusher, err := resolver.Pusher(t.Context(), ref)
 		qt.Assert(t, qt.IsNil(err))
-		if err := remotes.PushContent(t.Context(), pusher, c.root, provider(c.bytes), nil, platforms.All, nil); err != nil {
+		if err := pushInTurn(t, pusher, c); err != nil {
 			return err
 		}
 		_, _, err = resolver.Resolve(t.Context(), ref)

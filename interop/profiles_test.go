@@ -11,7 +11,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/go-quicktest/qt"
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -118,13 +117,8 @@ var profileClients = map[string]func(t *testing.T, p registrytest.Profile, host 
 		ref := host + "/team/app:" + c.name
 		pusher, err := resolver.Pusher(t.Context(), ref)
 		qt.Assert(t, qt.IsNil(err))
-		// Push one at a time: containerd's authorizer has a data race between
-		// concurrent pushes (authorizer.go:289 and 303 of v2.2.9).
-		push := remotes.PushHandler(pusher, provider(c.bytes))
-		for _, d := range append(c.blobs, c.manifests...) {
-			if _, err := push(t.Context(), d); err != nil {
-				return err
-			}
+		if err := pushInTurn(t, pusher, c); err != nil {
+			return err
 		}
 		resolved, root, err := resolver.Resolve(t.Context(), ref)
 		if err != nil {
