@@ -7,6 +7,7 @@ package guard
 import (
 	"io"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -33,6 +34,10 @@ const (
 // take any time, unlike with the timeouts of an [http.Server]. A timeout of 0 means no
 // limit.
 //
+// With HTTP/2 it ends the request, and the other requests on the connection go on. A
+// connection that takes no bytes at all is broken by the WriteByteTimeout of an
+// [http.HTTP2Config], which the server must set.
+//
 // It requires a ResponseWriter with deadlines, as that of an http.Server; with
 // others it has no effect.
 func Progress(timeout time.Duration) func(http.Handler) http.Handler {
@@ -47,14 +52,22 @@ func Progress(timeout time.Duration) func(http.Handler) http.Handler {
 func watchProgress(h http.Handler, timeout time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		pw := &progressWriter{ResponseWriter: w, deadlines: deadlines{c: http.NewResponseController(w), timeout: timeout}}
+		if r.ProtoMajor >= 2 {
+			pw.stream = watchStream(&pw.deadlines)
+		}
 		body := progressReader{pw: pw, ended: true}
 		defer func() {
 			// The server still reads the rest of a body that h has not read,
 			// and writes the rest of the response.
+			if pw.stream != nil {
+				pw.stream.stop()
+				pw.c.SetWriteDeadline(time.Now().Add(timeout))
+			} else {
+				pw.extend(timeout)
+			}
 			if !body.ended {
 				pw.c.SetReadDeadline(time.Now().Add(timeout))
 			}
-			pw.extend(timeout)
 		}()
 		if r.Body != nil && r.Body != http.NoBody {
 			body.ReadCloser, body.ended = r.Body, false
@@ -72,6 +85,8 @@ type deadlines struct {
 	c           *http.ResponseController
 	timeout     time.Duration
 	read, write time.Time
+
+	stream *streamWatch // instead of them, with HTTP/2
 }
 
 // slack is how much later than due a connection may be broken.
@@ -89,11 +104,27 @@ func (d *deadlines) next(old, due time.Time) (time.Time, bool) {
 // extend allows a time for the next write, and returns the current time.
 func (d *deadlines) extend(allowed time.Duration) time.Time {
 	now := time.Now()
+	if d.stream != nil {
+		d.stream.write.set(now.Add(allowed))
+		return now
+	}
 	var changed bool
 	if d.write, changed = d.next(d.write, now.Add(allowed)); changed {
 		d.c.SetWriteDeadline(d.write)
 	}
 	return now
+}
+
+// await allows a time for the next read, from now.
+func (d *deadlines) await(now time.Time, allowed time.Duration) {
+	if d.stream != nil {
+		d.stream.read.set(now.Add(allowed))
+		return
+	}
+	var changed bool
+	if d.read, changed = d.next(d.read, now.Add(allowed)); changed {
+		d.c.SetReadDeadline(d.read)
+	}
 }
 
 type progressReader struct {
@@ -111,18 +142,18 @@ func (b *progressReader) Read(p []byte) (int, error) {
 	}
 	d := &b.pw.deadlines
 	start := time.Now()
-	var changed bool
-	if d.read, changed = d.next(d.read, start.Add(d.timeout-b.waited)); changed {
-		d.c.SetReadDeadline(d.read)
-	}
+	d.await(start, d.timeout-b.waited)
 	n, err := b.ReadCloser.Read(p)
+	if d.stream != nil {
+		d.stream.read.clear()
+	}
 	if b.moved += n; b.moved >= readProgress {
 		b.moved, b.waited = 0, 0
 	} else {
 		b.waited += time.Since(start)
 	}
 	b.ended = err != nil
-	if err == io.EOF {
+	if err == io.EOF && d.stream == nil {
 		// From now on the server watches the connection, and would take a
 		// timeout for its end.
 		d.c.SetReadDeadline(time.Time{})
@@ -147,6 +178,9 @@ func (w *progressWriter) Write(p []byte) (written int, err error) {
 		}
 		start := w.extend(allowed)
 		n, err := w.ResponseWriter.Write(piece)
+		if w.stream != nil {
+			w.stream.write.clear()
+		}
 		written += n
 		if p = p[n:]; err != nil || len(p) == 0 {
 			return written, err
@@ -159,6 +193,11 @@ func (w *progressWriter) Write(p []byte) (written int, err error) {
 // goes in larger pieces, for which one deadline each would be too short for a slow
 // client: a fileWatch extends it while the file is read.
 func (w *progressWriter) ReadFrom(r io.Reader) (total int64, err error) {
+	if w.stream != nil { // the kernel sends no files in frames
+		buf := pieces.Get().(*[writeProgress]byte)
+		defer pieces.Put(buf)
+		return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, buf[:])
+	}
 	w.extend(w.timeout)
 	total, err = w.copyPiece(r, writeProgress)
 	if err != nil || total < writeProgress {
@@ -181,6 +220,9 @@ func (w *progressWriter) ReadFrom(r io.Reader) (total int64, err error) {
 		}
 	}
 }
+
+// pieces are buffers for content that the kernel does not send by itself.
+var pieces = sync.Pool{New: func() any { return new([writeProgress]byte) }}
 
 // copyPiece copies size bytes, or fewer on an error or at the end of r. Since the
 // connection finds a file behind one [io.LimitedReader], but not behind two, it
