@@ -11,11 +11,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -30,17 +30,17 @@ import (
 
 // serveCmd is berth serve.
 type serveCmd struct {
-	Addr     string   `help:"Address to listen on (default: ${default}). Port 0 picks a free port." default:"127.0.0.1:5000" placeholder:"HOST:PORT"`
-	AddrFile string   `help:"Write the address to this file once the server listens on it." type:"path" placeholder:"FILE"`
-	Host     []string `help:"Serve this host name too, on a loopback address. By default a server there rejects requests for other hosts than loopback addresses, localhost, *.localhost, names without a dot, host.docker.internal and host.containers.internal, so that no web page can use it." sep:"none" placeholder:"NAME"`
-	TLSCert  string   `help:"Serve HTTPS with this certificate chain, in PEM." name:"tls-cert" type:"existingfile" and:"tls" placeholder:"FILE" group:"tls"`
-	TLSKey   string   `help:"The certificate's private key, in PEM." name:"tls-key" type:"existingfile" and:"tls" placeholder:"FILE" group:"tls"`
+	Addr       []string   `help:"Address to listen on: HOST:PORT, where port 0 picks a free one, unix:PATH, or systemd: and systemd:NAME for the sockets that systemd passes (default: ${default}). Can be repeated." default:"127.0.0.1:5000" sep:"none" placeholder:"ADDR"`
+	AddrFile   string     `help:"Write the addresses to this file, one in each line, once the server listens on them." type:"path" placeholder:"FILE"`
+	SocketMode socketMode `help:"Mode of a unix socket (default: 0660)." placeholder:"MODE"`
+	Host       []string   `help:"Serve this host name too, on a loopback address. By default a server there rejects requests for other hosts than loopback addresses, localhost, *.localhost, names without a dot, host.docker.internal and host.containers.internal, so that no web page can use it." sep:"none" placeholder:"NAME"`
+	TLSFlags
 
 	Store    string `help:"Where to keep content (default: ${default}); see above." default:"mem:" placeholder:"STORE" group:"content"`
 	Redirect bool   `help:"Redirect downloads of blobs to signed URLs of the bucket. Clients must be able to reach the bucket." group:"content"`
 
 	Htpasswd      string `help:"Require a user and password from this file, in the format of htpasswd -B." type:"existingfile" placeholder:"FILE" group:"users"`
-	AnonymousPull bool   `help:"Allow pulls without a password. Requires --htpasswd." group:"users"`
+	AnonymousPull bool   `help:"Allow pulls without a password. Requires --htpasswd or --tls-client-ca." group:"users"`
 
 	AllowSparse     bool     `help:"Accept manifests that reference missing blobs or manifests." group:"registry"`
 	ClientUploadIDs bool     `help:"Let clients choose the IDs of upload sessions." name:"client-upload-ids" group:"registry"`
@@ -67,7 +67,7 @@ type serveCmd struct {
 	LogLevel  slog.Level `help:"Minimum level to log: debug, info, warn or error (default: ${default}). Requests are logged at info, rejected ones at warn, except HEAD requests for missing content." default:"info" placeholder:"LEVEL" group:"log"`
 
 	store    registry.Store // opened by Run, unless a test sets it
-	loopback bool           // the server listens on a loopback address
+	loopback bool           // web pages on this machine can reach the server, but no other machines
 }
 
 // flagGroups are the groups of flags in the help of berth serve.
@@ -107,8 +107,11 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	if c.Evict < 0 || c.Evict > 0 && (c.Memory <= 0 || c.Store != "mem:") {
 		return errors.New("--evict requires --store=mem: and --memory, and a positive time")
 	}
-	if c.AnonymousPull && c.Htpasswd == "" {
+	if c.AnonymousPull && c.Htpasswd == "" && c.TLSClientCA == "" {
 		return errors.New("--anonymous-pull requires --htpasswd: without users, anyone may push too")
+	}
+	if c.AnonymousPull && c.TLSClientCA != "" && c.TLSClientAuth != "optional" {
+		return errors.New("--anonymous-pull requires --tls-client-auth=optional: otherwise all clients have a certificate")
 	}
 	if c.store == nil {
 		s, closer, err := openStore(ctx, c.Store, storeOptions{
@@ -134,18 +137,26 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	if m, ok := c.store.(*registry.MemStore); ok && c.Evict > 0 {
 		m.Limits.Collect = retention.Evict(m, retention.Options{Grace: c.Evict})
 	}
-	listener, err := net.Listen("tcp", c.Addr)
+	listeners, err := listen(c.Addr, c.SocketMode)
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
-	addr := listener.Addr().String()
-	c.loopback = isLoopback(listener.Addr())
-	if !c.loopback && c.Htpasswd == "" {
-		log.Warn("anyone who can reach this address can use the registry: see --htpasswd", "addr", addr)
+	defer closeListeners(listeners)
+	c.loopback = onLoopback(listeners)
+	if addr := publicAddr(listeners); addr != nil && c.Htpasswd == "" && c.TLSClientCA == "" {
+		log.Warn("anyone who can reach this address can use the registry: see --htpasswd", "addr", addr.String())
 	}
+	hosts, err := c.hostNames()
+	if err != nil {
+		return err
+	}
+	transport, err := c.openTLS(ownHosts(c.Addr, listeners, hosts), log.Logger)
+	if err != nil {
+		return err
+	}
+	addrs := urls(listeners, "")
 	if c.Connections > 0 {
-		listener = limitConnections(listener.(*net.TCPListener), c.Connections)
+		listeners = limitConnections(listeners, c.Connections)
 	}
 	handler, err := c.handler(ctx, log)
 	if err != nil {
@@ -157,6 +168,8 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 		MaxHeaderBytes:    maxHeader,
 		IdleTimeout:       c.IdleTimeout,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		Protocols:         c.protocols(),
+		HTTP2:             &http.HTTP2Config{WriteByteTimeout: max(c.Progress, 0)},
 	}
 	if c.DebugAddr != "" {
 		profiles, err := serveProfiles(c.DebugAddr)
@@ -166,20 +179,17 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 		defer profiles.Close()
 	}
 	go freeWhenIdle(ctx, 3*time.Second, allocatedBytes, debug.FreeOSMemory)
-	done := make(chan error, 1)
-	scheme := "http"
-	if c.TLSCert != "" {
-		scheme = "https"
-		go func() { done <- server.ServeTLS(listener, c.TLSCert, c.TLSKey) }()
-	} else {
-		go func() { done <- server.Serve(listener) }()
+	done := serveAll(ctx, server, listeners, transport)
+	for _, url := range urls(listeners, scheme(transport)) {
+		fmt.Fprintf(stdout, "berth: serving on %s\n", url)
 	}
-	fmt.Fprintf(stdout, "berth: serving on %s://%s\n", scheme, addr)
 	if c.AddrFile != "" {
-		if err := writeFile(c.AddrFile, addr); err != nil {
+		if err := writeFile(c.AddrFile, strings.Join(addrs, "\n")); err != nil {
 			return err
 		}
 	}
+	notifyReady(log.Logger)
+	go watchdog(ctx, log.Logger)
 
 	select {
 	case err := <-done:
@@ -188,6 +198,7 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	}
 	stop() // a second signal ends the process at once
 	log.Info("stopping", "grace", c.Grace)
+	notifyStopping(log.Logger)
 	ctx, cancel := context.WithTimeout(context.Background(), c.Grace)
 	defer cancel()
 	err = server.Shutdown(ctx)
@@ -209,14 +220,11 @@ func (c *serveCmd) handler(stopping context.Context, log *serverLog) (http.Handl
 		}
 		h = b.Redirect(h)
 	}
-	if c.Htpasswd != "" {
-		users, err := openHtpasswd(c.Htpasswd)
-		if err != nil {
-			return nil, err
-		}
-		h = auth.Basic("berth", users.check(), c.policy())(h)
+	h, err := c.authenticate(h)
+	if err != nil {
+		return nil, err
 	}
-	h, err := c.guardHosts(h)
+	h, err = c.guardHosts(h)
 	if err != nil {
 		return nil, err
 	}
@@ -226,6 +234,32 @@ func (c *serveCmd) handler(stopping context.Context, log *serverLog) (http.Handl
 		free(e)
 	})(catchPanics(h, log.Logger))
 	return guard.Progress(c.Progress)(withHealth(h, stopping, c.ready())), nil
+}
+
+// authenticate restricts h to users, if there are any: with a password, or with only a
+// certificate.
+func (c *serveCmd) authenticate(h http.Handler) (http.Handler, error) {
+	if c.Htpasswd == "" && c.TLSClientCA == "" {
+		return h, nil
+	}
+	check := auth.Users(nil).Check
+	if c.Htpasswd != "" {
+		users, err := openHtpasswd(c.Htpasswd)
+		if err != nil {
+			return nil, err
+		}
+		check = users.check()
+	}
+	others := auth.Basic("berth", check, c.policy())(h)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name, _, ok := clientUser(r)
+		if !ok || c.Htpasswd != "" && r.Header.Get("Authorization") != "" {
+			others.ServeHTTP(w, r)
+			return
+		}
+		registry.ReportUser(r.Context(), name)
+		h.ServeHTTP(w, r)
+	}), nil
 }
 
 // policy lets users do everything and, with AnonymousPull, everyone pull.
