@@ -117,7 +117,7 @@ func authenticate(r *http.Request, check Check, policy Policy) (ctx context.Cont
 	if user == "" && isDenied(err) {
 		return nil, registry.ErrUnauthorized
 	}
-	return withUser(ctx, user), err
+	return WithUser(ctx, user), err
 }
 
 // basicUser returns the user that r's credentials authenticate, "" if it has

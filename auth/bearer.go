@@ -131,7 +131,7 @@ func Bearer(realm, service string, verify func(ctx context.Context, token string
 				return
 			}
 			report(r.Context(), token.User, nil)
-			h.ServeHTTP(w, r.WithContext(withUser(ctx, token.User)))
+			h.ServeHTTP(w, r.WithContext(WithUser(ctx, token.User)))
 		})
 	}
 }

@@ -148,6 +148,9 @@ func User(ctx context.Context) string {
 	return user
 }
 
-func withUser(ctx context.Context, user string) context.Context {
+// WithUser returns a context in which [User] returns user. It is for handlers that
+// authenticate clients by other means than [Basic] and [Bearer], such as certificates, in
+// front of [Require].
+func WithUser(ctx context.Context, user string) context.Context {
 	return context.WithValue(ctx, userKey{}, user)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/berth-oci/registry"
 )
 
-// Require is middleware behind [Bearer] or [Basic] that requires policy, too, for each
+// Require is middleware behind [Bearer], [Basic] or [WithUser] that requires policy, too, for each
 // request. Tokens grant rights in a repository, and are valid until they expire; policy
 // can distinguish requests by more than their repository, and change at any time. It
 // responds with 403 DENIED to a request that policy denies, and otherwise like Basic.

@@ -56,6 +56,7 @@ require (
 	github.com/aws/smithy-go v1.26.0 // indirect
 	github.com/berth-oci/registry/observe v0.1.0
 	github.com/berth-oci/registry/tokens v0.1.0
+	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/golang-jwt/jwt/v5 v5.3.1 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/klauspost/compress v1.19.2
@@ -65,7 +66,7 @@ require (
 	github.com/prometheus/client_golang v1.23.2
 	github.com/vbauerster/mpb/v8 v8.9.3
 	go.yaml.in/yaml/v3 v3.0.4
-	golang.org/x/net v0.58.0 // indirect
+	golang.org/x/net v0.58.0
 	golang.org/x/oauth2 v0.36.0 // indirect
 	golang.org/x/sys v0.47.0 // indirect
 	golang.org/x/term v0.45.0

@@ -20,16 +20,8 @@ func isLoopback(addr net.Addr) bool {
 	return ok && tcp.IP.IsLoopback()
 }
 
-// guardHosts protects h from web pages, which the browser of a user on this
-// machine lets send requests to it.
-func (c *serveCmd) guardHosts(h http.Handler) (http.Handler, error) {
-	h = guard.CrossOrigin()(h)
-	if !c.loopback {
-		if len(c.Host) > 0 {
-			return nil, errors.New("--host requires an --addr on loopback: another one is reached by any host name")
-		}
-		return h, nil
-	}
+// hostNames returns the names of --host, without ports and brackets.
+func (c *serveCmd) hostNames() ([]string, error) {
 	var hosts []string
 	for _, host := range c.Host {
 		if name, _, err := net.SplitHostPort(host); err == nil {
@@ -40,11 +32,40 @@ func (c *serveCmd) guardHosts(h http.Handler) (http.Handler, error) {
 		}
 		hosts = append(hosts, strings.Trim(strings.TrimSuffix(strings.ToLower(host), "."), "[]"))
 	}
-	local := guard.Local(hosts...)
-	return guard.Hosts(func(host string) error {
+	return hosts, nil
+}
+
+// guardHosts protects h from web pages, which the browser of a user on this
+// machine lets send requests to it. Requests through a unix socket may be for any
+// host: browsers do not send such, and proxies keep the host of their clients.
+func (c *serveCmd) guardHosts(h http.Handler) (http.Handler, error) {
+	h = guard.CrossOrigin()(h)
+	if !c.loopback {
+		if len(c.Host) > 0 && !c.TLSSelfSigned {
+			return nil, errors.New("--host requires an --addr on loopback: another one is reached by any host name")
+		}
+		return h, nil
+	}
+	hosts, err := c.hostNames()
+	if err != nil {
+		return nil, err
+	}
+	domains, err := c.acmeDomains()
+	if err != nil {
+		return nil, err
+	}
+	local := guard.Local(append(hosts, domains...)...)
+	guarded := guard.Hosts(func(host string) error {
 		if host != "" && local(host) != nil { // browsers send a Host header
 			return fmt.Errorf("the host %.255q is not served on a loopback address: to serve it, start berth serve with --host=%.255s", host, host)
 		}
 		return nil
-	})(h), nil
+	})(h)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && isUnix(addr) {
+			h.ServeHTTP(w, r)
+			return
+		}
+		guarded.ServeHTTP(w, r)
+	}), nil
 }

@@ -29,7 +29,7 @@ func listenLimited(t *testing.T, n int) net.Listener {
 	if err != nil {
 		t.Fatal(err)
 	}
-	limited := limitConnections(l.(*net.TCPListener), n)
+	limited := limitConnections([]net.Listener{l}, n)[0]
 	t.Cleanup(func() { limited.Close() })
 	return limited
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
 	"flag"
@@ -23,6 +24,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -75,7 +77,10 @@ func TestScripts(t *testing.T) {
 
 func serveScript(ts *testscript.TestScript, _ bool, args []string) {
 	os.Remove(ts.MkAbs("addr"))
-	args = append([]string{"serve", "--addr=127.0.0.1:0", "--addr-file=" + ts.MkAbs("addr")}, args...)
+	if !slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "--addr=") }) {
+		args = append([]string{"--addr=127.0.0.1:0"}, args...)
+	}
+	args = append([]string{"serve", "--addr-file=" + ts.MkAbs("addr")}, args...)
 	cmd := exec.Command("berth", args...)
 	cmd.Dir = ts.Getenv("WORK")
 	stdout, err := os.Create(ts.MkAbs("stdout"))
@@ -97,9 +102,10 @@ func serveScript(ts *testscript.TestScript, _ bool, args []string) {
 	addr, err := waitForFile(ts.MkAbs("addr"))
 	ts.Check(err)
 	scheme := "http://"
-	if strings.Contains(strings.Join(args, " "), "--tls-cert") {
+	if slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "--tls") }) {
 		scheme = "https://"
 	}
+	addr, _, _ = strings.Cut(addr, "\n")
 	ts.Setenv("URL", scheme+addr)
 }
 
@@ -206,6 +212,7 @@ func certificateScript(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "127.0.0.1"},
 		NotAfter:     time.Now().Add(time.Hour),
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
@@ -245,7 +252,7 @@ func TestStopUnderLoad(t *testing.T) {
 	for range *stopCount {
 		addrFile := filepath.Join(t.TempDir(), "addr")
 		store := new(registry.MemStore)
-		c := serveCmd{Addr: "127.0.0.1:0", AddrFile: addrFile, Grace: time.Minute, Progress: time.Minute, store: store}
+		c := serveCmd{Addr: []string{"127.0.0.1:0"}, AddrFile: addrFile, Grace: time.Minute, Progress: time.Minute, store: store}
 		ended := make(chan error, 1)
 		go func() { ended <- c.Run(io.Discard, logOutput{io.Discard}) }()
 		addr, err := waitForFile(addrFile)

@@ -33,7 +33,7 @@ const filesInterval = 2 * time.Second
 func (s *server) reloadWhenAsked(ctx context.Context, signals <-chan os.Signal) {
 	ticker := time.NewTicker(filesInterval)
 	defer ticker.Stop()
-	seen := s.current.Load().command.fileStates()
+	seen := s.fileStates()
 	for {
 		why := "SIGHUP"
 		select {
@@ -46,15 +46,15 @@ func (s *server) reloadWhenAsked(ctx context.Context, signals <-chan os.Signal) 
 				}
 			}
 		case <-ticker.C:
-			if why = changedFiles(seen, s.current.Load().command.fileStates()); why == "" {
+			if why = changedFiles(seen, s.fileStates()); why == "" {
 				continue
 			}
 		}
 		// The files are looked at before they are read: a change meanwhile is seen
 		// at the next look.
-		before := s.current.Load().command.fileStates()
+		before := s.fileStates()
 		s.reload(why)
-		seen = s.current.Load().command.fileStates()
+		seen = s.fileStates()
 		maps.Copy(seen, before)
 	}
 }
@@ -74,6 +74,8 @@ func changedFiles(before, after map[string]fileState) string {
 // reload reads the configuration again. If there is anything wrong with it, nothing
 // changes.
 func (s *server) reload(why string) {
+	notifyReloading(s.log.Logger)
+	defer notifyReady(s.log.Logger)
 	old := s.current.Load().command
 	c, err := s.start.parseAgain()
 	if err == nil {
@@ -82,15 +84,17 @@ func (s *server) reload(why string) {
 	if err == nil && old.hasUsers() && !c.hasUsers() {
 		err = errors.New("a reload can't remove all users: restart the server")
 	}
+	var changed, ignored []string
 	if err == nil {
+		changed, ignored = s.start.changes(old, c)
 		c.store, c.loopback = s.start.store, s.start.loopback
+		c.transport, c.TLSFlags = s.start.transport, s.start.TLSFlags
 		err = s.configure(c)
 	}
 	if err != nil {
 		s.log.Error("the configuration was not reloaded, and the old one stays", "error", err)
 		return
 	}
-	changed, ignored := s.start.changes(old, c)
 	if len(ignored) > 0 {
 		s.log.Warn("changes that take effect after a restart", "keys", strings.Join(ignored, ","))
 	}
@@ -135,9 +139,10 @@ type fileState struct {
 
 // fileStates returns the states of the files that a reload reads. Symbolic links are
 // followed: Kubernetes replaces one of a ConfigMap's.
-func (c *serveCmd) fileStates() map[string]fileState {
+func (s *server) fileStates() map[string]fileState {
 	states := make(map[string]fileState)
-	for _, name := range append([]string{c.Config, c.Htpasswd, c.Rules}, c.TokenKeys...) {
+	c := s.current.Load().command
+	for _, name := range append([]string{c.Config, c.Htpasswd, c.Rules, c.TLSCert, c.TLSKey, c.TLSClientCA}, c.TokenKeys...) {
 		if name == "" || strings.Contains(name, "://") {
 			continue
 		}

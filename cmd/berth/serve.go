@@ -5,124 +5,29 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/alecthomas/kong"
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/retention"
 )
 
-// serveCmd is berth serve.
-type serveCmd struct {
-	Config   string   `help:"Read flags from this YAML file: each key is the name of a flag, or one of the sections retention, quotas and notifications. A flag has precedence over its environment variable, and that over the file." type:"path" placeholder:"FILE"`
-	Addr     string   `help:"Address to listen on (default: ${default}). Port 0 picks a free port." default:"127.0.0.1:5000" placeholder:"HOST:PORT"`
-	AddrFile string   `help:"Write the address to this file once the server listens on it." type:"path" placeholder:"FILE"`
-	Host     []string `help:"Serve this host name too, on a loopback address. By default a server there rejects requests for other hosts than loopback addresses, localhost, *.localhost, names without a dot, host.docker.internal and host.containers.internal, so that no web page can use it." sep:"none" placeholder:"NAME"`
-	TLSCert  string   `help:"Serve HTTPS with this certificate chain, in PEM." name:"tls-cert" type:"existingfile" and:"tls" placeholder:"FILE" group:"tls"`
-	TLSKey   string   `help:"The certificate's private key, in PEM." name:"tls-key" type:"existingfile" and:"tls" placeholder:"FILE" group:"tls"`
-
-	Store    string `help:"Where to keep content (default: ${default}); see above." default:"mem:" placeholder:"STORE" group:"content"`
-	Redirect bool   `help:"Redirect downloads of blobs to signed URLs of the bucket. Clients must be able to reach the bucket." group:"content"`
-
-	User          []string      `help:"Require this user and password; may be repeated. Other users of this machine can see it: see --htpasswd." sep:"none" placeholder:"NAME:PASSWORD" group:"users"`
-	Htpasswd      string        `help:"Require a user and password from this file, in the format of htpasswd -B: see berth passwd." type:"existingfile" placeholder:"FILE" group:"users"`
-	AnonymousPull bool          `help:"Allow pulls without a password. Requires users." group:"users"`
-	Rules         string        `help:"Read from this YAML file which users may do what. Without it, each user may do everything. Requires users." type:"existingfile" placeholder:"FILE" group:"users"`
-	Token         bool          `help:"Let users log in by tokens, which clients get at /token; passwords work, too. Requires --user or --htpasswd." group:"users"`
-	TokenKeyFile  string        `help:"Keep the keys of tokens in this file, made if it does not exist, so that tokens outlive the process (default: in memory)." type:"path" placeholder:"FILE" group:"users"`
-	TokenLifetime time.Duration `help:"How long a token is valid (default: 5m)." placeholder:"TIME" group:"users"`
-	TokenRealm    string        `help:"URL at which clients get tokens (default: /token on the host that the client uses)." placeholder:"URL" group:"users"`
-	TokenService  string        `help:"Name of this registry in tokens (default: berth)." placeholder:"NAME" group:"users"`
-	TokenKeys     []string      `help:"Accept tokens of another server, which are signed with a key in this JWK Set, a URL or a file; may be repeated. Requires --token-realm and --token-service." sep:"none" placeholder:"PLACE" group:"users"`
-	TokenIssuer   string        `help:"Required issuer of the tokens of another server (default: any)." placeholder:"NAME" group:"users"`
-	AuditLog      string        `help:"Append a line of JSON to this file for each pull, change, login and rejection. SIGHUP opens it again." type:"path" placeholder:"FILE" group:"users"`
-
-	AllowSparse     bool     `help:"Accept manifests that reference missing blobs or manifests." group:"registry"`
-	ClientUploadIDs bool     `help:"Let clients choose the IDs of upload sessions." name:"client-upload-ids" group:"registry"`
-	ReadOnly        bool     `help:"Reject pushes and deletes." group:"registry"`
-	NoDelete        bool     `help:"Reject deletes." group:"registry"`
-	NoReferrers     bool     `help:"Disable the referrers API, like a registry of OCI 1.0." group:"registry"`
-	Warning         []string `help:"Send this text in a Warning header with each response." sep:"none" placeholder:"TEXT" group:"registry"`
-
-	Memory        size          `help:"Maximum memory for the content and uploads of mem: (default: unlimited). With a bucket, half of it is for uploads in progress (default: 256MiB). With any store, requests in progress may use another eighth. Sets GOMEMLIMIT to 1.25 times this size unless GOMEMLIMIT is set." placeholder:"SIZE" group:"limits"`
-	Disk          size          `help:"Maximum size of temporary files for large blobs when memory is short (default: none). Requires --memory." placeholder:"SIZE" group:"limits"`
-	Evict         time.Duration `help:"When mem: is full, remove content that no tag leads to and that no client has used for this time, instead of rejecting pushes (default: reject). Requires --memory." placeholder:"TIME" group:"limits"`
-	MaxBlob       size          `help:"Maximum size of a blob (default: unlimited)." placeholder:"SIZE" group:"limits"`
-	MaxManifest   size          `help:"Maximum size of a manifest (default: ${default})." default:"4MiB" placeholder:"SIZE" group:"limits"`
-	MaxUploads    int           `help:"Maximum number of uploads in progress (default: unlimited)." placeholder:"N" group:"limits"`
-	UploadIdle    time.Duration `help:"Discard an upload after this time without a request (default: ${default})." default:"1h" placeholder:"TIME" group:"limits"`
-	HeaderTimeout time.Duration `help:"Maximum time to read the header of a request (default: ${default})." default:"10s" placeholder:"TIME" group:"limits"`
-	IdleTimeout   time.Duration `help:"Close a connection after this time without a request (default: ${default})." default:"2m" placeholder:"TIME" group:"limits"`
-	Progress      time.Duration `help:"Close a connection that takes longer than this to transfer 1 KiB of a request body or 64 KiB of a response (default: ${default}); 0 means never." default:"1m" placeholder:"TIME" group:"limits"`
-	Connections   int           `help:"Maximum number of connections (default: ${default}). Further connections wait." default:"4096" placeholder:"N" group:"limits"`
-	Drain         time.Duration `help:"Time between SIGTERM and the end of new connections (default: none). Meanwhile /readyz responds with 503, so that a load balancer sends no more." placeholder:"TIME" group:"limits"`
-	Grace         time.Duration `help:"Maximum time to finish requests after SIGTERM (default: ${default})." default:"1m" placeholder:"TIME" group:"limits"`
-
-	GCEvery    time.Duration `help:"Time between two collections of garbage, by the rules of the section retention of --config (default: never). The first is after this time." name:"gc-every" placeholder:"TIME" group:"gc"`
-	GCGrace    time.Duration `help:"How long content must have been unused before it is collected (default: ${default}; for a bucket at least 30m)." name:"gc-grace" default:"1h" placeholder:"TIME" group:"gc"`
-	GCUntagged bool          `help:"Also collect manifests that no tag leads to." name:"gc-untagged" group:"gc"`
-
-	DebugAddr           string     `help:"Also serve /metrics, for Prometheus, /healthz, /readyz and Go's profiles, below /debug/pprof/, on this address. Do not expose it." placeholder:"HOST:PORT" group:"log"`
-	MetricsRepositories bool       `help:"Count requests by repository, too, which may make many metrics. Requires --debug-addr." group:"log"`
-	LogFormat           string     `help:"Format of the log: text or json (default: ${default})." enum:"text,json" default:"text" placeholder:"FORMAT" group:"log"`
-	LogLevel            slog.Level `help:"Minimum level to log: debug, info, warn or error (default: ${default}). Requests are logged at info, rejected ones at warn, except HEAD requests for missing content." default:"info" placeholder:"LEVEL" group:"log"`
-
-	store    registry.Store // opened by Run, unless a test sets it
-	loopback bool           // the server listens on a loopback address
-
-	file       *configFile               // nil without --config
-	flags      []*kong.Flag              // set by run
-	parseAgain func() (*serveCmd, error) // set by run: parses the same command line
-}
-
-// flagGroups are the groups of flags in the help of berth serve.
-var flagGroups = []kong.Group{
-	{Key: "tls", Title: "TLS:"},
-	{Key: "content", Title: "Content:"},
-	{Key: "users", Title: "Users:"},
-	{Key: "registry", Title: "Registry:"},
-	{Key: "limits", Title: "Limits (SIZE is a number with a unit, such as 64MiB or 2g):"},
-	{Key: "gc", Title: "Garbage collection:"},
-	{Key: "log", Title: "Log and metrics:"},
-}
-
-// Help is shown by berth serve --help.
-func (serveCmd) Help() string {
-	return storeHelp + " The content of mem: is lost when the command exits. A directory can be served by one process at a time. A bucket can be served by any number of processes behind a load balancer."
-}
-
 // maxHeader is the size in bytes of the largest header, the request line included.
 // While it is parsed, a header costs a multiple of its size. Tokens are the longest
 // that clients send.
 const maxHeader = 64 << 10
-
-// check checks the flags that depend on each other.
-func (c *serveCmd) check() error {
-	switch {
-	case c.Disk > 0 && (c.Memory <= 0 || c.Store != "mem:"):
-		return errors.New("--disk requires --store=mem: and --memory")
-	case c.Evict < 0 || c.Evict > 0 && (c.Memory <= 0 || c.Store != "mem:"):
-		return errors.New("--evict requires --store=mem: and --memory, and a positive time")
-	case c.MetricsRepositories && c.DebugAddr == "":
-		return errors.New("--metrics-repositories requires --debug-addr")
-	}
-	return cmp.Or(c.checkUsers(), c.checkCollections())
-}
 
 // Run serves until SIGTERM or SIGINT, and then finishes the requests in progress.
 func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
@@ -150,18 +55,25 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 			log.Error("closing the store", "error", err)
 		}
 	}()
-	listener, err := net.Listen("tcp", c.Addr)
+	listeners, err := listen(c.Addr, c.SocketMode)
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
-	addr := listener.Addr().String()
-	c.loopback = isLoopback(listener.Addr())
-	if !c.loopback && !c.hasUsers() {
-		log.Warn("anyone who can reach this address can use the registry: see --htpasswd", "addr", addr)
+	defer closeListeners(listeners)
+	c.loopback = onLoopback(listeners)
+	if addr := publicAddr(listeners); addr != nil && !c.hasUsers() {
+		log.Warn("anyone who can reach this address can use the registry: see --htpasswd", "addr", addr.String())
 	}
+	hosts, err := c.hostNames()
+	if err != nil {
+		return err
+	}
+	if c.transport, err = c.openTLS(ownHosts(c.Addr, listeners, hosts), log.Logger); err != nil {
+		return err
+	}
+	addrs := urls(listeners, "")
 	if c.Connections > 0 {
-		listener = limitConnections(listener.(*net.TCPListener), c.Connections)
+		listeners = limitConnections(listeners, c.Connections)
 	}
 	s, err := c.newServer(log)
 	if err != nil {
@@ -185,6 +97,7 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	background.Go(func() { freeWhenIdle(ctx, 3*time.Second, allocatedBytes, debug.FreeOSMemory) })
 	background.Go(func() { s.collectRegularly(ctx) })
 	background.Go(func() { s.reloadWhenAsked(ctx, hangups) })
+	background.Go(func() { watchdog(ctx, log.Logger) })
 
 	server := &http.Server{
 		Handler:           s.handler(ctx),
@@ -192,21 +105,19 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 		MaxHeaderBytes:    maxHeader,
 		IdleTimeout:       c.IdleTimeout,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		Protocols:         c.protocols(),
+		HTTP2:             &http.HTTP2Config{WriteByteTimeout: max(c.Progress, 0)},
 	}
-	done := make(chan error, 1)
-	scheme := "http"
-	if c.TLSCert != "" {
-		scheme = "https"
-		go func() { done <- server.ServeTLS(listener, c.TLSCert, c.TLSKey) }()
-	} else {
-		go func() { done <- server.Serve(listener) }()
+	done := serveAll(ctx, server, listeners, c.transport)
+	for _, url := range urls(listeners, scheme(c.transport)) {
+		fmt.Fprintf(stdout, "berth: serving on %s\n", url)
 	}
-	fmt.Fprintf(stdout, "berth: serving on %s://%s\n", scheme, addr)
 	if c.AddrFile != "" {
-		if err := writeFile(c.AddrFile, []byte(addr+"\n"), 0o644); err != nil {
+		if err := writeFile(c.AddrFile, []byte(strings.Join(addrs, "\n")+"\n"), 0o644); err != nil {
 			return err
 		}
 	}
+	notifyReady(log.Logger)
 
 	select {
 	case err := <-done:
@@ -215,6 +126,7 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	}
 	stop() // a second signal ends the process at once
 	log.Info("stopping", "drain", c.Drain, "grace", c.Grace)
+	notifyStopping(log.Logger)
 	select {
 	case err := <-done:
 		return err
@@ -257,50 +169,6 @@ func (c *serveCmd) openStore(ctx context.Context, log *serverLog) (io.Closer, er
 	}
 	c.store = s
 	return closer, nil
-}
-
-func (c *serveCmd) options(s registry.Store) []registry.Option {
-	opts := []registry.Option{
-		registry.WithReferrersSupport(!c.NoReferrers),
-		registry.WithLimits(c.limits()),
-		registry.WithStore(s),
-	}
-	if c.AllowSparse {
-		opts = append(opts, registry.AllowSparse())
-	}
-	if c.ClientUploadIDs {
-		opts = append(opts, registry.ClientUploadIDs())
-	}
-	if c.ReadOnly {
-		opts = append(opts, registry.ReadOnly())
-	}
-	if c.NoDelete {
-		opts = append(opts, registry.NoDelete())
-	}
-	for _, text := range c.Warning {
-		opts = append(opts, registry.WithWarning(1, text))
-	}
-	return opts
-}
-
-func (c *serveCmd) limits() registry.Limits {
-	l := registry.Limits{ManifestBytes: int64(c.MaxManifest), BlobBytes: int64(c.MaxBlob)}
-	if _, ok := c.store.(*registry.MemStore); !ok && c.Memory > 0 {
-		// The same as the registry derives from the limits of a MemStore: an
-		// eighth, but at least enough for one manifest, which takes four times
-		// its size.
-		memory, manifest := int64(c.Memory), cmp.Or(int64(c.MaxManifest), 4<<20)
-		l.InFlightBytes = max(memory/8, 4*min(manifest, memory)+16<<10)
-	}
-	return l
-}
-
-func (c *serveCmd) memLimits() registry.MemLimits {
-	l := registry.MemLimits{TotalBytes: int64(c.Memory), Uploads: c.MaxUploads, UploadIdle: c.UploadIdle}
-	if c.Memory > 0 && c.Disk > 0 {
-		l.TotalBytes, l.MemoryBytes = int64(c.Memory+c.Disk), int64(c.Memory)
-	}
-	return l
 }
 
 // writeFile writes a file atomically, since other processes may wait for it, or read it.

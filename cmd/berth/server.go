@@ -119,11 +119,16 @@ func (s *server) configure(c *serveCmd) error {
 	if err != nil {
 		return err
 	}
+	useCertificates, err := c.transport.read()
+	if err != nil {
+		return err
+	}
 	if s.quotas != nil {
 		if err := s.quotas.SetLimits(c.sections().limits()...); err != nil {
 			return err
 		}
 	}
+	useCertificates()
 	s.log.level.Set(c.LogLevel)
 	s.current.Store(&configured{c, h})
 	return nil

@@ -26,7 +26,7 @@ type users struct {
 
 // hasUsers reports whether the server requires users to log in.
 func (c *serveCmd) hasUsers() bool {
-	return len(c.User) > 0 || c.Htpasswd != "" || len(c.TokenKeys) > 0
+	return len(c.User) > 0 || c.Htpasswd != "" || len(c.TokenKeys) > 0 || c.TLSClientCA != ""
 }
 
 // checkUsers checks the flags about users.
@@ -35,6 +35,8 @@ func (c *serveCmd) checkUsers() error {
 	switch {
 	case c.AnonymousPull && !c.hasUsers():
 		return errors.New("--anonymous-pull requires --user or --htpasswd: without users, anyone may push too")
+	case c.AnonymousPull && c.TLSClientCA != "" && c.TLSClientAuth != "optional":
+		return errors.New("--anonymous-pull requires --tls-client-auth=optional: otherwise all clients have a certificate")
 	case c.AnonymousPull && c.Rules != "":
 		return errors.New("--anonymous-pull and --rules exclude each other: let a rule allow anonymous to pull")
 	case c.Rules != "" && !c.hasUsers():
@@ -143,14 +145,39 @@ func groupsOf(ctx context.Context) []string {
 	return groups
 }
 
-// authenticate returns middleware that lets users log in: by password, or by token.
-func (s *server) authenticate(c *serveCmd, u *users) (func(http.Handler) http.Handler, error) {
+// authenticate returns middleware that lets users log in: by certificate, by password, or
+// by token.
+func (s *server) authenticate(c *serveCmd, u *users) (middleware func(http.Handler) http.Handler, err error) {
 	byPassword := auth.Basic("berth", u.check, u.policy)
 	switch {
 	case c.Token:
-		return s.withTokens(c, u, byPassword)
+		middleware, err = s.withTokens(c, u, byPassword)
 	case len(c.TokenKeys) > 0:
-		return foreignTokens(c, u)
+		middleware, err = foreignTokens(c, u)
+	default:
+		middleware = byPassword
 	}
-	return byPassword, nil
+	if err == nil && c.TLSClientCA != "" {
+		middleware = withCertificates(c, u, middleware)
+	}
+	return middleware, err
+}
+
+// withCertificates returns middleware that lets users in by certificate. Other means have
+// precedence, if there are any and a client uses them.
+func withCertificates(c *serveCmd, u *users, others func(http.Handler) http.Handler) func(http.Handler) http.Handler {
+	only := len(c.User) == 0 && c.Htpasswd == "" && len(c.TokenKeys) == 0
+	return func(h http.Handler) http.Handler {
+		h, others := auth.Require(u.policy)(h), others(h)
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			name, groups, ok := c.transport.clients.user(r)
+			if !ok || !only && (r.Header.Get("Authorization") != "" || c.Token && r.URL.Path == tokenPath) {
+				others.ServeHTTP(w, r)
+				return
+			}
+			ctx := auth.WithUser(context.WithValue(r.Context(), groupsKey{}, groups), name)
+			registry.ReportUser(ctx, name)
+			h.ServeHTTP(w, r.WithContext(ctx))
+		})
+	}
 }
