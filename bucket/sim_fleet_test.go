@@ -156,9 +156,7 @@ func (r *replica) process() (*handle, http.Handler, registry.Store) {
 
 // begin lets an event happen in the background.
 func (f *fleet) begin(e simEvent) {
-	f.late.Add(1)
-	go func() {
-		defer f.late.Done()
+	f.late.Go(func() {
 		time.Sleep(e.delay)
 		r := f.replicas[e.replica%len(f.replicas)]
 		h, _, _ := r.process()
@@ -172,7 +170,7 @@ func (f *fleet) begin(e simEvent) {
 		f.crash(r)
 		time.Sleep(e.duration)
 		f.start(r)
-	}()
+	})
 }
 
 func (f *fleet) violate(check string, e *event, format string, args ...any) {

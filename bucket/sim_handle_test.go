@@ -28,8 +28,27 @@ var (
 type network struct {
 	*weather
 	bucket *double
-	ticks  atomic.Int64   // a clock that orders events
-	late   sync.WaitGroup // effects that are still to come
+	ticks  atomic.Int64 // a clock that orders events
+	late   counter      // effects that are still to come
+}
+
+// counter counts what goes on. Unlike that of a [sync.WaitGroup], it may begin at any
+// time, while others wait too: a store's work in the background causes late effects.
+type counter struct{ n atomic.Int64 }
+
+func (c *counter) Go(f func()) {
+	c.n.Add(1)
+	go func() {
+		defer c.n.Add(-1)
+		f()
+	}()
+}
+
+// Wait waits until nothing goes on, in the time of a bubble.
+func (c *counter) Wait() {
+	for c.n.Load() > 0 {
+		time.Sleep(time.Second)
+	}
 }
 
 func (n *network) tick() int64 { return n.ticks.Add(1) }
@@ -104,15 +123,13 @@ func (h *handle) fail(ctx context.Context, r *rand.Rand) outcome {
 // later takes effect after a while, whatever becomes of the caller.
 func (h *handle) later(c *caller, d time.Duration, effect func() outcome) <-chan outcome {
 	done := make(chan outcome, 1)
-	h.late.Add(1)
 	c.add(1, 0)
-	go func() {
-		defer h.late.Done()
+	h.late.Go(func() {
 		time.Sleep(d)
 		o := effect()
 		c.add(-1, h.tick())
 		done <- o
-	}()
+	})
 	return done
 }
 

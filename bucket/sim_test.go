@@ -121,6 +121,7 @@ func runSeeds(t *testing.T, n int, target simTarget) {
 					watchdog := time.AfterFunc(time.Minute, func() {
 						panic(fmt.Sprintf("simulation: seed %d hangs: a mutex is held during a call to the bucket?", seed))
 					})
+					defer watchdog.Stop() // simulate may end the test
 					res := simulate(t, planFor(seed, target), target)
 					watchdog.Stop()
 					report(t, res, target)
