@@ -26,6 +26,11 @@ type cli struct {
 	Fold    foldCmd    `cmd:"" help:"Bring a directory's layouts up to date for other tools."`
 	Check   checkCmd   `cmd:"" help:"Verify a directory's content."`
 	Version versionCmd `cmd:"" help:"Print the version."`
+
+	Completion completionCmd `cmd:"" help:"Print a script for the completion of commands in a shell."`
+	Man        manCmd        `cmd:"" help:"Print the manual page."`
+
+	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
 }
 
 // run runs the command line args and returns the exit status.
@@ -45,6 +50,7 @@ func run(args []string, stdout, stderr io.Writer) (status int) {
 		kong.Name("berth"),
 		kong.Description("An OCI registry in one process."),
 		kong.ExplicitGroups(flagGroups),
+		kong.Vars{"version": "berth " + version()},
 		kong.UsageOnError(),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(status int) { panic(exited(status)) }),
