@@ -168,9 +168,9 @@ func valuesOf(v *kong.Value, prefix, before string) []string {
 		for _, value := range []string{"debug", "info", "warn", "error"} {
 			found = appendCandidate(found, prefix, value, "")
 		}
-	case v.Tag.Type == "existingdir":
+	case v.Tag.Type == "existingdir" || v.Tag.PlaceHolder == "DIR":
 		return []string{anyDir}
-	case v.Tag.Type == "path" || strings.Contains(v.Tag.Type, "file"):
+	case v.Tag.Type == "path" || v.Tag.Type == "existingfile" || v.Tag.PlaceHolder == "FILE":
 		return []string{anyFile}
 	case v.Tag.PlaceHolder == "STORE":
 		found = stores(prefix)
