@@ -52,12 +52,12 @@ func TestCommands(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no bash")
 	}
-	for _, program := range []string{"bash", "curl", "skopeo"} {
+	for _, program := range []string{"bash", "curl", "skopeo", "htpasswd"} {
 		if _, err := exec.LookPath(program); err != nil {
 			if os.Getenv("CI") != "" {
 				t.Fatal(err)
 			}
-			t.Skipf("%s is not installed: apt-get install %[1]s", program)
+			t.Skipf("%s is not installed: apt-get install bash curl skopeo apache2-utils", program)
 		}
 	}
 	binary, err := berth.Build()
@@ -132,8 +132,7 @@ func newShell(t *testing.T, binary, hub string) *shell {
 	}
 }
 
-// run runs a block. Only an error in its last command, or in one that nothing tests,
-// fails.
+// run runs a block. The test fails at the first command that fails.
 func (s *shell) run(t *testing.T, code string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "bash", "-c", prelude+s.replacer.Replace(code))
