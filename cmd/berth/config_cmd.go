@@ -42,6 +42,9 @@ func (c *configCheckCmd) Run(stdout io.Writer) error {
 			return err
 		}
 	}
+	if err := c.checkFiles(); err != nil {
+		return err
+	}
 	for _, n := range c.sections().Notifications {
 		if _, err := n.options(nil); err != nil {
 			return fmt.Errorf("notifications to %s: %w", n.URL, err)

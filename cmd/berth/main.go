@@ -32,6 +32,11 @@ type cli struct {
 	Passwd  passwdCmd  `cmd:"" help:"Make an entry for a file of users."`
 	Config  configCmd  `cmd:"" help:"Check or print a server's configuration."`
 	Version versionCmd `cmd:"" help:"Print the version."`
+
+	Completion completionCmd `cmd:"" help:"Print a script for the completion of commands in a shell."`
+	Man        manCmd        `cmd:"" help:"Print the manual page."`
+
+	ShowVersion kong.VersionFlag `name:"version" env:"-" help:"Print the version."`
 }
 
 // exited is a panic after kong has printed the help.
@@ -44,6 +49,7 @@ func parse(args []string, stdout, stderr io.Writer) (*cli, *kong.Context, error)
 		kong.Name("berth"),
 		kong.Description("An OCI registry in one process."),
 		kong.ExplicitGroups(flagGroups),
+		kong.Vars{"version": "berth " + version()},
 		kong.UsageOnError(),
 		kong.DefaultEnvars(envPrefix),
 		kong.Writers(stdout, stderr),

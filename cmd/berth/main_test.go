@@ -56,9 +56,17 @@ func TestMain(m *testing.M) {
 //	certificate            writes cert.pem and key.pem
 //	stop                   kills the berth serve that was started last
 //	images DIR             fills a store with images and referrers
+//
+// The condition ci says that a missing program is a failure, and no reason to skip.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
+		Condition: func(cond string) (bool, error) {
+			if cond != "ci" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			return os.Getenv("CI") != "", nil
+		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"serve":       serveScript,
 			"http":        httpScript,

@@ -64,6 +64,22 @@ func (f *TLSFlags) check() error {
 	return nil
 }
 
+// checkFiles returns an error for files and names that the server could not use.
+func (f *TLSFlags) checkFiles() error {
+	if f.TLSCert != "" {
+		if _, err := openCertificates(f.TLSCert, f.TLSKey, slog.New(slog.DiscardHandler)); err != nil {
+			return fmt.Errorf("--tls-cert: %w", err)
+		}
+	}
+	if f.TLSClientCA != "" {
+		if _, err := (&clientAuthorities{file: f.TLSClientCA}).read(); err != nil {
+			return fmt.Errorf("--tls-client-ca: %w", err)
+		}
+	}
+	_, err := f.acmeDomains()
+	return err
+}
+
 // protocols returns the protocols that the server speaks.
 func (f *TLSFlags) protocols() *http.Protocols {
 	p := new(http.Protocols)

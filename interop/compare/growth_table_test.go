@@ -159,7 +159,8 @@ in a directory: ` + "`berth serve --store dir:`" + `, olareg's directory, and di
 filesystem driver. Each server is a process of its own, and the only one at the time.
 Made by
 
-` + "```sh" + `
+<!-- not run: it takes many minutes -->
+` + "```sh norun" + `
 cd interop && go test -v -timeout 120m -run TestGrowth ./compare -growth -write ../../docs/benchmarks.md
 ` + "```" + `
 

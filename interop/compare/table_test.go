@@ -245,7 +245,8 @@ serves fixed bytes. More is better, except for CPU time. Server and client share
 machine; each server is a process of its own. "berth" is the library; "berth serve" is
 the command with its defaults, which also writes a log to a file. Made by
 
-` + "```sh" + `
+<!-- not run: it takes many minutes -->
+` + "```sh norun" + `
 cd interop && go test -v -timeout 60m -run TestTable ./compare -table -write ../../docs/benchmarks.md
 ` + "```" + `
 
