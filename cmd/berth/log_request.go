@@ -5,6 +5,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/berth-oci/registry"
@@ -35,66 +37,60 @@ func (l *serverLog) logRequest(e registry.Event) {
 	if !l.Enabled(context.Background(), level) {
 		return
 	}
-	var fields [12]field
-	all := requestFields(fields[:0], e)
-	if level == slog.LevelInfo && allPlain(all) {
-		l.writeLine(time.Now(), "INFO", all)
+	if level == slog.LevelInfo && l.writeLine(time.Now(), e) {
 		return
 	}
-	attrs := make([]slog.Attr, len(all))
-	for i, f := range all {
-		attrs[i] = f.attr()
-	}
+	var attrs attributes
+	describe(e, &attrs)
 	l.LogAttrs(e.HTTP.Context(), level, "request", attrs...)
 }
 
-// field is a field of a line: text, a number or a duration.
-type field struct {
-	key      string
-	kind     slog.Kind
-	text     string
-	quoted   bool // in the text format
-	number   int64
-	duration time.Duration
+// fields are those of a line.
+type fields interface {
+	text(key, value string)
+	number(key string, value int64)
+	duration(key string, value time.Duration)
 }
 
-func (f field) attr() slog.Attr {
-	switch f.kind {
-	case slog.KindInt64:
-		return slog.Int64(f.key, f.number)
-	case slog.KindDuration:
-		return slog.Duration(f.key, f.duration)
-	}
-	return slog.String(f.key, f.text)
-}
-
-// requestFields appends the fields of a request to fields.
-func requestFields(fields []field, e registry.Event) []field {
-	text := func(key, value string) field { return field{key: key, kind: slog.KindString, text: clip(value)} }
-	fields = append(fields,
-		text("op", string(e.Request.Op)),
-		text("method", e.HTTP.Method),
-		text("url", e.HTTP.URL.String()),
-		field{key: "status", kind: slog.KindInt64, number: int64(e.Status)},
-		field{key: "bytes", kind: slog.KindInt64, number: e.BytesOut},
-		field{key: "duration", kind: slog.KindDuration, duration: e.Duration},
-		text("remote", e.HTTP.RemoteAddr),
-	)
-	reason := ""
-	if e.Err != nil {
-		reason = e.Err.Error()
-	}
-	for _, more := range [...]field{
-		text("user", e.User),
-		text("user_agent", e.HTTP.UserAgent()),
-		text("digest", string(e.Digest)),
-		text("error", reason),
-	} {
-		if more.text != "" {
-			fields = append(fields, more)
+// describe passes what a line says about a request to to.
+func describe(e registry.Event, to fields) {
+	to.text("op", string(e.Request.Op))
+	to.text("method", e.HTTP.Method)
+	to.text("url", target(e.HTTP))
+	to.number("status", int64(e.Status))
+	to.number("bytes", e.BytesOut)
+	to.duration("duration", e.Duration)
+	to.text("remote", e.HTTP.RemoteAddr)
+	optional := func(key, value string) {
+		if value != "" {
+			to.text(key, value)
 		}
 	}
-	return fields
+	optional("user", e.User)
+	optional("user_agent", e.HTTP.UserAgent())
+	optional("digest", string(e.Digest))
+	if e.Err != nil {
+		optional("error", e.Err.Error())
+	}
+}
+
+// target returns the target of a request, as the client has sent it.
+func target(r *http.Request) string {
+	if r.RequestURI != "" {
+		return r.RequestURI
+	}
+	return r.URL.String()
+}
+
+// attributes are fields for slog.
+type attributes []slog.Attr
+
+func (a *attributes) text(key, value string) { *a = append(*a, slog.String(key, clip(value))) }
+
+func (a *attributes) number(key string, value int64) { *a = append(*a, slog.Int64(key, value)) }
+
+func (a *attributes) duration(key string, value time.Duration) {
+	*a = append(*a, slog.Duration(key, value))
 }
 
 // requestLevel returns the level of a request in the log. Two errors are a client's
@@ -114,10 +110,93 @@ func requestLevel(e registry.Event) slog.Level {
 }
 
 // lineWriter writes lines whose fields are plain in the formats of slog's handlers, in
-// a quarter of their time: there is a line for each request.
+// a sixth of their time: there is a line for each request.
 type lineWriter struct {
-	w    io.Writer
-	json bool
+	w     io.Writer
+	json  bool
+	clock clock
+}
+
+// lines are for lines that are being written.
+var lines = sync.Pool{New: func() any { return new(line) }}
+
+// writeLine writes a line about a request, at level Info. It reports false, and writes
+// nothing, if the text in it is not plain.
+func (l *lineWriter) writeLine(now time.Time, e registry.Event) bool {
+	b := lines.Get().(*line)
+	defer lines.Put(b)
+	*b = line{buf: b.buf[:0], json: l.json}
+	if l.json {
+		b.add(`{"time":"`)
+		b.buf = l.clock.appendNanos(b.buf, now)
+		b.add(`","level":"INFO","msg":"request"`)
+	} else {
+		b.add("time=")
+		b.buf = l.clock.appendMillis(b.buf, now)
+		b.add(" level=INFO msg=request")
+	}
+	describe(e, b)
+	if b.strange {
+		return false
+	}
+	if l.json {
+		b.add("}")
+	}
+	b.add("\n")
+	l.w.Write(b.buf)
+	return true
+}
+
+// line is a line that is being written.
+type line struct {
+	buf     []byte
+	json    bool
+	strange bool // some text is not plain
+}
+
+func (l *line) add(s string) { l.buf = append(l.buf, s...) }
+
+func (l *line) key(key string) {
+	if l.json {
+		l.add(`,"`)
+		l.add(key)
+		l.add(`":`)
+		return
+	}
+	l.add(" ")
+	l.add(key)
+	l.add("=")
+}
+
+func (l *line) text(key, value string) {
+	l.key(key)
+	value = clip(value)
+	var kinds byte
+	for i := range len(value) {
+		kinds |= byteKinds[value[i]]
+	}
+	l.strange = l.strange || kinds&strangeByte != 0
+	if l.json || kinds != 0 || value == "" {
+		l.add(`"`)
+		l.add(value)
+		l.add(`"`)
+	} else {
+		l.add(value)
+	}
+}
+
+func (l *line) number(key string, value int64) {
+	l.key(key)
+	l.buf = strconv.AppendInt(l.buf, value, 10)
+}
+
+func (l *line) duration(key string, value time.Duration) {
+	if l.json {
+		l.number(key, int64(value))
+		return
+	}
+	l.key(key)
+	l.add(value.String())
 }
 
 // Kinds of bytes in a text that can't stand in a line as they are.
@@ -139,95 +218,44 @@ var byteKinds = func() (kinds [256]byte) {
 	return kinds
 }()
 
-// allPlain reports whether the text of all fields can stand in a line as it is, or
-// between quotes, and notes where it requires those.
-func allPlain(fields []field) bool {
-	for i := range fields {
-		f := &fields[i]
-		var kinds byte
-		for _, c := range []byte(f.text) {
-			kinds |= byteKinds[c]
-		}
-		if kinds&strangeByte != 0 {
-			return false
-		}
-		f.quoted = kinds != 0 || f.text == ""
-	}
-	return true
+// clock formats times in RFC 3339. It keeps the text of the last second, which takes most
+// of the time.
+type clock struct{ last atomic.Pointer[second] }
+
+// second is the text of a second: the fraction stands between date and zone.
+type second struct {
+	unix       int64
+	location   *time.Location
+	date, zone string
 }
 
-// lines are buffers for lines.
-var lines = sync.Pool{New: func() any { return new([]byte) }}
-
-// writeLine writes a line with the message "request".
-func (l *lineWriter) writeLine(now time.Time, level string, fields []field) {
-	buffer := lines.Get().(*[]byte)
-	defer lines.Put(buffer)
-	if l.json {
-		*buffer = appendJSON((*buffer)[:0], now, level, fields)
-	} else {
-		*buffer = appendText((*buffer)[:0], now, level, fields)
+func (c *clock) second(t time.Time) *second {
+	s := c.last.Load()
+	if s == nil || s.unix != t.Unix() || s.location != t.Location() {
+		s = &second{t.Unix(), t.Location(), t.Format("2006-01-02T15:04:05"), t.Format("Z07:00")}
+		c.last.Store(s)
 	}
-	l.w.Write(*buffer)
+	return s
 }
 
-func appendText(b []byte, now time.Time, level string, fields []field) []byte {
-	b = append(b, "time="...)
-	b = appendMillis(b, now)
-	b = append(b, " level="...)
-	b = append(b, level...)
-	b = append(b, " msg=request"...)
-	for i := range fields {
-		f := &fields[i]
-		b = append(b, ' ')
-		b = append(b, f.key...)
-		b = append(b, '=')
-		switch {
-		case f.kind == slog.KindInt64:
-			b = strconv.AppendInt(b, f.number, 10)
-		case f.kind == slog.KindDuration:
-			b = append(b, f.duration.String()...)
-		case f.quoted:
-			b = append(b, '"')
-			b = append(b, f.text...)
-			b = append(b, '"')
-		default:
-			b = append(b, f.text...)
-		}
-	}
-	return append(b, '\n')
+// appendMillis appends a time with three digits of its fraction.
+func (c *clock) appendMillis(b []byte, t time.Time) []byte {
+	s := c.second(t)
+	b = append(b, s.date...)
+	ms := t.Nanosecond() / 1e6
+	b = append(b, '.', byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10))
+	return append(b, s.zone...)
 }
 
-// appendMillis appends a time with three digits of its fraction, whose format takes the
-// package time three times as long.
-func appendMillis(b []byte, t time.Time) []byte {
-	const fraction = len("2006-01-02T15:04:05.000")
-	start := len(b)
-	b = t.Truncate(time.Millisecond).Add(time.Nanosecond).AppendFormat(b, time.RFC3339Nano) // has nine digits
-	return append(b[:start+fraction], b[start+fraction+6:]...)
-}
-
-func appendJSON(b []byte, now time.Time, level string, fields []field) []byte {
-	b = append(b, `{"time":"`...)
-	b = now.AppendFormat(b, time.RFC3339Nano)
-	b = append(b, `","level":"`...)
-	b = append(b, level...)
-	b = append(b, `","msg":"request"`...)
-	for i := range fields {
-		f := &fields[i]
-		b = append(b, `,"`...)
-		b = append(b, f.key...)
-		b = append(b, `":`...)
-		switch f.kind {
-		case slog.KindInt64:
-			b = strconv.AppendInt(b, f.number, 10)
-		case slog.KindDuration:
-			b = strconv.AppendInt(b, int64(f.duration), 10)
-		default:
-			b = append(b, '"')
-			b = append(b, f.text...)
-			b = append(b, '"')
-		}
+// appendNanos appends a time in the format [time.RFC3339Nano].
+func (c *clock) appendNanos(b []byte, t time.Time) []byte {
+	s := c.second(t)
+	b = append(b, s.date...)
+	if ns := t.Nanosecond(); ns > 0 {
+		start := len(b)
+		b = strconv.AppendInt(b, int64(1e9+ns), 10) // has ten digits, the first of them a 1
+		b[start] = '.'
+		b = bytes.TrimRight(b, "0")
 	}
-	return append(b, "}\n"...)
+	return append(b, s.zone...)
 }
