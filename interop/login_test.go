@@ -96,6 +96,21 @@ var loginClients = map[string]func(t *testing.T, l login, repo string, c *conten
 			append(podman[:7:7], "pull", "--authfile", auth, "--tls-verify=false", ref),
 		)
 	},
+	// helm pushes a chart instead of the image.
+	"helm": func(t *testing.T, l login, repo string, _ *content) error {
+		dir := t.TempDir()
+		t.Setenv("HELM_REGISTRY_CONFIG", filepath.Join(dir, "auth.json"))
+		qt.Assert(t, qt.IsNil(os.Mkdir(filepath.Join(dir, "chart"), 0o700)))
+		chart := "apiVersion: v2\nname: chart\nversion: 1.0.0\n"
+		qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "chart", "Chart.yaml"), []byte(chart), 0o600)))
+		to := "oci://" + l.host + "/" + repo
+		return inTurn(t,
+			[]string{"helm", "package", filepath.Join(dir, "chart"), "-d", dir},
+			[]string{"helm", "registry", "login", "--plain-http", "-u", l.user, "-p", l.password, l.host},
+			[]string{"helm", "push", "--plain-http", filepath.Join(dir, "chart-1.0.0.tgz"), to},
+			[]string{"helm", "pull", "--plain-http", "--version", "1.0.0", "-d", t.TempDir(), to + "/chart"},
+		)
+	},
 	// There is no daemon, so docker logs in, and crane uses its credentials.
 	"docker": func(t *testing.T, l login, repo string, c *content) error {
 		config := t.TempDir()
