@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/berth-oci/registry/guard"
@@ -61,6 +62,9 @@ func (c *serveCmd) guardHosts(h http.Handler) (http.Handler, error) {
 		}
 		return nil
 	})(h)
+	if !slices.ContainsFunc(c.Addr, func(addr string) bool { return hasPrefix(addr, unixPrefix, systemdPrefix) }) {
+		return guarded, nil
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && isUnix(addr) {
 			h.ServeHTTP(w, r)
