@@ -51,11 +51,10 @@ func Progress(timeout time.Duration) func(http.Handler) http.Handler {
 
 func watchProgress(h http.Handler, timeout time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		pw := &progressWriter{ResponseWriter: w, deadlines: deadlines{c: http.NewResponseController(w), timeout: timeout}}
+		pw := &progressWriter{ResponseWriter: w, deadlines: deadlines{c: *http.NewResponseController(w), timeout: timeout}}
 		if r.ProtoMajor >= 2 {
 			pw.stream = watchStream(&pw.deadlines)
 		}
-		body := progressReader{pw: pw, ended: true}
 		defer func() {
 			// The server still reads the rest of a body that h has not read,
 			// and writes the rest of the response.
@@ -65,14 +64,14 @@ func watchProgress(h http.Handler, timeout time.Duration) http.Handler {
 			} else {
 				pw.extend(timeout)
 			}
-			if !body.ended {
+			if pw.body.ReadCloser != nil && !pw.body.ended {
 				pw.c.SetReadDeadline(time.Now().Add(timeout))
 			}
 		}()
 		if r.Body != nil && r.Body != http.NoBody {
-			body.ReadCloser, body.ended = r.Body, false
+			pw.body = progressReader{ReadCloser: r.Body, pw: pw}
 			other := *r
-			other.Body = &body
+			other.Body = &pw.body
 			r = &other
 		}
 		h.ServeHTTP(pw, r)
@@ -82,7 +81,7 @@ func watchProgress(h http.Handler, timeout time.Duration) http.Handler {
 // deadlines are those of a connection. They are not set for each read and write, but
 // only if they have come nearer than they should be, and then a little later than that.
 type deadlines struct {
-	c           *http.ResponseController
+	c           http.ResponseController
 	timeout     time.Duration
 	read, write time.Time
 
@@ -165,6 +164,7 @@ type progressWriter struct {
 	http.ResponseWriter
 	deadlines
 	fast bool // the client has taken the last piece quickly
+	body progressReader
 }
 
 func (w *progressWriter) Write(p []byte) (written int, err error) {

@@ -44,7 +44,7 @@ func (d *due) passed() bool {
 }
 
 func watchStream(d *deadlines) *streamWatch {
-	s := &streamWatch{c: d.c, interval: max(d.slack(), time.Millisecond)}
+	s := &streamWatch{c: &d.c, interval: max(d.slack(), time.Millisecond)}
 	s.read.start = time.Now()
 	s.write.start = s.read.start
 	s.mu.Lock()
