@@ -65,10 +65,11 @@ type serveCmd struct {
 	GCGrace    time.Duration `help:"How long content must have been unused before it is collected (default: ${default}; for a bucket at least 30m)." name:"gc-grace" default:"1h" placeholder:"TIME" group:"gc"`
 	GCUntagged bool          `help:"Also collect manifests that no tag leads to." name:"gc-untagged" group:"gc"`
 
-	DebugAddr           string     `help:"Also serve /metrics, for Prometheus, /healthz, /readyz and Go's profiles, below /debug/pprof/, on this address. Do not expose it." placeholder:"HOST:PORT" group:"log"`
-	MetricsRepositories bool       `help:"Count requests by repository, too, which may make many metrics. Requires --debug-addr." group:"log"`
-	LogFormat           string     `help:"Format of the log: text or json (default: ${default})." enum:"text,json" default:"text" placeholder:"FORMAT" group:"log"`
-	LogLevel            slog.Level `help:"Minimum level to log: debug, info, warn or error (default: ${default}). Requests are logged at info, rejected ones at warn, except HEAD requests for missing content." default:"info" placeholder:"LEVEL" group:"log"`
+	DebugAddr           string `help:"Also serve /metrics, for Prometheus, /healthz, /readyz and Go's profiles, below /debug/pprof/, on this address. Do not expose it." placeholder:"HOST:PORT" group:"log"`
+	MetricsRepositories bool   `help:"Count requests by repository, too, which may make many metrics. Requires --debug-addr." group:"log"`
+	TraceFlags
+	LogFormat string     `help:"Format of the log: text or json (default: ${default})." enum:"text,json" default:"text" placeholder:"FORMAT" group:"log"`
+	LogLevel  slog.Level `help:"Minimum level to log: debug, info, warn or error (default: ${default}). Requests are logged at info, rejected ones at warn, except HEAD requests for missing content." default:"info" placeholder:"LEVEL" group:"log"`
 
 	store     registry.Store // opened by Run, unless a test sets it
 	loopback  bool           // web pages on this machine can reach the server, but no other machines
@@ -105,7 +106,7 @@ func (c *serveCmd) check() error {
 	case c.MetricsRepositories && c.DebugAddr == "":
 		return errors.New("--metrics-repositories requires --debug-addr")
 	}
-	return cmp.Or(c.TLSFlags.check(), c.checkUsers(), c.checkCollections())
+	return cmp.Or(c.TLSFlags.check(), c.TraceFlags.check(), c.checkUsers(), c.checkCollections())
 }
 
 func (c *serveCmd) options(s registry.Store) []registry.Option {

@@ -19,6 +19,7 @@ import (
 	"github.com/berth-oci/registry/guard"
 	"github.com/berth-oci/registry/observe/metrics"
 	"github.com/berth-oci/registry/observe/notify"
+	"github.com/berth-oci/registry/observe/tracing"
 	"github.com/berth-oci/registry/quota"
 )
 
@@ -34,6 +35,7 @@ type server struct {
 	metrics *metrics.Metrics // nil without --debug-addr
 	quotas  *quota.Store     // nil without quotas at the start
 	senders []*notify.Sender
+	traces  *tracer // nil without --traces
 
 	collecting sync.Mutex // held during a collection
 
@@ -61,6 +63,12 @@ func (c *serveCmd) newServer(log *serverLog) (_ *server, err error) {
 		}
 		s.store = s.quotas
 	}
+	if s.traces, err = c.openTraces(log.Logger); err != nil {
+		return nil, err
+	}
+	if s.traces != nil {
+		s.store = tracing.Store(s.store, s.traces.Options)
+	}
 	s.registry = registry.New(c.options(s.store)...)
 	if c.Redirect {
 		b, ok := c.store.(*bucket.Store)
@@ -83,13 +91,18 @@ func (c *serveCmd) newServer(log *serverLog) (_ *server, err error) {
 	return s, s.configure(c)
 }
 
-// Close waits for notifications that are being sent, and closes files.
+// Close waits for notifications and traces that are being sent, and closes files.
 func (s *server) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	for _, sender := range s.senders {
 		if err := sender.Close(ctx); err != nil {
 			s.log.Warn("notifications", "error", err)
+		}
+	}
+	if s.traces != nil {
+		if err := s.traces.provider.Shutdown(ctx); err != nil {
+			s.log.Warn("traces", "error", err)
 		}
 	}
 	if s.audit != nil {
@@ -150,6 +163,9 @@ func (s *server) handler(stopping context.Context) http.Handler {
 				hook(e)
 			}
 		})(h)
+	}
+	if s.traces != nil {
+		h = tracing.Handler(h, s.traces.Options)
 	}
 	return guard.Progress(s.start.Progress)(withHealth(h, stopping, s.ready))
 }

@@ -10,9 +10,11 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/go-quicktest/qt"
+	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -22,19 +24,34 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/interop/internal/berth"
 	"github.com/berth-oci/registry/observe/tracing"
 	"github.com/berth-oci/registry/ocidir"
 )
 
 // collector receives spans by OTLP over HTTP.
 type collector struct {
-	mu    sync.Mutex // guards the fields below
-	spans []*tracepb.Span
-	err   error
+	mu      sync.Mutex // guards the fields below
+	spans   []*tracepb.Span
+	service string
+	err     error
+}
+
+// fromJSON returns a request in Protocol Buffers, by the code of OpenTelemetry's
+// collector.
+func fromJSON(body []byte) ([]byte, error) {
+	request := ptraceotlp.NewExportRequest()
+	if err := request.UnmarshalJSON(body); err != nil {
+		return nil, err
+	}
+	return request.MarshalProto()
 }
 
 func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
+	if err == nil && r.Header.Get("Content-Type") == "application/json" {
+		body, err = fromJSON(body)
+	}
 	var request collectorpb.ExportTraceServiceRequest
 	if err == nil {
 		err = proto.Unmarshal(body, &request)
@@ -45,6 +62,11 @@ func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.err = err
 	}
 	for _, rs := range request.ResourceSpans {
+		for _, a := range rs.Resource.GetAttributes() {
+			if a.Key == "service.name" {
+				c.service = a.Value.GetStringValue()
+			}
+		}
 		for _, ss := range rs.ScopeSpans {
 			c.spans = append(c.spans, ss.Spans...)
 		}
@@ -52,29 +74,51 @@ func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-protobuf")
 }
 
-// TestOTLP exports the spans of a push and of a pull to a collector.
+// TestOTLP exports the spans of a push and of a pull to a collector, as a program does
+// that embeds the registry, and by berth serve.
 func TestOTLP(t *testing.T) {
-	c := new(collector)
-	endpoint := httptest.NewServer(c)
-	defer endpoint.Close()
-	ctx := context.Background()
-	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(endpoint.URL+"/v1/traces"))
-	qt.Assert(t, qt.IsNil(err))
-	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(resource.Empty()))
-	options := tracing.Options{TracerProvider: provider, Propagator: propagation.TraceContext{}}
+	t.Run("library", func(t *testing.T) {
+		c := new(collector)
+		endpoint := httptest.NewServer(c)
+		defer endpoint.Close()
+		ctx := context.Background()
+		exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(endpoint.URL+"/v1/traces"))
+		qt.Assert(t, qt.IsNil(err))
+		provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(resource.Empty()))
+		options := tracing.Options{TracerProvider: provider, Propagator: propagation.TraceContext{}}
 
-	store, err := ocidir.Open(t.TempDir(), nil)
-	qt.Assert(t, qt.IsNil(err))
-	defer store.Close()
-	h := registry.New(registry.WithStore(tracing.Store(store, options)))
-	server := httptest.NewServer(tracing.Handler(h, options))
-	defer server.Close()
+		store, err := ocidir.Open(t.TempDir(), nil)
+		qt.Assert(t, qt.IsNil(err))
+		defer store.Close()
+		h := registry.New(registry.WithStore(tracing.Store(store, options)))
+		server := httptest.NewServer(tracing.Handler(h, options))
+		defer server.Close()
+		testSpans(t, c, server.URL, func() {
+			server.Close() // so that the last span has ended
+			qt.Assert(t, qt.IsNil(provider.Shutdown(ctx)))
+		})
+	})
+	t.Run("command", func(t *testing.T) {
+		c := new(collector)
+		endpoint := httptest.NewServer(c)
+		defer endpoint.Close()
+		server := berth.Start(t, "--store=dir:"+t.TempDir(), "--traces="+endpoint.URL, "--log-level=error")
+		testSpans(t, c, "http://"+server.Addr, func() {
+			qt.Assert(t, qt.IsNil(server.Cmd.Process.Signal(syscall.SIGTERM)))
+			qt.Assert(t, qt.IsNil(server.Cmd.Wait()))
+			qt.Check(t, qt.Equals(server.Log.String(), ""))
+		})
+		qt.Check(t, qt.Equals(c.service, "berth"))
+	})
+}
 
-	d, status, err := pushBlob(server.URL, "team/app", []byte(strings.Repeat("hello", 1<<16)))
+// testSpans pushes and pulls a blob, stops the server, and checks the spans.
+func testSpans(t *testing.T, c *collector, url string, stop func()) {
+	d, status, err := pushBlob(url, "team/app", []byte(strings.Repeat("hello", 1<<16)))
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.Equals(status, http.StatusCreated))
 	const trace = "0af7651916cd43dd8448eb211c80319c"
-	r, err := http.NewRequest("GET", server.URL+"/v2/team/app/blobs/"+d.String(), nil)
+	r, err := http.NewRequest("GET", url+"/v2/team/app/blobs/"+d.String(), nil)
 	qt.Assert(t, qt.IsNil(err))
 	r.Header.Set("Traceparent", "00-"+trace+"-b7ad6b7169203331-01")
 	resp, err := http.DefaultClient.Do(r)
@@ -83,8 +127,7 @@ func TestOTLP(t *testing.T) {
 	resp.Body.Close()
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.Equals(n, 5<<16))
-	server.Close() // so that the last span has ended
-	qt.Assert(t, qt.IsNil(provider.Shutdown(ctx)))
+	stop()
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
