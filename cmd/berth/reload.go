@@ -81,14 +81,16 @@ func (s *server) reload(why string) {
 	if err == nil {
 		err = c.check()
 	}
-	if err == nil && old.hasUsers() && !c.hasUsers() {
-		err = errors.New("a reload can't remove all users: restart the server")
-	}
 	var changed, ignored []string
 	if err == nil {
 		changed, ignored = s.start.changes(old, c)
-		c.store, c.loopback = s.start.store, s.start.loopback
-		c.transport, c.TLSFlags = s.start.transport, s.start.TLSFlags
+		c.keep(s.start)
+		err = c.check()
+	}
+	if err == nil && old.hasUsers() && !c.hasUsers() {
+		err = errors.New("a reload can't remove all users: restart the server")
+	}
+	if err == nil {
 		err = s.configure(c)
 	}
 	if err != nil {
@@ -118,6 +120,18 @@ func (c *serveCmd) changes(before, after *serveCmd) (changed, ignored []string) 
 	slices.Sort(changed)
 	slices.Sort(ignored)
 	return changed, ignored
+}
+
+// keep replaces everything in c that a reload can't change by the value in start. The rest
+// must not be used, or checked, with values that have no effect: an authority of clients
+// that is not asked, for example, stands for no users.
+func (c *serveCmd) keep(start *serveCmd) {
+	for i, flag := range c.flags {
+		if !slices.Contains(reloadable, flag.Name) {
+			flag.Target.Set(start.flags[i].Target)
+		}
+	}
+	c.store, c.loopback, c.transport = start.store, start.loopback, start.transport
 }
 
 // values returns the values of the flags and sections by name.
