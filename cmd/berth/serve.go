@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -169,13 +168,4 @@ func (c *serveCmd) openStore(ctx context.Context, log *serverLog) (io.Closer, er
 	}
 	c.store = s
 	return closer, nil
-}
-
-// writeFile writes a file atomically, since other processes may wait for it, or read it.
-func writeFile(name string, content []byte, mode fs.FileMode) error {
-	tmp := name + ".tmp"
-	if err := os.WriteFile(tmp, content, mode); err != nil {
-		return err
-	}
-	return os.Rename(tmp, name)
 }
