@@ -90,8 +90,11 @@ func (a *auditLog) write(e registry.Event) error {
 	if e.Err != nil {
 		entry.Error = clip(e.Err.Error())
 	}
-	if entry.Op == "" && e.HTTP.URL.Path == tokenPath {
+	switch {
+	case isLogin(e):
 		entry.Op = "login"
+	case entry.Op == "":
+		entry.Op = "other"
 	}
 	if !audited(entry, e) {
 		return nil
@@ -110,14 +113,24 @@ func (a *auditLog) write(e registry.Event) error {
 // find out what to do.
 func audited(entry auditEntry, e registry.Event) bool {
 	switch {
-	case entry.Op == "":
+	case asksToLogIn(e):
 		return false
-	case e.Status == http.StatusUnauthorized && e.HTTP.Header.Get("Authorization") == "":
+	case isDenial(e.Status):
+		return true // for whatever path: it may be a guess of a password
+	case entry.Op == "other", e.HTTP.Method == http.MethodHead:
 		return false
 	case e.Request.Op == registry.OpPing:
 		return e.Status >= 400
-	case e.HTTP.Method == http.MethodHead:
-		return e.Status == http.StatusForbidden || e.Status == http.StatusUnauthorized
 	}
 	return true
+}
+
+// isDenial reports whether a status is that of a request that was rejected for who sent
+// it, or how.
+func isDenial(status int) bool {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusMisdirectedRequest, http.StatusTooManyRequests:
+		return true
+	}
+	return false
 }

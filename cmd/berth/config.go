@@ -5,9 +5,11 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"regexp"
 	"slices"
@@ -74,19 +76,11 @@ func serveFlags(ctx *kong.Context) []string {
 
 // readConfig reads a file whose keys are those of sections, or the names of flags.
 func readConfig(name string, flags []string) (*configFile, error) {
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return nil, err
-	}
 	f := &configFile{name: name, keys: make(map[string]*yaml.Node)}
-	var doc yaml.Node
-	if err := yaml.Unmarshal(data, &doc); err != nil {
-		return nil, f.yamlError(err)
+	root, err := f.read()
+	if root == nil || err != nil { // an empty file, or a wrong one
+		return f, err
 	}
-	if len(doc.Content) == 0 { // an empty file
-		return f, nil
-	}
-	root := doc.Content[0]
 	if root.Kind != yaml.MappingNode {
 		return nil, f.errorAt(root, "", errors.New("the file must consist of keys and values"))
 	}
@@ -101,6 +95,28 @@ func readConfig(name string, flags []string) (*configFile, error) {
 		f.keys[key.Value] = value
 	}
 	return f, f.readSections()
+}
+
+// read returns the only document in the file, nil if the file is empty.
+func (f *configFile) read() (*yaml.Node, error) {
+	data, err := os.ReadFile(f.name)
+	if err != nil {
+		return nil, err
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var doc, second yaml.Node
+	if err := decoder.Decode(&doc); err == io.EOF {
+		return nil, nil
+	} else if err != nil {
+		return nil, f.yamlError(err)
+	}
+	switch err := decoder.Decode(&second); {
+	case err == nil:
+		return nil, f.errorAt(&second, "", errors.New("the file has a second document"))
+	case err != io.EOF:
+		return nil, f.yamlError(err)
+	}
+	return doc.Content[0], nil
 }
 
 func (f *configFile) readSections() error {

@@ -61,6 +61,9 @@ func readHtpasswd(r io.Reader) (*htpasswd, error) {
 		if !ok || user == "" || err != nil {
 			return nil, fmt.Errorf("line %d is not in the format of htpasswd -B: a name, a colon and a bcrypt hash", n)
 		}
+		if h.hashes[user] != nil {
+			return nil, fmt.Errorf("line %d: the user %q occurs twice", n, user)
+		}
 		h.hashes[user] = []byte(hash)
 		h.costs = append(h.costs, c)
 	}

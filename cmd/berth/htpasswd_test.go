@@ -60,7 +60,7 @@ func TestHtpasswd(t *testing.T) {
 		}
 	}
 
-	for _, text := range []string{"alice", "alice:secret", ":" + string(hash), "alice:{SHA}x"} {
+	for _, text := range []string{"alice", "alice:secret", ":" + string(hash), "alice:{SHA}x", "alice:" + string(hash) + "\nalice:" + string(hash)} {
 		if _, err := readHtpasswd(strings.NewReader(text)); err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v", text, err)
 		}

@@ -100,13 +100,24 @@ func requestLevel(e registry.Event) slog.Level {
 	switch {
 	case e.Status >= 500:
 		return slog.LevelError
-	case e.Status == http.StatusNotFound && e.HTTP.Method == http.MethodHead,
-		e.Status == http.StatusUnauthorized && e.HTTP.Header.Get("Authorization") == "":
+	case e.Status == http.StatusNotFound && e.HTTP.Method == http.MethodHead, asksToLogIn(e):
 		return slog.LevelInfo
 	case e.Status >= 400 || errors.Is(e.Err, http.ErrAbortHandler):
 		return slog.LevelWarn
 	}
 	return slog.LevelInfo
+}
+
+// asksToLogIn reports whether a response is the 401 by which a client learns to
+// authenticate. A form for a token may have the password, in place of a header.
+func asksToLogIn(e registry.Event) bool {
+	return e.Status == http.StatusUnauthorized && e.HTTP.Header.Get("Authorization") == "" &&
+		!(isLogin(e) && e.HTTP.Method == http.MethodPost)
+}
+
+// isLogin reports whether a request was one for a token.
+func isLogin(e registry.Event) bool {
+	return e.HTTP.URL.Path == tokenPath && e.Status != http.StatusNotFound
 }
 
 // lineWriter writes lines whose fields are plain in the formats of slog's handlers, in

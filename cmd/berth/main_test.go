@@ -54,7 +54,8 @@ func TestMain(m *testing.M) {
 //	debug PATH             sends a request to --debug-addr, as http does
 //	signal NAME            sends the berth serve that was started last a signal
 //	certificate            writes cert.pem and key.pem
-//	stop                   kills the berth serve that was started last
+//	halt                   ends the berth serve that was started last (stop is a command
+//	                       of testscript's own: it ends the script, as a success)
 //	images DIR             fills a store with images and referrers
 //
 // The condition ci says that a missing program is a failure, and no reason to skip.
@@ -77,7 +78,7 @@ func TestScripts(t *testing.T) {
 			"debug":       debugScript,
 			"signal":      signalScript,
 			"certificate": certificateScript,
-			"stop":        stopScript,
+			"halt":        haltScript,
 			"images":      imagesScript,
 		},
 	})
@@ -100,7 +101,9 @@ func serveScript(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(cmd.Start())
 	processes.Store(ts, cmd.Process)
 	stop := sync.OnceFunc(func() {
-		cmd.Process.Kill()
+		if cmd.Process.Signal(syscall.SIGTERM) != nil {
+			cmd.Process.Kill()
+		}
 		cmd.Wait()
 		stdout.Close()
 		stderr.Close()
@@ -117,10 +120,10 @@ func serveScript(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("URL", scheme+addr)
 }
 
-// stops maps a script to the function that kills its last berth serve.
+// stops maps a script to the function that ends its last berth serve.
 var stops sync.Map
 
-func stopScript(ts *testscript.TestScript, _ bool, _ []string) {
+func haltScript(ts *testscript.TestScript, _ bool, _ []string) {
 	stop, _ := stops.Load(ts)
 	stop.(func())()
 }

@@ -97,6 +97,11 @@ func checkPassword(password string) (string, error) {
 // replace replaces the user's line in the file, or adds it. Without a line it deletes
 // the user.
 func (c *passwdCmd) replace(line string) error {
+	unlock, err := lockFolder(c.File)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	old, err := os.ReadFile(c.File)
 	if err != nil && (line == "" || !errors.Is(err, fs.ErrNotExist)) {
 		return err
@@ -119,5 +124,5 @@ func (c *passwdCmd) replace(line string) error {
 	if !found {
 		out.WriteString(line)
 	}
-	return writeFile(c.File, []byte(out.String()), 0o600)
+	return rewriteFile(c.File, []byte(out.String()), 0o600)
 }

@@ -29,11 +29,10 @@ var reloadable = []string{
 const filesInterval = 2 * time.Second
 
 // reloadWhenAsked reloads the configuration after each signal, and when one of its files
-// has changed, until ctx ends.
-func (s *server) reloadWhenAsked(ctx context.Context, signals <-chan os.Signal) {
+// has changed since it was seen, until ctx ends.
+func (s *server) reloadWhenAsked(ctx context.Context, signals <-chan os.Signal, seen map[string]fileState) {
 	ticker := time.NewTicker(filesInterval)
 	defer ticker.Stop()
-	seen := s.fileStates()
 	for {
 		why := "SIGHUP"
 		select {
@@ -46,15 +45,15 @@ func (s *server) reloadWhenAsked(ctx context.Context, signals <-chan os.Signal) 
 				}
 			}
 		case <-ticker.C:
-			if why = changedFiles(seen, s.fileStates()); why == "" {
+			if why = changedFiles(seen, s.current.Load().command.fileStates()); why == "" {
 				continue
 			}
 		}
 		// The files are looked at before they are read: a change meanwhile is seen
 		// at the next look.
-		before := s.fileStates()
+		before := s.current.Load().command.fileStates()
 		s.reload(why)
-		seen = s.fileStates()
+		seen = s.current.Load().command.fileStates()
 		maps.Copy(seen, before)
 	}
 }
@@ -63,7 +62,7 @@ func (s *server) reloadWhenAsked(ctx context.Context, signals <-chan os.Signal) 
 func changedFiles(before, after map[string]fileState) string {
 	var changed []string
 	for name, state := range after {
-		if before[name] != state {
+		if !state.equal(before[name]) {
 			changed = append(changed, name)
 		}
 	}
@@ -81,14 +80,16 @@ func (s *server) reload(why string) {
 	if err == nil {
 		err = c.check()
 	}
-	if err == nil && old.hasUsers() && !c.hasUsers() {
-		err = errors.New("a reload can't remove all users: restart the server")
-	}
 	var changed, ignored []string
 	if err == nil {
 		changed, ignored = s.start.changes(old, c)
-		c.store, c.loopback = s.start.store, s.start.loopback
-		c.transport, c.TLSFlags = s.start.transport, s.start.TLSFlags
+		c.keep(s.start)
+		err = c.check()
+	}
+	if err == nil && old.hasUsers() && !c.hasUsers() {
+		err = errors.New("a reload can't remove all users: restart the server")
+	}
+	if err == nil {
 		err = s.configure(c)
 	}
 	if err != nil {
@@ -120,6 +121,18 @@ func (c *serveCmd) changes(before, after *serveCmd) (changed, ignored []string) 
 	return changed, ignored
 }
 
+// keep replaces everything in c that a reload can't change by the value in start. The rest
+// must not be used, or checked, with values that have no effect: an authority of clients
+// that is not asked, for example, stands for no users.
+func (c *serveCmd) keep(start *serveCmd) {
+	for i, flag := range c.flags {
+		if !slices.Contains(reloadable, flag.Name) {
+			flag.Target.Set(start.flags[i].Target)
+		}
+	}
+	c.store, c.loopback, c.transport = start.store, start.loopback, start.transport
+}
+
 // values returns the values of the flags and sections by name.
 func (c *serveCmd) values() map[string]any {
 	s := c.sections()
@@ -132,24 +145,31 @@ func (c *serveCmd) values() map[string]any {
 
 // fileState tells whether a file has changed.
 type fileState struct {
-	modified time.Time
-	size     int64
-	err      string
+	info fs.FileInfo // nil: the file can't be read
+	err  string
+}
+
+// equal reports whether the states are those of the same file, without a change. Tools that
+// replace a file may keep the time and the size.
+func (a fileState) equal(b fileState) bool {
+	if a.info == nil || b.info == nil {
+		return a.info == nil && b.info == nil && a.err == b.err
+	}
+	return os.SameFile(a.info, b.info) && a.info.ModTime().Equal(b.info.ModTime()) && a.info.Size() == b.info.Size()
 }
 
 // fileStates returns the states of the files that a reload reads. Symbolic links are
 // followed: Kubernetes replaces one of a ConfigMap's.
-func (s *server) fileStates() map[string]fileState {
+func (c *serveCmd) fileStates() map[string]fileState {
 	states := make(map[string]fileState)
-	c := s.current.Load().command
-	for _, name := range append([]string{c.Config, c.Htpasswd, c.Rules, c.TLSCert, c.TLSKey, c.TLSClientCA}, c.TokenKeys...) {
+	for _, name := range append([]string{c.Config, c.Htpasswd, c.Rules, c.TokenKeyFile, c.TLSCert, c.TLSKey, c.TLSClientCA}, c.TokenKeys...) {
 		if name == "" || strings.Contains(name, "://") {
 			continue
 		}
 		info, err := os.Stat(name)
 		switch {
 		case err == nil:
-			states[name] = fileState{modified: info.ModTime(), size: info.Size()}
+			states[name] = fileState{info: info}
 		case errors.Is(err, fs.ErrNotExist):
 			states[name] = fileState{err: "missing"}
 		default:

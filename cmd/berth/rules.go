@@ -8,12 +8,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"maps"
 	"path"
 	"slices"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/auth"
@@ -52,20 +50,16 @@ var actions = []string{string(auth.Pull), string(auth.Push), string(auth.Create)
 
 // readRules reads a rules file.
 func readRules(name string) (*rules, error) {
-	data, err := os.ReadFile(name)
+	f := configFile{name: name}
+	root, err := f.read()
 	if err != nil {
 		return nil, err
 	}
-	f := configFile{name: name}
-	var doc yaml.Node
-	if err := yaml.Unmarshal(data, &doc); err != nil {
-		return nil, f.yamlError(err)
-	}
-	if len(doc.Content) == 0 {
+	if root == nil {
 		return nil, fmt.Errorf("%s: it has no rules", name)
 	}
 	r := new(rules)
-	if err := f.decode(doc.Content[0], "", r); err != nil {
+	if err := f.decode(root, "", r); err != nil {
 		return nil, err
 	}
 	if err := r.check(); err != nil {
@@ -77,6 +71,16 @@ func readRules(name string) (*rules, error) {
 func (r *rules) check() error {
 	if len(r.Rules) == 0 {
 		return errors.New("it has no rules")
+	}
+	for _, group := range slices.Sorted(maps.Keys(r.Groups)) {
+		for _, name := range r.Groups[group] {
+			if name == "" {
+				return fmt.Errorf("the group %q: it has an empty name of a user", group)
+			}
+			if err := checkUserName(name); err != nil {
+				return fmt.Errorf("the group %q: %w", group, err)
+			}
+		}
 	}
 	for i, rule := range r.Rules {
 		if err := r.checkRule(rule); err != nil {
@@ -90,7 +94,11 @@ func (r *rules) checkRule(one rule) error {
 	if len(one.Users) == 0 || len(one.Actions) == 0 {
 		return errors.New("it requires users and actions")
 	}
+	onlyCatalog := slices.Equal(one.Actions, []string{string(auth.Catalog)})
 	for _, user := range one.Users {
+		if user == "" {
+			return errors.New("it has an empty name of a user: use anonymous")
+		}
 		if group, ok := strings.CutPrefix(user, "@"); ok && r.Groups[group] == nil {
 			return fmt.Errorf("there is no group %q", group)
 		}
@@ -100,8 +108,13 @@ func (r *rules) checkRule(one rule) error {
 			return fmt.Errorf("unknown action %q: use %s", action, strings.Join(actions, ", "))
 		}
 	}
-	if len(one.Repositories) == 0 && !slices.Equal(one.Actions, []string{string(auth.Catalog)}) {
+	switch {
+	case len(one.Repositories) == 0 && !onlyCatalog:
 		return errors.New(`it requires repositories: "**" is all of them`)
+	case len(one.Repositories) > 0 && onlyCatalog:
+		return errors.New("repositories has no effect on catalog, which lists all of them")
+	case len(one.ImmutableTags) > 0 && !one.has(auth.Push) && !one.has(auth.Delete):
+		return errors.New("immutable-tags has no effect without push or delete")
 	}
 	for _, p := range one.Repositories {
 		if err := pattern.Check(p); err != nil {
@@ -150,27 +163,28 @@ func (one rule) matches(repo string) bool {
 	return slices.ContainsFunc(one.Repositories, func(p string) bool { return pattern.Match(p, repo) })
 }
 
+func (one rule) has(action auth.Action) bool {
+	return slices.Contains(one.Actions, string(action)) || slices.Contains(one.Actions, "*")
+}
+
 // decide returns nil, auth.ErrCreateOnly or registry.ErrDenied for an action in a
 // repository that the rule matches.
 func (one rule) decide(action auth.Action, req registry.Request) error {
-	has := func(a auth.Action) bool {
-		return slices.Contains(one.Actions, string(a)) || slices.Contains(one.Actions, "*")
-	}
 	switch {
-	case action == auth.Delete && has(action) && len(one.ImmutableTags) > 0:
+	case action == auth.Delete && one.has(action) && len(one.ImmutableTags) > 0:
 		// A delete by digest deletes the manifest's tags, too.
 		if req.Op == registry.OpManifestDelete && (req.Tag == "" || one.isImmutable(req.Tag)) {
 			return registry.ErrDenied
 		}
 		return nil
-	case action == auth.Push && has(action):
+	case action == auth.Push && one.has(action):
 		if one.isImmutable(req.Tag) || slices.ContainsFunc(req.Tags, one.isImmutable) {
 			return auth.ErrCreateOnly
 		}
 		return nil
-	case has(action):
+	case one.has(action):
 		return nil
-	case action == auth.Push && has(auth.Create):
+	case action == auth.Push && one.has(auth.Create):
 		return auth.ErrCreateOnly
 	}
 	return registry.ErrDenied

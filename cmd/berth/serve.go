@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -39,6 +38,11 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 	}
 	log := c.openLog(logs.Writer)
 	defer log.flush()
+	// It may take long to open the store: a change meanwhile is not lost.
+	seen := c.fileStates()
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	for _, sentence := range unknownVariables(os.Environ(), c.flags) {
 		log.Warn(sentence)
 	}
@@ -80,6 +84,9 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 		return err
 	}
 	defer s.Close()
+	if state, ok := c.fileStates()[c.TokenKeyFile]; ok {
+		seen[c.TokenKeyFile] = state // it may have been made just now
+	}
 	if c.DebugAddr != "" {
 		debugServer, err := s.serveDebug(c.DebugAddr, ctx)
 		if err != nil {
@@ -88,15 +95,12 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 		defer debugServer.Close()
 	}
 	defer s.serveControl()()
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer stop()
 	background.Go(func() { freeWhenIdle(ctx, 3*time.Second, allocatedBytes, debug.FreeOSMemory) })
 	background.Go(func() { s.collectRegularly(ctx) })
-	background.Go(func() { s.reloadWhenAsked(ctx, hangups) })
+	background.Go(func() { s.reloadWhenAsked(ctx, hangups, seen) })
 	background.Go(func() { watchdog(ctx, log.Logger) })
 
 	server := &http.Server{
@@ -169,13 +173,4 @@ func (c *serveCmd) openStore(ctx context.Context, log *serverLog) (io.Closer, er
 	}
 	c.store = s
 	return closer, nil
-}
-
-// writeFile writes a file atomically, since other processes may wait for it, or read it.
-func writeFile(name string, content []byte, mode fs.FileMode) error {
-	tmp := name + ".tmp"
-	if err := os.WriteFile(tmp, content, mode); err != nil {
-		return err
-	}
-	return os.Rename(tmp, name)
 }

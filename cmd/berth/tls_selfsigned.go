@@ -142,7 +142,7 @@ func (s *selfSigned) authority() (*tls.Certificate, error) {
 	public := pem.EncodeToMemory(&pem.Block{Type: certType, Bytes: ca.Leaf.Raw})
 	crt := filepath.Join(s.dir, caFile)
 	if old, err := os.ReadFile(crt); err != nil || string(old) != string(public) {
-		if err := writePrivate(crt, public, true); err != nil {
+		if err := writeFile(crt, public, 0o600); err != nil {
 			return nil, err
 		}
 	}
@@ -170,7 +170,11 @@ func (s *selfSigned) create(name string, replace bool) (*tls.Certificate, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := writePrivate(name, data, replace); err != nil && !errors.Is(err, fs.ErrExist) {
+	write := createFile
+	if replace {
+		write = writeFile
+	}
+	if err := write(name, data, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	return readPair(name)
@@ -198,7 +202,7 @@ func (s *selfSigned) issue(ca *tls.Certificate, name string) (*tls.Certificate, 
 	if err != nil {
 		return nil, fmt.Errorf("a certificate for %q: %w", s.hosts, err)
 	}
-	if err := writePrivate(name, data, true); err != nil {
+	if err := writeFile(name, data, 0o600); err != nil {
 		return nil, err
 	}
 	return parsePair(data)
@@ -243,30 +247,6 @@ func readPair(name string) (*tls.Certificate, error) {
 func parsePair(data []byte) (*tls.Certificate, error) {
 	cert, err := tls.X509KeyPair(data, data)
 	return &cert, err
-}
-
-// writePrivate writes a file that only this user can read. Unless it may replace another
-// one, it returns fs.ErrExist if there is one.
-func writePrivate(name string, data []byte, replace bool) error {
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-") // has mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if !replace {
-		if err := os.Link(f.Name(), name); err == nil || errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		if _, err := os.Lstat(name); err == nil { // a file system without links
-			return fs.ErrExist
-		}
-	}
-	return os.Rename(f.Name(), name)
 }
 
 // certificateHosts returns the hosts of a certificate, in order.

@@ -124,44 +124,20 @@ const madeHeader = "Made"
 
 // rotateKeys reads the keys in a file, and replaces those that are too old. It makes the
 // file if there is none. A key without a time, made by other means, is never replaced.
+// Processes that share the file use the same keys.
 func rotateKeys(name string, now time.Time) ([]crypto.Signer, error) {
-	data, err := os.ReadFile(name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	keys, _, fresh, err := readKeys(name, now)
+	if fresh || err != nil {
+		return keys, err
+	}
+	unlock, err := lockFolder(name)
+	if err != nil {
 		return nil, err
 	}
-	var keys []crypto.Signer
-	var kept []byte
-	fresh := false
-	for {
-		block, rest := pem.Decode(data)
-		if block == nil {
-			if strings.TrimSpace(string(data)) != "" {
-				return nil, fmt.Errorf("%s is no file of private keys in PEM", name)
-			}
-			break
-		}
-		data = rest
-		made, err := time.Parse(time.RFC3339, block.Headers[madeHeader])
-		if block.Headers[madeHeader] != "" && err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		if err == nil && now.Sub(made) > keyTimeout {
-			continue
-		}
-		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		signer, ok := key.(crypto.Signer)
-		if !ok {
-			return nil, fmt.Errorf("%s: a key of this type can't sign tokens", name)
-		}
-		keys = append(keys, signer)
-		kept = append(kept, pem.EncodeToMemory(block)...)
-		fresh = fresh || made.IsZero() || now.Sub(made) <= keyAge
-	}
-	if fresh {
-		return keys, nil
+	defer unlock()
+	keys, kept, fresh, err := readKeys(name, now)
+	if fresh || err != nil { // another process was faster
+		return keys, err
 	}
 	_, key, _ := ed25519.GenerateKey(nil) // crypto/rand never fails
 	encoded, err := x509.MarshalPKCS8PrivateKey(key)
@@ -169,8 +145,45 @@ func rotateKeys(name string, now time.Time) ([]crypto.Signer, error) {
 		return nil, err
 	}
 	block := &pem.Block{Type: "PRIVATE KEY", Headers: map[string]string{madeHeader: now.UTC().Format(time.RFC3339)}, Bytes: encoded}
-	if err := writeFile(name, append(pem.EncodeToMemory(block), kept...), 0o600); err != nil {
+	if err := rewriteFile(name, append(pem.EncodeToMemory(block), kept...), 0o600); err != nil {
 		return nil, err
 	}
 	return append([]crypto.Signer{key}, keys...), nil
+}
+
+// readKeys returns the keys in a file that are not too old to be accepted, also in PEM,
+// and reports whether one is fresh enough to sign. A file that does not exist has none.
+func readKeys(name string, now time.Time) (keys []crypto.Signer, encoded []byte, fresh bool, err error) {
+	data, err := os.ReadFile(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, false, err
+	}
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			if strings.TrimSpace(string(data)) != "" {
+				return nil, nil, false, fmt.Errorf("%s is no file of private keys in PEM", name)
+			}
+			return keys, encoded, fresh, nil
+		}
+		data = rest
+		made, err := time.Parse(time.RFC3339, block.Headers[madeHeader])
+		if block.Headers[madeHeader] != "" && err != nil {
+			return nil, nil, false, fmt.Errorf("%s: %w", name, err)
+		}
+		if err == nil && now.Sub(made) > keyTimeout {
+			continue
+		}
+		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		if err != nil {
+			return nil, nil, false, fmt.Errorf("%s: %w", name, err)
+		}
+		signer, ok := key.(crypto.Signer)
+		if !ok {
+			return nil, nil, false, fmt.Errorf("%s: a key of this type can't sign tokens", name)
+		}
+		keys = append(keys, signer)
+		encoded = append(encoded, pem.EncodeToMemory(block)...)
+		fresh = fresh || made.IsZero() || now.Sub(made) <= keyAge
+	}
 }

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestChangedFiles checks which changes of a file are noticed.
+func TestChangedFiles(t *testing.T) {
+	when := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	write := func(t *testing.T, name, content string, when time.Time) {
+		t.Helper()
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(name, when, when); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		name   string
+		change func(t *testing.T, name string)
+		want   bool
+	}{
+		{"none", func(*testing.T, string) {}, false},
+		{"same_again", func(t *testing.T, name string) { write(t, name, "one", when) }, false},
+		{"time", func(t *testing.T, name string) { write(t, name, "two", when.Add(time.Second)) }, true},
+		{"size", func(t *testing.T, name string) { write(t, name, "three", when) }, true},
+		{"removed", func(t *testing.T, name string) { os.Remove(name) }, true},
+		// As rsync --times or a reproducible image do it.
+		{"replaced_with_the_same_time_and_size", func(t *testing.T, name string) {
+			write(t, name+".new", "two", when)
+			if err := os.Rename(name+".new", name); err != nil {
+				t.Fatal(err)
+			}
+		}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, c := range []serveCmd{{Config: "f"}, {Htpasswd: "f"}, {Rules: "f"}, {TokenKeyFile: "f"}} {
+				name := filepath.Join(t.TempDir(), "f")
+				write(t, name, "one", when)
+				for _, field := range []*string{&c.Config, &c.Htpasswd, &c.Rules, &c.TokenKeyFile} {
+					if *field != "" {
+						*field = name
+					}
+				}
+				before := c.fileStates()
+				test.change(t, name)
+				if got := changedFiles(before, c.fileStates()) != ""; got != test.want {
+					t.Errorf("%v, want %v", got, test.want)
+				}
+			}
+		})
+	}
+}
