@@ -86,6 +86,7 @@ func openRemote(ctx context.Context, address, user string) (*remote, error) {
 		s.prefix = prefix + "/"
 	}
 	s.client = &auth.Client{Client: retry.NewClient(), Cache: auth.NewCache()}
+	s.client.Client.CheckRedirect = checkRedirect
 	s.client.SetUserAgent("berth")
 	if s.client.Credential, err = credentialsFor(u.Host, user); err != nil {
 		return nil, err
@@ -127,6 +128,20 @@ func credentialsFor(host, user string) (auth.CredentialFunc, error) {
 		return nil, fmt.Errorf("the credentials of docker login: %w", err)
 	}
 	return credentials.Credential(store), nil
+}
+
+// checkRedirect ends redirects that lead nowhere, and keeps credentials from other
+// servers: oras compares a redirect with the last one only, and net/http ignores the
+// port and the scheme.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	const maxRedirects = 10
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("stopped after %d redirects", maxRedirects)
+	}
+	if first := via[0].URL; req.URL.Scheme != first.Scheme || req.URL.Host != first.Host {
+		req.Header.Del("Authorization")
+	}
+	return nil
 }
 
 // Close implements io.Closer.
