@@ -228,10 +228,24 @@ func (s *remote) DeleteTag(ctx context.Context, repo, tag string, allow registry
 // errStopped ends a list early.
 var errStopped = errors.New("stopped")
 
-// pages yields what a list of oras passes to a function, page by page.
-func pages[T any](ctx context.Context, notFound registry.Error, list func(func([]T) error) error) iter.Seq2[T, error] {
+// maxPages is the number of pages of a list that are read.
+const maxPages = 10_000
+
+// pages yields what a list of oras passes to a function, page by page. A list whose
+// pages link to each other is an error.
+func pages[T comparable](ctx context.Context, notFound registry.Error, list func(func([]T) error) error) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
+		n, begins := 0, make(map[T]bool) // the first elements of pages
 		err := list(func(page []T) error {
+			if n++; n > maxPages {
+				return fmt.Errorf("the registry's list has more than %d pages", maxPages)
+			}
+			if len(page) > 0 {
+				if begins[page[0]] {
+					return errors.New("the registry's list repeats itself")
+				}
+				begins[page[0]] = true
+			}
 			for _, v := range page {
 				if !yield(v, nil) {
 					return errStopped
