@@ -21,6 +21,7 @@ import (
 	orasremote "oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
+	"oras.land/oras-go/v2/registry/remote/errcode"
 	"oras.land/oras-go/v2/registry/remote/retry"
 
 	"github.com/berth-oci/registry"
@@ -260,6 +261,10 @@ func requestError(ctx context.Context, err error) error {
 	}
 	if errors.Is(err, auth.ErrBasicCredentialNotFound) {
 		return fmt.Errorf("%w: run docker login, or use --user", registry.ErrUnauthorized)
+	}
+	var rejected *errcode.ErrorResponse
+	if errors.As(err, &rejected) { // by a token server
+		return orasResponseError(rejected, registry.Error{Status: http.StatusNotFound, Message: "404 Not Found"})
 	}
 	var failed *url.Error
 	if errors.As(err, &failed) {

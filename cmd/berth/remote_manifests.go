@@ -197,12 +197,17 @@ func orasError(ctx context.Context, err error, notFound registry.Error) error {
 	}
 	var e *errcode.ErrorResponse
 	if errors.As(err, &e) {
-		resp := &http.Response{StatusCode: e.StatusCode, Status: fmt.Sprint(e.StatusCode, " ", http.StatusText(e.StatusCode)), Request: &http.Request{Method: e.Method, URL: e.URL}}
-		body, _ := json.Marshal(map[string]any{"errors": e.Errors})
-		resp.Body = io.NopCloser(bytes.NewReader(body))
-		return responseError(resp, notFound)
+		return orasResponseError(e, notFound)
 	}
 	return requestError(ctx, err)
+}
+
+// orasResponseError returns the error in a response that oras has read.
+func orasResponseError(e *errcode.ErrorResponse, notFound registry.Error) error {
+	resp := &http.Response{StatusCode: e.StatusCode, Status: fmt.Sprint(e.StatusCode, " ", http.StatusText(e.StatusCode)), Request: &http.Request{Method: e.Method, URL: e.URL}}
+	body, _ := json.Marshal(map[string]any{"errors": e.Errors})
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return responseError(resp, notFound)
 }
 
 func (s *remote) DeleteManifest(ctx context.Context, repo string, d digest.Digest) error {
