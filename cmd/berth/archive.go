@@ -110,7 +110,15 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 // openStream copies a tar file to a temporary file, so that it can be read in any
 // order.
 func openStream(ctx context.Context, r io.Reader, maxSize int64) (_ *archive, err error) {
-	content, err := decompress(&contextReader{ctx, r})
+	// A read of standard input waits for another process, and nothing ends it.
+	piped, w := io.Pipe()
+	go func() {
+		_, err := io.Copy(w, r)
+		w.CloseWithError(err)
+	}()
+	defer piped.Close()
+	defer context.AfterFunc(ctx, func() { piped.CloseWithError(ctx.Err()) })()
+	content, err := decompress(piped)
 	if err != nil {
 		return nil, err
 	}

@@ -92,6 +92,9 @@ type dockerLayer struct {
 
 // manifest returns the manifest of an image.
 func (l *layerReader) manifest(ctx context.Context, i dockerImage) (registry.Manifest, error) {
+	if err := ctx.Err(); err != nil {
+		return registry.Manifest{}, err
+	}
 	data, err := l.s.read(i.Config, maxManifest)
 	if err != nil {
 		return registry.Manifest{}, fmt.Errorf("the configuration %q of an image: %w", clean(i.Config), missing(err))

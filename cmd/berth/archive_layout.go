@@ -177,7 +177,10 @@ func (s *archiveSource) blobFile(d digest.Digest) string {
 	return path.Join(ocispec.ImageBlobsDir, d.Algorithm().String(), d.Encoded())
 }
 
-func (s *archiveSource) manifest(_ context.Context, mediaType string, d digest.Digest) (registry.Manifest, error) {
+func (s *archiveSource) manifest(ctx context.Context, mediaType string, d digest.Digest) (registry.Manifest, error) {
+	if err := ctx.Err(); err != nil {
+		return registry.Manifest{}, err
+	}
 	if m, ok := s.made[d]; ok {
 		return m, nil
 	}

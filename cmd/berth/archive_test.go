@@ -174,3 +174,31 @@ func TestSaveInterrupted(t *testing.T) {
 		t.Error(files, err)
 	}
 }
+
+// TestLoadInterrupted stops a load that waits for standard input.
+func TestLoadInterrupted(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no SIGTERM")
+	}
+	r, w := io.Pipe()
+	defer w.Close()
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	err := interruptible(errInterrupted, func(ctx context.Context) error {
+		self, err := os.FindProcess(os.Getpid())
+		if err == nil {
+			err = self.Signal(syscall.SIGTERM)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = openArchive(ctx, "-", r, 1<<20)
+		return err
+	})
+	if err != errInterrupted {
+		t.Error(err)
+	}
+	if files, err := os.ReadDir(dir); len(files) > 0 || err != nil {
+		t.Error(files, err)
+	}
+}

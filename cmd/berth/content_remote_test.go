@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -213,5 +214,29 @@ func TestRemoteTokens(t *testing.T) {
 	checkSame(t, from, store)
 	if tokens.Load() == 0 {
 		t.Error("no token was asked for")
+	}
+}
+
+// TestCleanTokenErrors checks that what a token server says does not control the
+// terminal.
+func TestCleanTokenErrors(t *testing.T) {
+	mux := http.NewServeMux()
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	mux.HandleFunc("/v2/", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="`+server.URL+`/token",service="x"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	})
+	mux.HandleFunc("/token", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		io.WriteString(w, `{"errors":[{"code":"DENIED","message":"\u001b[2J"}]}`)
+	})
+	s, err := openRemote(t.Context(), server.URL, "ann:secret")
+	if err == nil {
+		defer s.Close()
+		_, err = s.GetTag(t.Context(), "app", "v1")
+	}
+	if err == nil || strings.Contains(err.Error(), "\x1b") || !strings.Contains(err.Error(), "?[2J") {
+		t.Errorf("%q", err)
 	}
 }

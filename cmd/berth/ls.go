@@ -100,6 +100,8 @@ type lister struct {
 	w     io.Writer
 	json  *json.Encoder // nil for a tree
 	repos []listedRepo  // for JSON
+
+	listed map[digest.Digest]int64 // the sizes of the manifests that are listed under a tag
 }
 
 // end prints the JSON, unless err is an error.
@@ -118,6 +120,7 @@ func (l *lister) repository(ctx context.Context, r ref) error {
 	repo := listedRepo{Name: r.repo, Tags: []listedNode{}}
 	first := true
 	add := func(tag string, m registry.Manifest) error {
+		l.listed = make(map[digest.Digest]int64)
 		node, err := l.node(ctx, r.repo, m, 0)
 		if err != nil {
 			return fmt.Errorf("%v: %w", ref{repo: r.repo, tag: tag, digest: m.Digest}, err)
@@ -169,9 +172,15 @@ func (l *lister) repository(ctx context.Context, r ref) error {
 // maxNesting is how deeply indexes and referrers are listed.
 const maxNesting = 5
 
-// node describes a manifest, with those that it names and its referrers.
+// node describes a manifest, with those that it names and its referrers. Those of a
+// manifest that is named again under the same tag are not repeated: indexes that name
+// each other often make a small store a huge tree.
 func (l *lister) node(ctx context.Context, repo string, m registry.Manifest, depth int) (n listedNode, err error) {
 	n = listedNode{Digest: m.Digest, MediaType: clean(m.MediaType)}
+	if size, ok := l.listed[m.Digest]; ok {
+		n.Size = size
+		return n, nil
+	}
 	src := repoSource{l.store, repo}
 	content, err := walk(ctx, src, []reference{{MediaType: m.MediaType, Digest: m.Digest}}, false)
 	if err != nil {
@@ -186,6 +195,7 @@ func (l *lister) node(ctx context.Context, repo string, m registry.Manifest, dep
 	if depth == maxNesting {
 		return n, nil
 	}
+	l.listed[m.Digest] = n.Size
 	if describes(m.MediaType) {
 		if err := l.describe(ctx, repo, m, &n, depth); err != nil {
 			return n, err

@@ -21,6 +21,7 @@ import (
 	orasremote "oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
+	"oras.land/oras-go/v2/registry/remote/errcode"
 	"oras.land/oras-go/v2/registry/remote/retry"
 
 	"github.com/berth-oci/registry"
@@ -86,6 +87,7 @@ func openRemote(ctx context.Context, address, user string) (*remote, error) {
 		s.prefix = prefix + "/"
 	}
 	s.client = &auth.Client{Client: retry.NewClient(), Cache: auth.NewCache()}
+	s.client.Client.CheckRedirect = checkRedirect
 	s.client.SetUserAgent("berth")
 	if s.client.Credential, err = credentialsFor(u.Host, user); err != nil {
 		return nil, err
@@ -127,6 +129,20 @@ func credentialsFor(host, user string) (auth.CredentialFunc, error) {
 		return nil, fmt.Errorf("the credentials of docker login: %w", err)
 	}
 	return credentials.Credential(store), nil
+}
+
+// checkRedirect ends redirects that lead nowhere, and keeps credentials from other
+// servers: oras compares a redirect with the last one only, and net/http ignores the
+// port and the scheme.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	const maxRedirects = 10
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("stopped after %d redirects", maxRedirects)
+	}
+	if first := via[0].URL; req.URL.Scheme != first.Scheme || req.URL.Host != first.Host {
+		req.Header.Del("Authorization")
+	}
+	return nil
 }
 
 // Close implements io.Closer.
@@ -245,6 +261,10 @@ func requestError(ctx context.Context, err error) error {
 	}
 	if errors.Is(err, auth.ErrBasicCredentialNotFound) {
 		return fmt.Errorf("%w: run docker login, or use --user", registry.ErrUnauthorized)
+	}
+	var rejected *errcode.ErrorResponse
+	if errors.As(err, &rejected) { // by a token server
+		return orasResponseError(rejected, registry.Error{Status: http.StatusNotFound, Message: "404 Not Found"})
 	}
 	var failed *url.Error
 	if errors.As(err, &failed) {

@@ -197,12 +197,17 @@ func orasError(ctx context.Context, err error, notFound registry.Error) error {
 	}
 	var e *errcode.ErrorResponse
 	if errors.As(err, &e) {
-		resp := &http.Response{StatusCode: e.StatusCode, Status: fmt.Sprint(e.StatusCode, " ", http.StatusText(e.StatusCode)), Request: &http.Request{Method: e.Method, URL: e.URL}}
-		body, _ := json.Marshal(map[string]any{"errors": e.Errors})
-		resp.Body = io.NopCloser(bytes.NewReader(body))
-		return responseError(resp, notFound)
+		return orasResponseError(e, notFound)
 	}
 	return requestError(ctx, err)
+}
+
+// orasResponseError returns the error in a response that oras has read.
+func orasResponseError(e *errcode.ErrorResponse, notFound registry.Error) error {
+	resp := &http.Response{StatusCode: e.StatusCode, Status: fmt.Sprint(e.StatusCode, " ", http.StatusText(e.StatusCode)), Request: &http.Request{Method: e.Method, URL: e.URL}}
+	body, _ := json.Marshal(map[string]any{"errors": e.Errors})
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return responseError(resp, notFound)
 }
 
 func (s *remote) DeleteManifest(ctx context.Context, repo string, d digest.Digest) error {
@@ -228,10 +233,24 @@ func (s *remote) DeleteTag(ctx context.Context, repo, tag string, allow registry
 // errStopped ends a list early.
 var errStopped = errors.New("stopped")
 
-// pages yields what a list of oras passes to a function, page by page.
-func pages[T any](ctx context.Context, notFound registry.Error, list func(func([]T) error) error) iter.Seq2[T, error] {
+// maxPages is the number of pages of a list that are read.
+const maxPages = 10_000
+
+// pages yields what a list of oras passes to a function, page by page. A list whose
+// pages link to each other is an error.
+func pages[T comparable](ctx context.Context, notFound registry.Error, list func(func([]T) error) error) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
+		n, begins := 0, make(map[T]bool) // the first elements of pages
 		err := list(func(page []T) error {
+			if n++; n > maxPages {
+				return fmt.Errorf("the registry's list has more than %d pages", maxPages)
+			}
+			if len(page) > 0 {
+				if begins[page[0]] {
+					return errors.New("the registry's list repeats itself")
+				}
+				begins[page[0]] = true
+			}
 			for _, v := range page {
 				if !yield(v, nil) {
 					return errStopped

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
@@ -71,17 +72,7 @@ func (c *rmCmd) remove(ctx context.Context, stdout io.Writer, logs logOutput) (f
 	}
 	defer func() { failed = errors.Join(failed, closer.Close()) }()
 	r := &remover{store: s, w: stdout, dryRun: c.DryRun}
-	for _, ref := range refs {
-		if err := r.exists(ctx, ref); err != nil {
-			return err
-		}
-	}
-	for _, ref := range refs {
-		if err := r.remove(ctx, ref); err != nil {
-			return fmt.Errorf("%v: %w", ref, err)
-		}
-	}
-	return nil
+	return r.removeAll(ctx, refs)
 }
 
 // remover deletes content, and prints what it deletes.
@@ -89,6 +80,39 @@ type remover struct {
 	store  registry.Store
 	w      io.Writer
 	dryRun bool
+}
+
+// step is something to delete.
+type step struct {
+	what string
+	f    func() error
+}
+
+// removeAll deletes what refs name, after finding all of it, so that a dry run prints
+// the same.
+func (m *remover) removeAll(ctx context.Context, refs []ref) error {
+	for _, r := range refs {
+		if err := m.exists(ctx, r); err != nil {
+			return err
+		}
+	}
+	var steps []step
+	for n, r := range refs {
+		if slices.Contains(refs[:n], r) {
+			continue
+		}
+		s, err := m.plan(ctx, r)
+		if err != nil {
+			return fmt.Errorf("%v: %w", r, err)
+		}
+		steps = append(steps, s)
+	}
+	for _, s := range steps {
+		if err := m.delete(s); err != nil {
+			return fmt.Errorf("%s: %w", s.what, err)
+		}
+	}
+	return nil
 }
 
 // exists returns an error if r does not exist.
@@ -106,66 +130,68 @@ func (m *remover) exists(ctx context.Context, r ref) error {
 	return nil
 }
 
-// delete prints and deletes something, unless this is a dry run.
-func (m *remover) delete(what string, f func() error) error {
+// delete deletes something and prints it, unless this is a dry run. A tag has gone with
+// its manifest if both were named.
+func (m *remover) delete(s step) error {
 	verb := "deleted"
 	if m.dryRun {
 		verb = "would delete"
-	} else if err := f(); err != nil {
+	} else if err := s.f(); err != nil && !isUnknown(err) {
 		return err
 	}
-	_, err := fmt.Fprintf(m.w, "%s %s\n", verb, what)
+	_, err := fmt.Fprintf(m.w, "%s %s\n", verb, s.what)
 	return err
 }
 
-func (m *remover) remove(ctx context.Context, r ref) error {
+// plan returns the step that deletes r.
+func (m *remover) plan(ctx context.Context, r ref) (step, error) {
 	switch {
 	case r.tag != "":
-		return m.delete(fmt.Sprintf("tag %v", r), func() error { return m.store.DeleteTag(ctx, r.repo, r.tag, nil) })
+		return step{fmt.Sprintf("tag %v", r), func() error { return m.store.DeleteTag(ctx, r.repo, r.tag, nil) }}, nil
 	case r.digest != "":
-		return m.removeManifest(ctx, r)
+		return m.planManifest(ctx, r)
 	}
-	return m.removeRepo(ctx, r.repo)
+	return m.planRepo(ctx, r.repo)
 }
 
-// removeManifest deletes a manifest with its tags.
-func (m *remover) removeManifest(ctx context.Context, r ref) error {
+// planManifest returns the step that deletes a manifest with its tags.
+func (m *remover) planManifest(ctx context.Context, r ref) (step, error) {
 	what := fmt.Sprintf("manifest %v", r)
 	for tag, err := range m.store.Tags(ctx, r.repo, "") {
 		if err != nil {
-			return err
+			return step{}, err
 		}
 		tagged, err := m.store.GetTag(ctx, r.repo, tag)
 		if err != nil && !isUnknown(err) {
-			return err
+			return step{}, err
 		}
 		if err == nil && tagged.Digest == r.digest {
 			what += fmt.Sprintf(", tag %s", tag)
 		}
 	}
-	return m.delete(what, func() error { return m.store.DeleteManifest(ctx, r.repo, r.digest) })
+	return step{what, func() error { return m.store.DeleteManifest(ctx, r.repo, r.digest) }}, nil
 }
 
-// removeRepo deletes all of a repository: manifests, which others may name, then blobs.
-func (m *remover) removeRepo(ctx context.Context, repo string) error {
+// planRepo returns the step that deletes all of a repository: manifests, which others
+// may name, then blobs.
+func (m *remover) planRepo(ctx context.Context, repo string) (step, error) {
 	manifests, err := digests(m.store.Manifests(ctx, repo, ""))
 	if err != nil {
-		return err
+		return step{}, err
 	}
 	blobs, err := digests(m.store.Blobs(ctx, repo, ""))
 	if err != nil {
-		return err
+		return step{}, err
 	}
 	tags := 0
 	for _, err := range m.store.Tags(ctx, repo, "") {
 		if err != nil {
-			return err
+			return step{}, err
 		}
 		tags++
 	}
-	kept := false // the registry deletes no blobs
 	what := fmt.Sprintf("repository %s: %d tags, %d manifests, %d blobs", repo, tags, len(manifests), len(blobs))
-	err = m.delete(what, func() error {
+	return step{what, func() error {
 		for _, d := range manifests {
 			if err := m.store.DeleteManifest(ctx, repo, d); err != nil && !isUnknown(err) {
 				return err
@@ -174,19 +200,15 @@ func (m *remover) removeRepo(ctx context.Context, repo string) error {
 		for _, d := range blobs {
 			err := m.store.DeleteBlob(ctx, repo, d)
 			if unlisted(m.store) && (errors.Is(err, registry.ErrUnsupported) || errors.Is(err, registry.ErrDenied)) {
-				kept = true
-				return nil
+				_, err = fmt.Fprintln(m.w, "the registry does not delete blobs on request: it keeps them until it collects garbage")
+				return err
 			}
 			if err != nil && !isUnknown(err) {
 				return err
 			}
 		}
 		return nil
-	})
-	if kept {
-		fmt.Fprintln(m.w, "the registry does not delete blobs on request: it keeps them until it collects garbage")
-	}
-	return err
+	}}, nil
 }
 
 // digests returns the digests in a list.

@@ -179,7 +179,7 @@ func (s *saver) prepare(ctx context.Context) error {
 		}
 		info, err := s.from.StatBlob(ctx, b.repo, d)
 		switch {
-		case isUnknown(err) && b.optional:
+		case isUnknown(err) && b.optional && !s.docker: // docker load requires all layers
 			delete(s.contents, d)
 			continue
 		case isUnknown(err):

@@ -66,6 +66,10 @@ type blobRef struct {
 // walkJobs is the number of manifests that a walk reads at once.
 const walkJobs = 8
 
+// maxWalk bounds the content that a walk finds: registries and archives, which nobody
+// needs to trust, could lead to ever more.
+var maxWalk = 1_000_000 // lower in tests
+
 // walk finds the content that roots lead to, and, if withReferrers is set, the
 // referrers of all manifests in it. A root that does not exist is an error; other
 // manifests may be missing.
@@ -78,11 +82,14 @@ func walk(ctx context.Context, src contentSource, roots []reference, withReferre
 		repeated:  make(map[digest.Digest]bool),
 	}
 	seen := make(map[digest.Digest]bool)
+	var level []reference
 	for _, r := range roots {
-		seen[r.Digest] = true
+		if !seen[r.Digest] {
+			seen[r.Digest] = true
+			level = append(level, r)
+		}
 	}
 	parent := make(map[digest.Digest]digest.Digest)
-	level := slices.CompactFunc(slices.Clone(roots), func(a, b reference) bool { return a.Digest == b.Digest })
 	for len(level) > 0 {
 		var mu sync.Mutex // guards c, seen, parent and next
 		var next []reference
@@ -90,6 +97,9 @@ func walk(ctx context.Context, src contentSource, roots []reference, withReferre
 		g.SetLimit(walkJobs)
 		for _, ref := range level {
 			g.Go(func() error {
+				if err := running.Err(); err != nil {
+					return err
+				}
 				m, err := src.manifest(running, ref.MediaType, ref.Digest)
 				mu.Lock()
 				by, isChild := parent[ref.Digest]
@@ -112,6 +122,9 @@ func walk(ctx context.Context, src contentSource, roots []reference, withReferre
 				mu.Lock()
 				defer mu.Unlock()
 				children := c.add(m)
+				if len(seen)+len(c.blobs)+len(children)+len(referrers) > maxWalk {
+					return fmt.Errorf("it leads to more than %d manifests and blobs", maxWalk)
+				}
 				for i, child := range slices.Concat(children, referrers) {
 					isReferrer := i >= len(children)
 					if isReferrer {
