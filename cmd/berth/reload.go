@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/spf13/pflag"
 )
 
 // reloadable are the flags and sections whose changes take effect without a restart,
@@ -124,9 +126,7 @@ func (c *serveCmd) changes(before, after *serveCmd) (changed, ignored []string) 
 func (c *serveCmd) values() map[string]any {
 	s := c.sections()
 	values := map[string]any{"retention": s.Retention, "quotas": s.Quotas, "notifications": s.Notifications}
-	for _, flag := range c.flags {
-		values[flag.Name] = flag.Target.Interface()
-	}
+	c.flags.VisitAll(func(f *pflag.Flag) { values[f.Name] = f.Value.String() })
 	return values
 }
 
