@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/bucket"
@@ -23,13 +25,20 @@ import (
 
 // checkCmd is berth check.
 type checkCmd struct {
-	Store  string `help:"The store: dir:PATH or the URL of a bucket." required:"" placeholder:"STORE"`
-	Repair bool   `help:"Replace damaged content by intact copies, and move the rest to .berth/damaged (in a bucket: delete the links to it), so that clients push it again. A directory must not be in use."`
+	Store  string
+	Repair bool
 }
 
-// Help is shown by berth check --help.
-func (checkCmd) Help() string {
-	return "Read all content of a directory or a bucket, and report the content whose bytes do not have the digest that it is named by, the content that is missing, and the repositories that can't be read. A bucket may be in use; a directory may be, without --repair. Damaged manifests in a bucket stay, and so do their tags: a push repairs them. The exit status is 1 if there is a problem that was not repaired. " + storeHelp
+func (c *checkCmd) command() *cobra.Command {
+	cmd := newCommand("check --store STORE", "Verify the content of a directory or a bucket.",
+		"Read all content of a directory or a bucket, and report the content whose bytes do not have the digest that it is named by, the content that is missing, and the repositories that can't be read. A bucket may be in use; a directory may be, without --repair. Damaged manifests in a bucket stay, and so do their tags: a push repairs them. The exit status is 1 if there is a problem that was not repaired.\n\n"+storeHelp,
+		c.Run,
+		flagGroup{"Flags", func(f *pflag.FlagSet) {
+			f.StringVar(&c.Store, "store", "", "The `STORE`: dir:PATH or the URL of a bucket. Required.")
+			f.BoolVar(&c.Repair, "repair", false, "Replace damaged content by intact copies, and move the rest to .berth/damaged (in a bucket: delete the links to it), so that clients push it again. A directory must not be in use.")
+		}})
+	cmd.MarkFlagRequired("store")
+	return cmd
 }
 
 func (c *checkCmd) Run(stdout io.Writer, logs logOutput) error {

@@ -9,17 +9,25 @@ import (
 	"testing"
 )
 
-// completions returns the words that berth completion completes the last word to.
+// Directives of Cobra: the shell completes names of files or folders.
+const (
+	files   = ":0"
+	folders = ":16"
+)
+
+// completions returns the words that the last word can be completed to.
 func completions(t *testing.T, words ...string) string {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	if status := run(append([]string{"completion", "bash", "--"}, words...), &stdout, &stderr); status != 0 {
+	if status := run(append([]string{"__complete"}, words...), &stdout, &stderr); status != 0 {
 		t.Fatalf("status %d: %s", status, &stderr)
 	}
 	var found []string
 	for line := range strings.Lines(stdout.String()) {
 		value, _, _ := strings.Cut(strings.TrimSpace(line), "\t")
-		found = append(found, value)
+		if !strings.HasPrefix(value, ":") || value == files || value == folders {
+			found = append(found, value)
+		}
 	}
 	return strings.Join(found, " ")
 }
@@ -41,26 +49,32 @@ func TestCompletion(t *testing.T) {
 		{"serve|--tls-c", "--tls-cert --tls-client-ca --tls-client-auth"},
 		{"serve|--tls-cert|c|--tls-c", "--tls-client-ca --tls-client-auth"}, // given already
 		{"serve|--host|a|--hos", "--host"},                                  // may be given again
-		{"gc|-", "--help --version --store --config --grace --untagged --dry-run --verbose"},
-		{"gc|-v|--ver", "--version"},
-		{"gc|--|--s", ""}, // no flag
+		{"gc|-", "--store"},
+		{"gc|--store|mem:|-", "--config --grace --untagged --dry-run --verbose -v --help -h"},
+		{"gc|-v|", "--store"},          // required
+		{"gc|--store|mem:|--|--c", ""}, // no flag
+		{"config|", "check print"},
+		{"config|print|--read", "--read-only"},
 
 		{"serve|--log-format|", "text json"},
 		{"serve|--log-format|x", ""},
-		{"serve|--log-format=j", "--log-format=json"},
+		{"serve|--log-format=j", "json"},
 		{"serve|--log-level|", "debug info warn error"},
 		{"serve|--read-only|--log-level|w", "warn"},
 		{"serve|--addr|", ""},
-		{"serve|--htpasswd|", ":files"},
-		{"serve|--htpasswd=u", ":files"},
-		{"serve|--unknown=", ""},
+		{"serve|--htpasswd|", files},
+		{"serve|--htpasswd=u", files},
+		{"serve|--tls-dir|", folders},
+		{"serve|--rules|missing|--read", "--read-only"},
+		{"load|--to|mem:|a", files},
+		{"serve|--unknown=", files},
 		{"serve|--unknown|--no-d", "--no-delete"},
 
 		{"serve|--store|", "mem: dir: s3:// gs:// azblob:// file://"},
-		{"serve|--store=d", "--store=dir:"},
+		{"serve|--store=d", "dir:"},
 		{"serve|--store|dir:", "dir:data/"},
 		{"serve|--store|dir:data/o", "dir:data/one/ dir:data/other/"},
-		{"serve|--store=dir:data/.", "--store=dir:data/.hidden/"},
+		{"serve|--store=dir:data/.", "dir:data/.hidden/"},
 		{"serve|--store|dir:missing/", ""},
 		{"copy|m", "mem:"},
 		{"copy|dir:a|g", "gs://"},

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The configuration file of berth serve, and the environment.
+// The configuration file of berth serve.
 
 package main
 
@@ -16,12 +16,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/alecthomas/kong"
+	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 )
-
-// envPrefix begins the names of the environment variables that set flags.
-const envPrefix = "BERTH"
 
 // configFile is a configuration file: the values of flags, by their names, and sections
 // that have no flag.
@@ -41,41 +38,49 @@ type sections struct {
 // sectionNames are the keys of sections.
 var sectionNames = fieldNames(sections{})
 
-// BeforeResolve reads the configuration file, for kong. Flags have precedence over the
-// environment, and that over the file.
-func (c *serveCmd) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
-	i := slices.IndexFunc(trace.Flags, func(f *kong.Flag) bool { return f.Name == "config" })
-	name, _ := ctx.FlagValue(trace.Flags[i]).(string)
-	if name == "" || c.file != nil {
+// setFromFile reads the configuration file, and sets the flags that neither the command
+// line nor the environment sets.
+func (c *serveCmd) setFromFile() (err error) {
+	if c.Config == "" {
 		return nil
 	}
-	file, err := readConfig(name, serveFlags(ctx))
-	if err != nil {
+	if c.file, err = readConfig(c.Config); err != nil {
 		return err
 	}
-	c.file = file
-	ctx.AddResolver(file)
+	c.flags.VisitAll(func(f *pflag.Flag) {
+		if node := c.file.keys[f.Name]; node != nil && !f.Changed && err == nil {
+			err = c.file.set(f, node)
+		}
+	})
+	return err
+}
+
+// set sets a flag to the value of a key.
+func (f *configFile) set(flag *pflag.Flag, node *yaml.Node) error {
+	items := []*yaml.Node{node}
+	if _, list := flag.Value.(pflag.SliceValue); list && node.Kind == yaml.SequenceNode {
+		items = node.Content
+	}
+	var values []string
+	for _, item := range items {
+		if item.Kind != yaml.ScalarNode {
+			kind := "a single value"
+			if node.Kind == yaml.SequenceNode && item != node {
+				kind = "a list of single values"
+			}
+			return f.errorAt(item, flag.Name, errors.New("requires "+kind))
+		}
+		values = append(values, item.Value)
+	}
+	if err := setFlag(flag, f.name, values...); err != nil {
+		return f.errorAt(node, flag.Name, err)
+	}
 	return nil
 }
 
-// serveFlags returns the names of the flags that a configuration file may set.
-func serveFlags(ctx *kong.Context) []string {
-	var names []string
-	for _, command := range ctx.Model.Children {
-		if command.Name != "serve" {
-			continue
-		}
-		for _, flag := range command.Flags {
-			if flag.Name != "config" {
-				names = append(names, flag.Name)
-			}
-		}
-	}
-	return names
-}
-
-// readConfig reads a file whose keys are those of sections, or the names of flags.
-func readConfig(name string, flags []string) (*configFile, error) {
+// readConfig reads a file whose keys are those of sections, or the names of flags of berth
+// serve.
+func readConfig(name string) (*configFile, error) {
 	f := &configFile{name: name, keys: make(map[string]*yaml.Node)}
 	root, err := f.read()
 	if root == nil || err != nil { // an empty file, or a wrong one
@@ -84,7 +89,13 @@ func readConfig(name string, flags []string) (*configFile, error) {
 	if root.Kind != yaml.MappingNode {
 		return nil, f.errorAt(root, "", errors.New("the file must consist of keys and values"))
 	}
-	known := append(slices.Clone(flags), sectionNames...)
+	var known []string
+	new(serveCmd).command().Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Name != "config" && f.Name != "help" {
+			known = append(known, f.Name)
+		}
+	})
+	known = append(known, sectionNames...)
 	for key, value := range members(root) {
 		if !slices.Contains(known, key.Value) {
 			return nil, f.errorAt(key, "", unknownKey(key.Value, known))
@@ -178,80 +189,6 @@ func (f *configFile) errorAt(node *yaml.Node, where string, err error) error {
 		where += ": "
 	}
 	return fmt.Errorf("%s:%d: %s%w", f.name, node.Line, where, err)
-}
-
-// explain adds the line of the file to an error that kong has returned for a value.
-func (f *configFile) explain(err error) error {
-	if f == nil || err == nil {
-		return err
-	}
-	for name, node := range f.keys {
-		if rest, ok := strings.CutPrefix(err.Error(), "--"+name); ok {
-			if i := strings.Index(rest, ": "); i >= 0 {
-				return f.errorAt(node, name, errors.New(rest[i+2:]))
-			}
-		}
-	}
-	return err
-}
-
-// Validate implements [kong.Resolver].
-func (f *configFile) Validate(*kong.Application) error { return nil }
-
-// Resolve implements [kong.Resolver].
-func (f *configFile) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-	node := f.keys[flag.Name]
-	if node == nil || fromEnvironment(flag) != "" {
-		return nil, nil
-	}
-	if node.Kind == yaml.ScalarNode {
-		if flag.IsSlice() {
-			return []any{node.Value}, nil
-		}
-		return node.Value, nil
-	}
-	var all []any
-	if !flag.IsSlice() || node.Kind != yaml.SequenceNode {
-		return nil, f.errorAt(node, flag.Name, errors.New("requires a single value"))
-	}
-	for _, item := range node.Content {
-		if item.Kind != yaml.ScalarNode {
-			return nil, f.errorAt(item, flag.Name, errors.New("requires a list of single values"))
-		}
-		all = append(all, item.Value)
-	}
-	return all, nil
-}
-
-// fromEnvironment returns the environment variable that sets the flag, "" if none does.
-func fromEnvironment(flag *kong.Flag) string {
-	for _, name := range flag.Envs {
-		if _, ok := os.LookupEnv(name); ok {
-			return name
-		}
-	}
-	return ""
-}
-
-// kubernetesVariable matches the variables that Kubernetes sets for a service of the
-// name "berth".
-var kubernetesVariable = regexp.MustCompile(`^BERTH_(SERVICE_(HOST|PORT.*)|PORT(_\d+_.*)?)$`)
-
-// unknownVariables returns a sentence for each variable in the environment that looks as
-// if it set a flag, but sets none.
-func unknownVariables(environ []string, flags []*kong.Flag) []string {
-	var known, sentences []string
-	for _, flag := range flags {
-		known = append(known, flag.Envs...)
-	}
-	for _, entry := range environ {
-		name, _, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, envPrefix+"_") || slices.Contains(known, name) || kubernetesVariable.MatchString(name) {
-			continue
-		}
-		sentences = append(sentences, fmt.Sprintf("the environment variable %s has no effect%s", name, didYouMean(name, known)))
-	}
-	return sentences
 }
 
 // retentionPeriod is a time in days (30d), weeks (2w), or units of time.Duration.

@@ -5,35 +5,30 @@
 package main
 
 import (
-	"encoding"
 	"fmt"
 	"io"
 	"net/url"
-	"reflect"
-	"slices"
 	"strings"
 
-	"github.com/alecthomas/kong"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 )
 
-// configCmd is berth config.
-type configCmd struct {
-	Check configCheckCmd `cmd:"" help:"Check a configuration, with the files that it names."`
-	Print configPrintCmd `cmd:"" help:"Print a configuration as YAML, and where each value comes from."`
+// configCommand returns berth config.
+func configCommand() *cobra.Command {
+	var checked, printed serveCmd
+	cmd := newCommand("config", "Check or print a server's configuration.", "", nil)
+	cmd.AddCommand(
+		checked.newCommand("check", "Check a configuration, with the files that it names.",
+			"The flags are those of berth serve. The store is not opened.", checked.checkConfig),
+		printed.newCommand("print", "Print a configuration as YAML, and where each value comes from.",
+			"The flags are those of berth serve. The output is a file for --config; passwords are left out.", printed.printConfig),
+	)
+	return cmd
 }
 
-// configCheckCmd is berth config check. It has the flags of berth serve.
-type configCheckCmd struct {
-	serveCmd `embed:""`
-}
-
-// Help is shown by berth config check --help.
-func (configCheckCmd) Help() string {
-	return "The flags are those of berth serve. The store is not opened."
-}
-
-func (c *configCheckCmd) Run(stdout io.Writer) error {
+func (c *serveCmd) checkConfig(stdout io.Writer, _ logOutput) error {
 	if err := c.check(); err != nil {
 		return err
 	}
@@ -54,17 +49,7 @@ func (c *configCheckCmd) Run(stdout io.Writer) error {
 	return nil
 }
 
-// configPrintCmd is berth config print.
-type configPrintCmd struct {
-	serveCmd `embed:""`
-}
-
-// Help is shown by berth config print --help.
-func (configPrintCmd) Help() string {
-	return "The flags are those of berth serve. The output is a file for --config; passwords are left out."
-}
-
-func (c *configPrintCmd) Run(stdout io.Writer, ctx *kong.Context) error {
+func (c *serveCmd) printConfig(stdout io.Writer, _ logOutput) error {
 	if err := c.check(); err != nil {
 		return err
 	}
@@ -78,18 +63,11 @@ func (c *configPrintCmd) Run(stdout io.Writer, ctx *kong.Context) error {
 		}
 		root.Content = append(root.Content, key, value)
 	}
-	for _, flag := range ctx.Selected().Flags {
-		if flag.Name == "config" || flag.Name == "help" {
-			continue
+	c.flags.VisitAll(func(f *pflag.Flag) {
+		if f.Name != "config" && f.Name != "help" && (f.Changed || hasDefault(f) || f.Value.Type() == "bool") {
+			add(f.Name, flagValue(f), sourceOf(f))
 		}
-		value, err := flagValue(flag)
-		if err != nil {
-			return err
-		}
-		if value != nil {
-			add(flag.Name, value, c.source(ctx, flag))
-		}
-	}
+	})
 	for _, name := range sectionNames {
 		if c.file != nil && c.file.keys[name] != nil {
 			maskSecrets(c.file.keys[name])
@@ -129,47 +107,34 @@ func maskSecrets(node *yaml.Node) {
 	}
 }
 
-// source says where the value of a flag comes from.
-func (c *configPrintCmd) source(ctx *kong.Context, flag *kong.Flag) string {
-	if slices.ContainsFunc(ctx.Path, func(p *kong.Path) bool { return p.Flag == flag && !p.Resolved }) {
+// sourceOf says where the value of a flag comes from.
+func sourceOf(f *pflag.Flag) string {
+	switch source := f.Annotations[sourceAnnotation]; {
+	case !f.Changed:
+		return "default"
+	case source == nil:
 		return "from the command line"
+	default:
+		return "from " + source[0]
 	}
-	if name := fromEnvironment(flag); name != "" {
-		return "from " + name
-	}
-	if c.file != nil && c.file.keys[flag.Name] != nil {
-		return "from " + c.file.name
-	}
-	return "default"
 }
 
-// flagValue returns a flag's value, nil if it is not set. Passwords are replaced.
-func flagValue(flag *kong.Flag) (*yaml.Node, error) {
-	v := flag.Target.Interface()
-	if flag.Target.IsZero() && !flag.HasDefault && flag.Target.Kind() != reflect.Bool {
-		return nil, nil
-	}
-	switch value := v.(type) {
-	case size:
-		v = int64(value)
-	case fmt.Stringer:
-		v = strings.ToLower(value.String())
-	case encoding.TextMarshaler:
-		text, err := value.MarshalText()
-		if err != nil {
-			return nil, err
-		}
-		v = string(text)
-	case []string:
-		if flag.Name == "user" {
-			var users []string
-			for _, entry := range value {
-				name, _, _ := strings.Cut(entry, ":")
-				users = append(users, name+":"+masked)
+// flagValue returns a flag's value. Passwords are replaced.
+func flagValue(f *pflag.Flag) *yaml.Node {
+	if list, ok := f.Value.(pflag.SliceValue); ok {
+		node := &yaml.Node{Kind: yaml.SequenceNode}
+		for _, item := range list.GetSlice() {
+			if f.Name == "user" {
+				name, _, _ := strings.Cut(item, ":")
+				item = name + ":" + masked
 			}
-			v = users
+			node.Content = append(node.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: item})
 		}
+		return node
 	}
-	var node yaml.Node
-	return &node, node.Encode(v)
+	node := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: f.Value.String()}
+	if t := f.Value.Type(); t == "bool" || t == "int" {
+		node.Tag = "!!" + t
+	}
+	return node
 }

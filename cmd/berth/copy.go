@@ -19,28 +19,53 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
 	"github.com/berth-oci/registry"
 )
 
 // copyCmd is berth copy.
 type copyCmd struct {
-	From     string   `arg:"" help:"The store or registry to copy from." placeholder:"STORE"`
-	To       string   `arg:"" help:"The store or registry to copy to." placeholder:"STORE"`
-	Repos    []string `arg:"" optional:"" help:"The repositories to copy (default: all)." placeholder:"REPOSITORY"`
-	Jobs     int      `help:"Number of blobs and manifests to copy at once (default: ${default})." default:"8" placeholder:"N"`
-	FromUser string   `help:"User of the registry to copy from (default: that of docker login)." placeholder:"NAME[:PASSWORD]"`
-	ToUser   string   `help:"User of the registry to copy to (default: that of docker login)." placeholder:"NAME[:PASSWORD]"`
-	DryRun   bool     `help:"Print what would be copied, and copy nothing. Content is not read, so corrupt content is not found."`
+	From     string
+	To       string
+	Repos    []string // all if there are none
+	Jobs     int
+	FromUser string
+	ToUser   string
+	DryRun   bool
 }
 
-// Help is shown by berth copy --help.
-func (copyCmd) Help() string {
-	return "Copy all content: tags, manifests with and without tags, referrers, and blobs, even those that no manifest names. " +
-		"Content that the destination has is not copied again, so an interrupted copy can be resumed and a repeated one copies the changes. " +
-		"A tag that has moved in the source moves in the destination. Nothing is deleted: tags and content that only the destination has stay there.\n\n" +
-		"All digests are verified. Content that is corrupt or can't be read is reported at the end, with exit status 1; the rest is copied.\n\n" +
-		"The source may be in use. If it is a directory, it may also be an OCI image layout, whose repository has the name \"layout\". " +
-		storeHelp + " A STORE may also be a running registry: " + remoteHelp + "."
+func (c *copyCmd) command() *cobra.Command {
+	cmd := newCommand("copy FROM TO [REPO...]", "Copy content from one store to another.",
+		"Copy the content of the STORE or registry FROM to the STORE or registry TO, or only the given repositories. "+
+			"Copy all content: tags, manifests with and without tags, referrers, and blobs, even those that no manifest names. "+
+			"Content that the destination has is not copied again, so an interrupted copy can be resumed and a repeated one copies the changes. "+
+			"A tag that has moved in the source moves in the destination. Nothing is deleted: tags and content that only the destination has stay there.\n\n"+
+			"All digests are verified. Content that is corrupt or can't be read is reported at the end, with exit status 1; the rest is copied.\n\n"+
+			"The source may be in use. If it is a directory, it may also be an OCI image layout, whose repository has the name \"layout\".\n\n"+
+			storeHelp+" A STORE may also be a running registry: "+remoteHelp+".",
+		c.Run,
+		flagGroup{"Flags", func(f *pflag.FlagSet) {
+			f.IntVar(&c.Jobs, "jobs", 8, "Copy `N` blobs and manifests at once.")
+			f.StringVar(&c.FromUser, "from-user", "", "User of the registry to copy from, `NAME[:PASSWORD]` (default: that of docker login).")
+			f.StringVar(&c.ToUser, "to-user", "", "User of the registry to copy to, `NAME[:PASSWORD]` (default: that of docker login).")
+			f.BoolVar(&c.DryRun, "dry-run", false, "Print what would be copied, and copy nothing. Content is not read, so corrupt content is not found.")
+		}})
+	cmd.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) < 2 {
+			return errors.New("expected two stores: FROM and TO")
+		}
+		c.From, c.To, c.Repos = args[0], args[1], args[2:]
+		return nil
+	}
+	cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		if len(args) < 2 {
+			return completeStore(word)
+		}
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return cmd
 }
 
 // errInterrupted is the error of a copy that was stopped by a signal.

@@ -7,21 +7,31 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/berth-oci/registry/ocidir"
 )
 
 // foldCmd is berth fold.
 type foldCmd struct {
-	Store string `help:"The store: dir:PATH." required:"" placeholder:"STORE"`
+	Store string
 }
 
-// Help is shown by berth fold --help.
-func (foldCmd) Help() string {
-	return "Write the changes in the journals of a directory into the index.json of its repositories, for other tools to read. A server does so on its own within seconds, and when it stops; after it was killed, the next one does."
+func (c *foldCmd) command() *cobra.Command {
+	cmd := newCommand("fold --store STORE", "Bring a directory's layouts up to date for other tools.",
+		"Write the changes in the journals of a directory into the index.json of its repositories, for other tools to read. A server does so on its own within seconds, and when it stops; after it was killed, the next one does.",
+		c.Run,
+		flagGroup{"Flags", func(f *pflag.FlagSet) {
+			f.StringVar(&c.Store, "store", "", "The `STORE`: dir:PATH. Required.")
+		}})
+	cmd.MarkFlagRequired("store")
+	return cmd
 }
 
-func (c *foldCmd) Run(logs logOutput) error {
+func (c *foldCmd) Run(_ io.Writer, logs logOutput) error {
 	ctx := context.Background()
 	s, closer, err := openStore(ctx, c.Store, storeOptions{log: logs.logger()})
 	if err != nil {

@@ -11,8 +11,9 @@ import (
 	"io"
 	"time"
 
-	"github.com/alecthomas/kong"
 	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/retention"
@@ -20,24 +21,35 @@ import (
 
 // gcCmd is berth gc.
 type gcCmd struct {
-	Store    string        `help:"The store: dir:PATH or the URL of a bucket." required:"" placeholder:"STORE"`
-	Config   string        `help:"Apply the rules in the section retention of this configuration file of berth serve." type:"existingfile" placeholder:"FILE"`
-	Grace    time.Duration `help:"How long content must have been unused (default: ${default}; for a bucket at least 30m)." default:"1h" placeholder:"TIME"`
-	Untagged bool          `help:"Also remove manifests that no tag leads to."`
-	DryRun   bool          `help:"Remove nothing, and say what would be removed."`
-	Verbose  bool          `short:"v" help:"Print each tag, manifest and blob, and why it is kept or removed."`
+	Store    string
+	Config   string
+	Grace    time.Duration
+	Untagged bool
+	DryRun   bool
+	Verbose  bool
 }
 
-// Help is shown by berth gc --help.
-func (gcCmd) Help() string {
-	return "Remove blobs that no manifest names, uploads that were given up, empty repositories, and what crashes have left. " +
-		"The store may be in use meanwhile: the berth serve of a directory does the work itself. A bucket frees the bytes of what gc removes in a later run. " + storeHelp
+func (c *gcCmd) command() *cobra.Command {
+	cmd := newCommand("gc --store STORE", "Remove unused content from a store.",
+		"Remove blobs that no manifest names, uploads that were given up, empty repositories, and what crashes have left. "+
+			"The store may be in use meanwhile: the berth serve of a directory does the work itself. A bucket frees the bytes of what gc removes in a later run.\n\n"+storeHelp,
+		c.Run,
+		flagGroup{"Flags", func(f *pflag.FlagSet) {
+			f.StringVar(&c.Store, "store", "", "The `STORE`: dir:PATH or the URL of a bucket. Required.")
+			f.Var(pathValue{&c.Config, true}, "config", "Apply the rules in the section retention of this configuration `FILE` of berth serve.")
+			f.DurationVar(&c.Grace, "grace", time.Hour, "`TIME` for which content must have been unused, for a bucket at least 30m.")
+			f.BoolVar(&c.Untagged, "untagged", false, "Also remove manifests that no tag leads to.")
+			f.BoolVar(&c.DryRun, "dry-run", false, "Remove nothing, and say what would be removed.")
+			f.BoolVarP(&c.Verbose, "verbose", "v", false, "Print each tag, manifest and blob, and why it is kept or removed.")
+		}})
+	cmd.MarkFlagRequired("store")
+	return cmd
 }
 
-func (c *gcCmd) Run(stdout io.Writer, logs logOutput, kongCtx *kong.Context) error {
+func (c *gcCmd) Run(stdout io.Writer, logs logOutput) error {
 	req := gcRequest{Grace: graceOption(c.Grace), KeepUntagged: !c.Untagged, DryRun: c.DryRun, Verbose: c.Verbose}
 	if c.Config != "" {
-		file, err := readConfig(c.Config, serveFlags(kongCtx))
+		file, err := readConfig(c.Config)
 		if err != nil {
 			return err
 		}

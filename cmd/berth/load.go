@@ -13,27 +13,47 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
 	"github.com/berth-oci/registry"
 )
 
 // loadCmd is berth load.
 type loadCmd struct {
-	Files   []string `arg:"" help:"An archive or a directory; - is standard input." placeholder:"FILE"`
-	To      string   `required:"" help:"The store or registry to load into." placeholder:"STORE"`
-	As      string   `help:"Load as REPO, with the archive's tags, or its only image as REPO:TAG." placeholder:"REPO[:TAG]"`
-	User    string   `help:"User of the registry (default: that of docker login)." placeholder:"NAME[:PASSWORD]"`
-	Jobs    int      `help:"Number of blobs and manifests to load at once (default: ${default})." default:"8" placeholder:"N"`
-	MaxSize size     `help:"Largest size of a compressed FILE, or of a compressed layer of docker save, after decompression (default: ${default})." default:"64GiB" placeholder:"SIZE"`
+	Files   []string // - is standard input
+	To      string
+	As      string
+	User    string
+	Jobs    int
+	MaxSize size
 }
 
-// Help is shown by berth load --help.
-func (loadCmd) Help() string {
-	return "Load images from each FILE: an OCI image layout, as a directory or a tar file, or an archive of docker save. Tar files may be compressed with gzip or zstd. " +
-		"All digests are kept, and referrers are loaded too. An archive of docker save without a layout has no manifests: each image gets an OCI manifest, always the same for the same image, and its layers are stored as they are, without compression.\n\n" +
-		"The names of images are those in the archive, without a host: docker.io/library/alpine:3 is alpine:3. A layout whose tags have no repository requires --as.\n\n" +
-		"All digests are verified. If content of a repository is corrupt or missing, none of its manifests and tags are loaded. Content that exists is not loaded again. " +
-		"A compressed FILE and standard input need space in the folder for temporary files. " +
-		storeHelp + " Or: " + remoteHelp + "."
+func (c *loadCmd) command() *cobra.Command {
+	cmd := newCommand("load --to STORE FILE...", "Load images from archives.",
+		"Load images from each FILE: an OCI image layout, as a directory or a tar file, or an archive of docker save; - is standard input. Tar files may be compressed with gzip or zstd. "+
+			"All digests are kept, and referrers are loaded too. An archive of docker save without a layout has no manifests: each image gets an OCI manifest, always the same for the same image, and its layers are stored as they are, without compression.\n\n"+
+			"The names of images are those in the archive, without a host: docker.io/library/alpine:3 is alpine:3. A layout whose tags have no repository requires --as.\n\n"+
+			"All digests are verified. If content of a repository is corrupt or missing, none of its manifests and tags are loaded. Content that exists is not loaded again. "+
+			"A compressed FILE and standard input need space in the folder for temporary files.\n\n"+
+			storeHelp+" Or: "+remoteHelp+".",
+		c.Run,
+		flagGroup{"Flags", func(f *pflag.FlagSet) {
+			f.StringVar(&c.To, "to", "", "The `STORE` or registry to load into. Required.")
+			f.StringVar(&c.As, "as", "", "Load as REPO, with the archive's tags, or its only image as `REPO[:TAG]`.")
+			f.StringVar(&c.User, "user", "", "User of the registry, `NAME[:PASSWORD]` (default: that of docker login).")
+			f.IntVar(&c.Jobs, "jobs", 8, "Load `N` blobs and manifests at once.")
+			f.TextVar(&c.MaxSize, "max-size", size(64<<30), "Largest `SIZE` of a compressed FILE, or of a compressed layer of docker save, after decompression.")
+		}})
+	cmd.Args = func(_ *cobra.Command, args []string) error {
+		if c.Files = args; len(args) == 0 {
+			return errors.New("expected a FILE, or - for standard input")
+		}
+		return nil
+	}
+	cmd.ValidArgsFunction = completeFile
+	cmd.MarkFlagRequired("to")
+	return cmd
 }
 
 func (c *loadCmd) Run(stdout io.Writer, logs logOutput) error {

@@ -16,23 +16,39 @@ import (
 	"github.com/docker/go-units"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/berth-oci/registry"
 )
 
 // lsCmd is berth ls.
 type lsCmd struct {
-	Ref  string `arg:"" optional:"" help:"A repository, or an image as REPO:TAG or REPO@DIGEST (default: all repositories)." placeholder:"REPO[:TAG]"`
-	From string `required:"" help:"The store or registry to list." placeholder:"STORE"`
-	User string `help:"User of the registry (default: that of docker login)." placeholder:"NAME[:PASSWORD]"`
-	JSON bool   `name:"json" help:"Print JSON: an array of repositories."`
+	Ref  string // all repositories if it is ""
+	From string
+	User string
+	JSON bool
 }
 
-// Help is shown by berth ls --help.
-func (lsCmd) Help() string {
-	return "List repositories, their tags with platforms and sizes, and referrers with their types. The size of a tag is that of its manifests, configurations and layers as manifests state them, each counted once, without referrers. " +
-		"A manifest that an index names and the store lacks is marked as missing. " +
-		storeHelp + " Or: " + remoteHelp + "."
+func (c *lsCmd) command() *cobra.Command {
+	cmd := newCommand("ls --from STORE [REF]", "List repositories, tags and referrers.",
+		"List repositories, their tags with platforms and sizes, and referrers with their types: all of them, or those of REF, a repository or an image as REPO:TAG or REPO@DIGEST. The size of a tag is that of its manifests, configurations and layers as manifests state them, each counted once, without referrers. "+
+			"A manifest that an index names and the store lacks is marked as missing.\n\n"+
+			storeHelp+" Or: "+remoteHelp+".",
+		c.Run,
+		flagGroup{"Flags", func(f *pflag.FlagSet) {
+			f.StringVar(&c.From, "from", "", "The `STORE` or registry to list. Required.")
+			f.StringVar(&c.User, "user", "", "User of the registry, `NAME[:PASSWORD]` (default: that of docker login).")
+			f.BoolVar(&c.JSON, "json", false, "Print JSON: an array of repositories.")
+		}})
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			c.Ref, args = args[0], args[1:]
+		}
+		return noArguments(cmd, args)
+	}
+	cmd.MarkFlagRequired("from")
+	return cmd
 }
 
 func (c *lsCmd) Run(stdout io.Writer, logs logOutput) error {

@@ -33,6 +33,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/pflag"
 
 	"github.com/berth-oci/registry"
 )
@@ -263,7 +264,7 @@ func TestStopUnderLoad(t *testing.T) {
 	for range *stopCount {
 		addrFile := filepath.Join(t.TempDir(), "addr")
 		store := new(registry.MemStore)
-		c := serveCmd{Addr: []string{"127.0.0.1:0"}, AddrFile: addrFile, Grace: time.Minute, Progress: time.Minute, store: store}
+		c := serveCmd{Addr: []string{"127.0.0.1:0"}, AddrFile: addrFile, Grace: time.Minute, Progress: time.Minute, store: store, flags: new(pflag.FlagSet)}
 		ended := make(chan error, 1)
 		go func() { ended <- c.Run(io.Discard, logOutput{io.Discard}) }()
 		addr, err := waitForFile(addrFile)

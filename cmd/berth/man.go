@@ -10,40 +10,37 @@ import (
 	"io"
 	"strings"
 
-	"github.com/alecthomas/kong"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
-// manCmd is berth man.
-type manCmd struct{}
-
-// Help is shown by berth man --help.
-func (manCmd) Help() string {
-	return "Print the manual page berth(1), in roff. To read it: berth man | man -l -"
-}
-
-func (manCmd) Run(ctx *kong.Context, stdout io.Writer) error {
-	_, err := stdout.Write(manPage(ctx.Model))
-	return err
+// manCommand returns berth man.
+func manCommand() *cobra.Command {
+	var cmd *cobra.Command
+	cmd = newCommand("man", "Print the manual page.", "Print the manual page berth(1), in roff. To read it: berth man | man -l -",
+		func(stdout io.Writer, _ logOutput) error {
+			_, err := stdout.Write(manPage(cmd.Root()))
+			return err
+		})
+	return cmd
 }
 
 // manPage returns the manual page of the command line.
-func manPage(app *kong.Application) []byte {
+func manPage(root *cobra.Command) []byte {
 	p := new(roff)
 	p.line(`.TH BERTH 1 "" "berth %s"`, escape(version()))
 	p.line(".SH NAME")
-	p.line(`berth \- %s`, escape(strings.TrimSuffix(app.Help, ".")))
+	p.line(`berth \- %s`, escape(strings.TrimSuffix(root.Short, ".")))
 	p.line(".SH SYNOPSIS")
 	p.line(`.B berth`)
 	p.line(`.I command`)
 	p.line(`[\fIflag\fR ...] [\fIargument\fR ...]`)
 	p.line(".SH COMMANDS")
-	for _, cmd := range app.Leaves(true) {
+	for _, cmd := range root.Commands() {
 		p.command(cmd)
 	}
-	p.line(".SH FLAGS OF ALL COMMANDS")
-	for _, f := range app.Flags {
-		p.flag(f)
-	}
+	p.line(".SH OTHER FLAGS")
+	root.Flags().VisitAll(p.flag)
 	p.line(".SH EXIT STATUS")
 	for _, status := range [][2]string{{"0", "success"}, {"1", "an error"}, {"2", "an error in the command line"}} {
 		p.line(".TP\n.B %s\n%s", status[0], status[1])
@@ -58,64 +55,47 @@ type roff struct{ bytes.Buffer }
 
 func (p *roff) line(format string, args ...any) { fmt.Fprintf(p, format+"\n", args...) }
 
-// command appends the section of a command. Its flags follow those without a group,
-// in the order of the help.
-func (p *roff) command(cmd *kong.Node) {
-	p.line(".SS berth %s\n%s", escape(cmd.Summary()), escape(cmd.Help))
-	if cmd.Detail != "" {
-		p.text(cmd.Detail)
+// command appends the section of a command, or those of its subcommands.
+func (p *roff) command(cmd *cobra.Command) {
+	for _, c := range cmd.Commands() {
+		p.command(c)
 	}
-	for _, arg := range cmd.Positional {
-		p.line(".TP\n.I %s", escape(arg.Name))
-		p.line("%s", escape(kong.DefaultHelpValueFormatter(arg)))
-	}
-	if cmd.Parent.Name == "config" { // its flags are those of berth serve, as its help says
+	if cmd.HasSubCommands() {
 		return
 	}
-	var titles []string
-	inGroup := make(map[string][]*kong.Flag)
-	for _, f := range cmd.Flags {
-		switch {
-		case f.Hidden:
-		case f.Group == nil:
-			p.flag(f)
-		default:
-			title := f.Group.Title
-			if inGroup[title] == nil {
-				titles = append(titles, title)
-			}
-			inGroup[title] = append(inGroup[title], f)
-		}
+	p.line(".SS %s\n%s", escape(cmd.UseLine()), escape(cmd.Short))
+	for paragraph := range strings.SplitSeq(cmd.Long, "\n\n") {
+		p.line(".PP\n%s", escape(paragraph))
 	}
-	for _, title := range titles {
-		p.line(".PP\n.B %s", escape(title))
-		for _, f := range inGroup[title] {
-			p.flag(f)
+	if cmd.Parent().Name() == "config" { // its flags are those of berth serve, as its help says
+		return
+	}
+	for title, flags := range flagGroups(cmd) {
+		if title != "Flags" {
+			p.line(".PP\n.B %s:", escape(title))
 		}
+		flags.VisitAll(func(f *pflag.Flag) {
+			if f.Name != "help" {
+				p.flag(f)
+			}
+		})
 	}
 }
 
 // flag appends a flag.
-func (p *roff) flag(f *kong.Flag) {
-	if f.Hidden {
-		return
-	}
+func (p *roff) flag(f *pflag.Flag) {
 	name := `\fB` + escape("--"+f.Name) + `\fR`
-	if f.Short != 0 {
-		name = `\fB` + escape("-"+string(f.Short)) + `\fR, ` + name
+	if f.Shorthand != "" {
+		name = `\fB` + escape("-"+f.Shorthand) + `\fR, ` + name
 	}
-	if !f.IsBool() && !f.IsCounter() {
-		name += `=\fI` + escape(f.FormatPlaceHolder()) + `\fR`
+	value, usage := pflag.UnquoteUsage(f)
+	if value != "" {
+		name += ` \fI` + escape(value) + `\fR`
 	}
-	p.line(".TP\n%s", name)
-	p.line("%s", escape(kong.DefaultHelpValueFormatter(f.Value)))
-}
-
-// text appends paragraphs, which empty lines separate.
-func (p *roff) text(s string) {
-	for paragraph := range strings.SplitSeq(s, "\n\n") {
-		p.line(".PP\n%s", escape(strings.TrimSpace(paragraph)))
+	if hasDefault(f) {
+		usage += " (default " + f.DefValue + ")"
 	}
+	p.line(".TP\n%s\n%s", name, escape(usage))
 }
 
 // escape returns text that roff prints as it is.

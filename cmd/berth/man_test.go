@@ -34,18 +34,18 @@ func TestMan(t *testing.T) {
 	for _, want := range []string{
 		"berth - An OCI registry in one process",
 		"berth serve [flags]",
-		"berth copy <from> <to> [<repos> ...] [flags]",
-		"--addr=ADDR",
-		"Limits (SIZE is a number with a unit, such as 64MiB or 2g):",
+		"berth copy FROM TO [REPO...] [flags]",
+		"--addr ADDR",
+		"berth config print [flags]",
 		"-v, --verbose",
 		"-h, --help",
-		`layout". A STORE is mem: (memory), dir:PATH`, // a paragraph of berth copy --help
+		"A STORE is mem: (memory), dir:PATH", // a paragraph of berth copy --help
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in:\n%s", want, text)
 		}
 	}
-	if n := strings.Count(text, "Limits (SIZE"); n != 1 {
+	if n := strings.Count(text, "Limits:"); n != 1 {
 		t.Errorf("the flags of a group are in %d places", n)
 	}
 }

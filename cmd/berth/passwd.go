@@ -13,21 +13,37 @@ import (
 	"os"
 	"strings"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/term"
 )
 
 // passwdCmd is berth passwd.
 type passwdCmd struct {
-	Name   string `arg:"" help:"The user's name."`
-	File   string `help:"Add the user to this file, or change the password there, instead of printing the line." type:"path" placeholder:"FILE"`
-	Cost   int    `help:"Cost of bcrypt: each further one doubles the time (default: ${default})." default:"10" placeholder:"N"`
-	Delete bool   `help:"Remove the user from the file." `
+	Name   string
+	File   string
+	Cost   int
+	Delete bool
 }
 
-// Help is shown by berth passwd --help.
-func (passwdCmd) Help() string {
-	return "Make an entry for berth serve --htpasswd. The password is read from a terminal without being shown, or from standard input."
+func (c *passwdCmd) command() *cobra.Command {
+	cmd := newCommand("passwd NAME", "Make an entry for a file of users.",
+		"Make an entry for berth serve --htpasswd, for the user NAME. The password is read from a terminal without being shown, or from standard input.",
+		c.Run,
+		flagGroup{"Flags", func(f *pflag.FlagSet) {
+			f.Var(pathValue{&c.File, false}, "file", "Add the user to this `FILE`, or change the password there, instead of printing the line.")
+			f.IntVar(&c.Cost, "cost", bcrypt.DefaultCost, "Cost `N` of bcrypt: each further one doubles the time.")
+			f.BoolVar(&c.Delete, "delete", false, "Remove the user from the file.")
+		}})
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return errors.New("expected the NAME of a user")
+		}
+		c.Name = args[0]
+		return noArguments(cmd, args[1:])
+	}
+	return cmd
 }
 
 func (c *passwdCmd) Run(stdout io.Writer, logs logOutput) error {

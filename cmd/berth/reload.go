@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/spf13/pflag"
 )
 
 // reloadable are the flags and sections whose changes take effect without a restart,
@@ -125,21 +127,21 @@ func (c *serveCmd) changes(before, after *serveCmd) (changed, ignored []string) 
 // must not be used, or checked, with values that have no effect: an authority of clients
 // that is not asked, for example, stands for no users.
 func (c *serveCmd) keep(start *serveCmd) {
-	for i, flag := range c.flags {
-		if !slices.Contains(reloadable, flag.Name) {
-			flag.Target.Set(start.flags[i].Target)
-		}
-	}
-	c.store, c.loopback, c.transport = start.store, start.loopback, start.transport
+	kept := *start
+	kept.args, kept.flags, kept.file = c.args, c.flags, c.file
+	kept.User, kept.Htpasswd, kept.AnonymousPull, kept.Rules = c.User, c.Htpasswd, c.AnonymousPull, c.Rules
+	kept.Token, kept.TokenKeyFile, kept.TokenLifetime, kept.TokenRealm = c.Token, c.TokenKeyFile, c.TokenLifetime, c.TokenRealm
+	kept.TokenService, kept.TokenKeys, kept.TokenIssuer = c.TokenService, c.TokenKeys, c.TokenIssuer
+	kept.Host, kept.LogLevel = c.Host, c.LogLevel
+	kept.GCEvery, kept.GCGrace, kept.GCUntagged = c.GCEvery, c.GCGrace, c.GCUntagged
+	*c = kept
 }
 
 // values returns the values of the flags and sections by name.
 func (c *serveCmd) values() map[string]any {
 	s := c.sections()
 	values := map[string]any{"retention": s.Retention, "quotas": s.Quotas, "notifications": s.Notifications}
-	for _, flag := range c.flags {
-		values[flag.Name] = flag.Target.Interface()
-	}
+	c.flags.VisitAll(func(f *pflag.Flag) { values[f.Name] = f.Value.String() })
 	return values
 }
 

@@ -5,8 +5,12 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/spf13/pflag"
 )
 
 // TestChangedFiles checks which changes of a file are noticed.
@@ -55,5 +59,46 @@ func TestChangedFiles(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestKeep checks that a reload takes over the flags that it can change, and no others.
+func TestKeep(t *testing.T) {
+	file := writeTemp(t, "file", nil)
+	samples := map[string]string{
+		"bool": "true", "int": "7", "float64": "0.5", "duration": "7s", "level": "debug", "enum": "json",
+		"string": "x", "stringArray": "x", "path": file, "size": "7KiB", "socketMode": "0600",
+	}
+	start, c := new(serveCmd), new(serveCmd)
+	start.command()
+	c.command()
+	c.flags.VisitAll(func(f *pflag.Flag) {
+		if f.Name == "help" {
+			return
+		}
+		kind := f.Value.Type()
+		switch f.Name {
+		case "memory", "disk", "max-blob", "max-manifest":
+			kind = "size"
+		case "socket-mode":
+			kind = "socketMode"
+		case "tls-client-auth":
+			samples["enum"] = "optional"
+		}
+		if err := f.Value.Set(samples[kind]); err != nil {
+			t.Errorf("--%s: %v", f.Name, err)
+		}
+		samples["enum"] = "json"
+	})
+	before := c.values()
+	c.keep(start)
+	for name, value := range c.values() {
+		want := start.values()[name]
+		if slices.Contains(reloadable, name) {
+			want = before[name]
+		}
+		if !reflect.DeepEqual(value, want) {
+			t.Errorf("%s: %v, want %v", name, value, want)
+		}
 	}
 }

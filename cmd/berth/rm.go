@@ -12,25 +12,43 @@ import (
 	"slices"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/berth-oci/registry"
 )
 
 // rmCmd is berth rm.
 type rmCmd struct {
-	Refs   []string `arg:"" name:"ref" help:"A tag, REPO:TAG; a manifest, REPO@DIGEST; with --all, a repository, REPO." placeholder:"REF"`
-	From   string   `required:"" help:"The store or registry to delete from." placeholder:"STORE"`
-	User   string   `help:"User of the registry (default: that of docker login)." placeholder:"NAME[:PASSWORD]"`
-	All    bool     `help:"Delete entire repositories: all tags, manifests and blobs."`
-	DryRun bool     `help:"Print what would be deleted, and delete nothing."`
+	Refs   []string
+	From   string
+	User   string
+	All    bool
+	DryRun bool
 }
 
-// Help is shown by berth rm --help.
-func (rmCmd) Help() string {
-	return "Delete tags, manifests with the tags that point at them, or repositories, and print each. A tag's manifest stays, and so do the blobs of a manifest: berth gc --untagged removes them. " +
-		"A registry must allow deletes; of a registry, --all deletes the content that tags lead to. " +
-		"All names are checked before anything is deleted. " +
-		storeHelp + " Or: " + remoteHelp + "."
+func (c *rmCmd) command() *cobra.Command {
+	cmd := newCommand("rm --from STORE REF...", "Delete tags, manifests or repositories.",
+		"Delete tags, manifests with the tags that point at them, or repositories, and print each. A REF is a tag, REPO:TAG; a manifest, REPO@DIGEST; or with --all, a repository, REPO. "+
+			"A tag's manifest stays, and so do the blobs of a manifest: berth gc --untagged removes them. "+
+			"A registry must allow deletes; of a registry, --all deletes the content that tags lead to. "+
+			"All names are checked before anything is deleted.\n\n"+
+			storeHelp+" Or: "+remoteHelp+".",
+		c.Run,
+		flagGroup{"Flags", func(f *pflag.FlagSet) {
+			f.StringVar(&c.From, "from", "", "The `STORE` or registry to delete from. Required.")
+			f.StringVar(&c.User, "user", "", "User of the registry, `NAME[:PASSWORD]` (default: that of docker login).")
+			f.BoolVar(&c.All, "all", false, "Delete entire repositories: all tags, manifests and blobs.")
+			f.BoolVar(&c.DryRun, "dry-run", false, "Print what would be deleted, and delete nothing.")
+		}})
+	cmd.Args = func(_ *cobra.Command, args []string) error {
+		if c.Refs = args; len(args) == 0 {
+			return errors.New("expected a REF: REPO:TAG or REPO@DIGEST, or REPO with --all")
+		}
+		return nil
+	}
+	cmd.MarkFlagRequired("from")
+	return cmd
 }
 
 func (c *rmCmd) Run(stdout io.Writer, logs logOutput) error {

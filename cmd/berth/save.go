@@ -14,27 +14,48 @@ import (
 
 	"github.com/docker/go-units"
 	"github.com/opencontainers/go-digest"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/berth-oci/registry"
 )
 
 // saveCmd is berth save.
 type saveCmd struct {
-	Refs        []string `arg:"" name:"ref" help:"An image: REPO:TAG or REPO@DIGEST." placeholder:"REF"`
-	From        string   `required:"" help:"The store or registry to save from." placeholder:"STORE"`
-	Output      string   `required:"" short:"o" help:"The file to write: .tar, .tar.gz, .tgz or .tar.zst, or a new directory that ends in /." placeholder:"FILE"`
-	User        string   `help:"User of the registry (default: that of docker login)." placeholder:"NAME[:PASSWORD]"`
-	Format      string   `help:"oci, or docker for docker load: one platform of each image." enum:"oci,docker" default:"oci"`
-	Platform    string   `help:"The platform of --format docker (default: the only one)." placeholder:"OS/ARCH[/VARIANT]"`
-	NoReferrers bool     `help:"Leave out referrers, such as signatures."`
+	Refs        []string
+	From        string
+	Output      string
+	User        string
+	Format      string
+	Platform    string
+	NoReferrers bool
 }
 
-// Help is shown by berth save --help.
-func (saveCmd) Help() string {
-	return "Save images as an OCI image layout, with all platforms, all digests, and referrers. The same images make the same bytes. " +
-		"With --format docker the layout has one platform and no referrers, and a manifest.json, as those of docker save: docker load reads it in all versions of Docker.\n\n" +
-		"All digests are verified. The FILE is written under a temporary name, and replaces one of that name when it is complete. " +
-		storeHelp + " Or: " + remoteHelp + "."
+func (c *saveCmd) command() *cobra.Command {
+	cmd := newCommand("save --from STORE --output FILE REF...", "Save images to an archive.",
+		"Save images as an OCI image layout, with all platforms, all digests, and referrers. The same images make the same bytes. Each REF is REPO:TAG or REPO@DIGEST. "+
+			"With --format docker the layout has one platform and no referrers, and a manifest.json, as those of docker save: docker load reads it in all versions of Docker.\n\n"+
+			"All digests are verified. The FILE is written under a temporary name, and replaces one of that name when it is complete.\n\n"+
+			storeHelp+" Or: "+remoteHelp+".",
+		c.Run,
+		flagGroup{"Flags", func(f *pflag.FlagSet) {
+			f.StringVar(&c.From, "from", "", "The `STORE` or registry to save from. Required.")
+			f.StringVarP(&c.Output, "output", "o", "", "The `FILE` to write: .tar, .tar.gz, .tgz or .tar.zst, or a new directory that ends in /. Required.")
+			f.StringVar(&c.User, "user", "", "User of the registry, `NAME[:PASSWORD]` (default: that of docker login).")
+			c.Format = "oci"
+			f.Var(enumValue{&c.Format, []string{"oci", "docker"}}, "format", "`FORMAT` of the archive: oci, or docker for docker load, with one platform of each image.")
+			f.StringVar(&c.Platform, "platform", "", "The platform of --format docker, `OS/ARCH[/VARIANT]` (default: the only one).")
+			f.BoolVar(&c.NoReferrers, "no-referrers", false, "Leave out referrers, such as signatures.")
+		}})
+	cmd.Args = func(_ *cobra.Command, args []string) error {
+		if c.Refs = args; len(args) == 0 {
+			return errors.New("expected a REF: REPO:TAG or REPO@DIGEST")
+		}
+		return nil
+	}
+	cmd.MarkFlagRequired("from")
+	cmd.MarkFlagRequired("output")
+	return cmd
 }
 
 func (c *saveCmd) Run(stdout io.Writer, logs logOutput) error {

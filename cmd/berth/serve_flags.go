@@ -7,93 +7,172 @@ package main
 import (
 	"cmp"
 	"errors"
+	"io"
 	"log/slog"
 	"time"
 
-	"github.com/alecthomas/kong"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/berth-oci/registry"
 )
 
 // serveCmd is berth serve.
 type serveCmd struct {
-	Config     string     `help:"Read flags from this YAML file: each key is the name of a flag, or one of the sections retention, quotas and notifications. A flag has precedence over its environment variable, and that over the file." type:"path" placeholder:"FILE"`
-	Addr       []string   `help:"Address to listen on: HOST:PORT, where port 0 picks a free one, unix:PATH, or systemd: and systemd:NAME for the sockets that systemd passes (default: ${default}). Can be repeated." default:"127.0.0.1:5000" sep:"none" placeholder:"ADDR"`
-	AddrFile   string     `help:"Write the addresses to this file, one in each line, once the server listens on them." type:"path" placeholder:"FILE"`
-	SocketMode socketMode `help:"Mode of a unix socket (default: 0660)." placeholder:"MODE"`
-	Host       []string   `help:"Serve this host name too, on a loopback address. By default a server there rejects requests for other hosts than loopback addresses, localhost, *.localhost, names without a dot, host.docker.internal and host.containers.internal, so that no web page can use it." sep:"none" placeholder:"NAME"`
+	Config     string
+	Addr       []string
+	AddrFile   string
+	SocketMode socketMode
+	Host       []string
 	TLSFlags
 
-	Store    string `help:"Where to keep content (default: ${default}); see above." default:"mem:" placeholder:"STORE" group:"content"`
-	Redirect bool   `help:"Redirect downloads of blobs to signed URLs of the bucket. Clients must be able to reach the bucket." group:"content"`
+	Store    string
+	Redirect bool
 
-	User          []string      `help:"Require this user and password; may be repeated. Other users of this machine can see it: see --htpasswd." sep:"none" placeholder:"NAME:PASSWORD" group:"users"`
-	Htpasswd      string        `help:"Require a user and password from this file, in the format of htpasswd -B: see berth passwd." type:"existingfile" placeholder:"FILE" group:"users"`
-	AnonymousPull bool          `help:"Allow pulls without a password. Requires users." group:"users"`
-	Rules         string        `help:"Read from this YAML file which users may do what. Without it, each user may do everything. Requires users." type:"existingfile" placeholder:"FILE" group:"users"`
-	Token         bool          `help:"Let users log in by tokens, which clients get at /token; passwords work, too. Requires --user or --htpasswd." group:"users"`
-	TokenKeyFile  string        `help:"Keep the keys of tokens in this file, made if it does not exist, so that tokens outlive the process (default: in memory)." type:"path" placeholder:"FILE" group:"users"`
-	TokenLifetime time.Duration `help:"How long a token is valid (default: 5m)." placeholder:"TIME" group:"users"`
-	TokenRealm    string        `help:"URL at which clients get tokens (default: /token on the host that the client uses)." placeholder:"URL" group:"users"`
-	TokenService  string        `help:"Name of this registry in tokens (default: berth)." placeholder:"NAME" group:"users"`
-	TokenKeys     []string      `help:"Accept tokens of another server, which are signed with a key in this JWK Set, a URL or a file; may be repeated. Requires --token-realm and --token-service." sep:"none" placeholder:"PLACE" group:"users"`
-	TokenIssuer   string        `help:"Required issuer of the tokens of another server (default: any)." placeholder:"NAME" group:"users"`
-	AuditLog      string        `help:"Append a line of JSON to this file for each pull, change, login and rejection. SIGHUP opens it again." type:"path" placeholder:"FILE" group:"users"`
+	User          []string
+	Htpasswd      string
+	AnonymousPull bool
+	Rules         string
+	Token         bool
+	TokenKeyFile  string
+	TokenLifetime time.Duration
+	TokenRealm    string
+	TokenService  string
+	TokenKeys     []string
+	TokenIssuer   string
+	AuditLog      string
 
-	AllowSparse     bool     `help:"Accept manifests that reference missing blobs or manifests." group:"registry"`
-	ClientUploadIDs bool     `help:"Let clients choose the IDs of upload sessions." name:"client-upload-ids" group:"registry"`
-	ReadOnly        bool     `help:"Reject pushes and deletes." group:"registry"`
-	NoDelete        bool     `help:"Reject deletes." group:"registry"`
-	NoReferrers     bool     `help:"Disable the referrers API, like a registry of OCI 1.0." group:"registry"`
-	Warning         []string `help:"Send this text in a Warning header with each response." sep:"none" placeholder:"TEXT" group:"registry"`
+	AllowSparse     bool
+	ClientUploadIDs bool
+	ReadOnly        bool
+	NoDelete        bool
+	NoReferrers     bool
+	Warning         []string
 
-	Memory        size          `help:"Maximum memory for the content and uploads of mem: (default: unlimited). With a bucket, half of it is for uploads in progress (default: 256MiB). With any store, requests in progress may use another eighth. Sets GOMEMLIMIT to 1.25 times this size unless GOMEMLIMIT is set." placeholder:"SIZE" group:"limits"`
-	Disk          size          `help:"Maximum size of temporary files for large blobs when memory is short (default: none). Requires --memory." placeholder:"SIZE" group:"limits"`
-	Evict         time.Duration `help:"When mem: is full, remove content that no tag leads to and that no client has used for this time, instead of rejecting pushes (default: reject). Requires --memory." placeholder:"TIME" group:"limits"`
-	MaxBlob       size          `help:"Maximum size of a blob (default: unlimited)." placeholder:"SIZE" group:"limits"`
-	MaxManifest   size          `help:"Maximum size of a manifest (default: ${default})." default:"4MiB" placeholder:"SIZE" group:"limits"`
-	MaxUploads    int           `help:"Maximum number of uploads in progress (default: unlimited)." placeholder:"N" group:"limits"`
-	UploadIdle    time.Duration `help:"Discard an upload after this time without a request (default: ${default})." default:"1h" placeholder:"TIME" group:"limits"`
-	HeaderTimeout time.Duration `help:"Maximum time to read the header of a request (default: ${default})." default:"10s" placeholder:"TIME" group:"limits"`
-	IdleTimeout   time.Duration `help:"Close a connection after this time without a request (default: ${default})." default:"2m" placeholder:"TIME" group:"limits"`
-	Progress      time.Duration `help:"Close a connection that takes longer than this to transfer 1 KiB of a request body or 64 KiB of a response (default: ${default}); 0 means never." default:"1m" placeholder:"TIME" group:"limits"`
-	Connections   int           `help:"Maximum number of connections (default: ${default}). Further connections wait." default:"4096" placeholder:"N" group:"limits"`
-	Drain         time.Duration `help:"Time between SIGTERM and the end of new connections (default: none). Meanwhile /readyz responds with 503, so that a load balancer sends no more." placeholder:"TIME" group:"limits"`
-	Grace         time.Duration `help:"Maximum time to finish requests after SIGTERM (default: ${default})." default:"1m" placeholder:"TIME" group:"limits"`
+	Memory        size
+	Disk          size
+	Evict         time.Duration
+	MaxBlob       size
+	MaxManifest   size
+	MaxUploads    int
+	UploadIdle    time.Duration
+	HeaderTimeout time.Duration
+	IdleTimeout   time.Duration
+	Progress      time.Duration
+	Connections   int
+	Drain         time.Duration
+	Grace         time.Duration
 
-	GCEvery    time.Duration `help:"Time between two collections of garbage, by the rules of the section retention of --config (default: never). The first is after this time." name:"gc-every" placeholder:"TIME" group:"gc"`
-	GCGrace    time.Duration `help:"How long content must have been unused before it is collected (default: ${default}; for a bucket at least 30m)." name:"gc-grace" default:"1h" placeholder:"TIME" group:"gc"`
-	GCUntagged bool          `help:"Also collect manifests that no tag leads to." name:"gc-untagged" group:"gc"`
+	GCEvery    time.Duration
+	GCGrace    time.Duration
+	GCUntagged bool
 
-	DebugAddr           string `help:"Also serve /metrics, for Prometheus, /healthz, /readyz and Go's profiles, below /debug/pprof/, on this address. Do not expose it." placeholder:"HOST:PORT" group:"log"`
-	MetricsRepositories bool   `help:"Count requests by repository, too, which may make many metrics. Requires --debug-addr." group:"log"`
+	DebugAddr           string
+	MetricsRepositories bool
 	TraceFlags
-	LogFormat string     `help:"Format of the log: text or json (default: ${default})." enum:"text,json" default:"text" placeholder:"FORMAT" group:"log"`
-	LogLevel  slog.Level `help:"Minimum level to log: debug, info, warn or error (default: ${default}). Requests are logged at info, rejected ones at warn, except HEAD requests for missing content." default:"info" placeholder:"LEVEL" group:"log"`
+	LogFormat string
+	LogLevel  slog.Level
 
 	store     registry.Store // opened by Run, unless a test sets it
 	loopback  bool           // web pages on this machine can reach the server, but no other machines
 	transport *serverTLS     // nil without TLS
 
-	file       *configFile               // nil without --config
-	flags      []*kong.Flag              // set by run
-	parseAgain func() (*serveCmd, error) // set by run: parses the same command line
+	args  []string       // the command line
+	flags *pflag.FlagSet // of the command line, set from the environment and the file, too
+	file  *configFile    // nil without --config
 }
 
-// flagGroups are the groups of flags in the help of berth serve.
-var flagGroups = []kong.Group{
-	{Key: "tls", Title: "TLS:"},
-	{Key: "content", Title: "Content:"},
-	{Key: "users", Title: "Users:"},
-	{Key: "registry", Title: "Registry:"},
-	{Key: "limits", Title: "Limits (SIZE is a number with a unit, such as 64MiB or 2g):"},
-	{Key: "gc", Title: "Garbage collection:"},
-	{Key: "log", Title: "Log and metrics:"},
+func (c *serveCmd) command() *cobra.Command {
+	return c.newCommand("serve", "Serve a registry.",
+		storeHelp+" The content of mem: is lost when the command exits. A directory can be served by one process at a time. A bucket can be served by any number of processes behind a load balancer.\n\n"+
+			"Each flag can also be set by an environment variable: --max-blob by BERTH_MAX_BLOB. A SIZE is a number with a unit, such as 64MiB or 2g, and a TIME is one such as 30s, 5m or 1h30m.",
+		c.Run)
 }
 
-// Help is shown by berth serve --help.
-func (serveCmd) Help() string {
-	return storeHelp + " The content of mem: is lost when the command exits. A directory can be served by one process at a time. A bucket can be served by any number of processes behind a load balancer."
+// newCommand returns a command with the flags of berth serve.
+func (c *serveCmd) newCommand(use, short, long string, run func(io.Writer, logOutput) error) *cobra.Command {
+	cmd := newCommand(use, short, long, run,
+		flagGroup{"Flags", func(f *pflag.FlagSet) {
+			f.Var(pathValue{&c.Config, false}, "config", "Read flags from this YAML `FILE`: each key is the name of a flag, or one of the sections retention, quotas and notifications. A flag has precedence over its environment variable, and that over the file.")
+			f.StringArrayVar(&c.Addr, "addr", []string{"127.0.0.1:5000"}, "Listen on this `ADDR`: HOST:PORT, where port 0 picks a free one, unix:PATH, or systemd: and systemd:NAME for the sockets that systemd passes. Can be repeated.")
+			f.Var(pathValue{&c.AddrFile, false}, "addr-file", "Write the addresses to this `FILE`, one in each line, once the server listens on them.")
+			f.TextVar(&c.SocketMode, "socket-mode", socketMode(0), "`MODE` of a unix socket (default 0660).")
+			f.StringArrayVar(&c.Host, "host", nil, "Serve this host `NAME` too, on a loopback address. By default a server there rejects requests for other hosts than loopback addresses, localhost, *.localhost, names without a dot, host.docker.internal and host.containers.internal, so that no web page can use it. Can be repeated.")
+		}},
+		flagGroup{"TLS", c.TLSFlags.define},
+		flagGroup{"Content", func(f *pflag.FlagSet) {
+			f.StringVar(&c.Store, "store", "mem:", "Keep content in this `STORE`; see above.")
+			f.BoolVar(&c.Redirect, "redirect", false, "Redirect downloads of blobs to signed URLs of the bucket. Clients must be able to reach the bucket.")
+		}},
+		flagGroup{"Users", func(f *pflag.FlagSet) {
+			f.StringArrayVar(&c.User, "user", nil, "Require a user and password, `NAME:PASSWORD`. Can be repeated. Other users of this machine can see it: see --htpasswd.")
+			f.Var(pathValue{&c.Htpasswd, true}, "htpasswd", "Require a user and password from this `FILE`, in the format of htpasswd -B: see berth passwd.")
+			f.BoolVar(&c.AnonymousPull, "anonymous-pull", false, "Allow pulls without a password. Requires users.")
+			f.Var(pathValue{&c.Rules, true}, "rules", "Read from this YAML `FILE` which users may do what. Without it, each user may do everything. Requires users.")
+			f.BoolVar(&c.Token, "token", false, "Let users log in by tokens, which clients get at /token; passwords work, too. Requires --user or --htpasswd.")
+			f.Var(pathValue{&c.TokenKeyFile, false}, "token-key-file", "Keep the keys of tokens in this `FILE`, made if it does not exist, so that tokens outlive the process (default: in memory).")
+			f.DurationVar(&c.TokenLifetime, "token-lifetime", 0, "`TIME` for which a token is valid (default 5m).")
+			f.StringVar(&c.TokenRealm, "token-realm", "", "`URL` at which clients get tokens (default: /token on the host that the client uses).")
+			f.StringVar(&c.TokenService, "token-service", "", "`NAME` of this registry in tokens (default berth).")
+			f.StringArrayVar(&c.TokenKeys, "token-keys", nil, "Accept tokens of another server, which are signed with a key in the JWK Set at this `PLACE`, a URL or a file. Can be repeated. Requires --token-realm and --token-service.")
+			f.StringVar(&c.TokenIssuer, "token-issuer", "", "`NAME` of the required issuer of the tokens of another server (default: any).")
+			f.Var(pathValue{&c.AuditLog, false}, "audit-log", "Append a line of JSON to this `FILE` for each pull, change, login and rejection. SIGHUP opens it again.")
+		}},
+		flagGroup{"Registry", func(f *pflag.FlagSet) {
+			f.BoolVar(&c.AllowSparse, "allow-sparse", false, "Accept manifests that reference missing blobs or manifests.")
+			f.BoolVar(&c.ClientUploadIDs, "client-upload-ids", false, "Let clients choose the IDs of upload sessions.")
+			f.BoolVar(&c.ReadOnly, "read-only", false, "Reject pushes and deletes.")
+			f.BoolVar(&c.NoDelete, "no-delete", false, "Reject deletes.")
+			f.BoolVar(&c.NoReferrers, "no-referrers", false, "Disable the referrers API, like a registry of OCI 1.0.")
+			f.StringArrayVar(&c.Warning, "warning", nil, "Send this `TEXT` in a Warning header with each response. Can be repeated.")
+		}},
+		flagGroup{"Limits", func(f *pflag.FlagSet) {
+			f.TextVar(&c.Memory, "memory", size(0), "Maximum `SIZE` of the memory for the content and uploads of mem: (default: unlimited). With a bucket, half of it is for uploads in progress (default 256MiB). With any store, requests in progress may use another eighth. Sets GOMEMLIMIT to 1.25 times this size unless GOMEMLIMIT is set.")
+			f.TextVar(&c.Disk, "disk", size(0), "Maximum `SIZE` of temporary files for large blobs when memory is short (default: none). Requires --memory.")
+			f.DurationVar(&c.Evict, "evict", 0, "When mem: is full, remove content that no tag leads to and that no client has used for this `TIME`, instead of rejecting pushes (default: reject). Requires --memory.")
+			f.TextVar(&c.MaxBlob, "max-blob", size(0), "Maximum `SIZE` of a blob (default: unlimited).")
+			f.TextVar(&c.MaxManifest, "max-manifest", size(4<<20), "Maximum `SIZE` of a manifest.")
+			f.IntVar(&c.MaxUploads, "max-uploads", 0, "At most `N` uploads in progress (default: unlimited).")
+			f.DurationVar(&c.UploadIdle, "upload-idle", time.Hour, "Discard an upload after this `TIME` without a request.")
+			f.DurationVar(&c.HeaderTimeout, "header-timeout", 10*time.Second, "Maximum `TIME` to read the header of a request.")
+			f.DurationVar(&c.IdleTimeout, "idle-timeout", 2*time.Minute, "Close a connection after this `TIME` without a request.")
+			f.DurationVar(&c.Progress, "progress", time.Minute, "Close a connection that takes longer than this `TIME` to transfer 1 KiB of a request body or 64 KiB of a response; 0 means never.")
+			f.IntVar(&c.Connections, "connections", 4096, "At most `N` connections. Further connections wait.")
+			f.DurationVar(&c.Drain, "drain", 0, "`TIME` between SIGTERM and the end of new connections (default: none). Meanwhile /readyz responds with 503, so that a load balancer sends no more.")
+			f.DurationVar(&c.Grace, "grace", time.Minute, "Maximum `TIME` to finish requests after SIGTERM.")
+		}},
+		flagGroup{"Garbage collection", func(f *pflag.FlagSet) {
+			f.DurationVar(&c.GCEvery, "gc-every", 0, "`TIME` between two collections of garbage, by the rules of the section retention of --config (default: never). The first is after this time.")
+			f.DurationVar(&c.GCGrace, "gc-grace", time.Hour, "`TIME` for which content must have been unused before it is collected, for a bucket at least 30m.")
+			f.BoolVar(&c.GCUntagged, "gc-untagged", false, "Also collect manifests that no tag leads to.")
+		}},
+		flagGroup{"Log, metrics and traces", func(f *pflag.FlagSet) {
+			f.StringVar(&c.DebugAddr, "debug-addr", "", "Also serve /metrics, for Prometheus, /healthz, /readyz and Go's profiles, below /debug/pprof/, on this address, `HOST:PORT`. Do not expose it.")
+			f.BoolVar(&c.MetricsRepositories, "metrics-repositories", false, "Count requests by repository, too, which may make many metrics. Requires --debug-addr.")
+			c.TraceFlags.define(f)
+			c.LogFormat, c.LogLevel = "text", slog.LevelInfo
+			f.Var(enumValue{&c.LogFormat, []string{"text", "json"}}, "log-format", "`FORMAT` of the log: text or json.")
+			f.Var((*levelValue)(&c.LogLevel), "log-level", "Minimum `LEVEL` to log: debug, info, warn or error. Requests are logged at info, rejected ones at warn, except HEAD requests for missing content.")
+		}},
+	)
+	c.flags = cmd.Flags()
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if err := setFromEnvironment(c.flags); err != nil {
+			return err
+		}
+		return c.setFromFile()
+	}
+	return cmd
+}
+
+// parseAgain parses the same command line, and reads the same file.
+func (c *serveCmd) parseAgain() (*serveCmd, error) {
+	again := &serveCmd{args: c.args}
+	cmd := again.command()
+	if err := cmd.ParseFlags(c.args); err != nil {
+		return nil, err
+	}
+	return again, cmd.PreRunE(cmd, nil)
 }
 
 // check checks the flags that depend on each other.

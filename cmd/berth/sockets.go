@@ -41,6 +41,13 @@ func (m *socketMode) UnmarshalText(text []byte) error {
 	return nil
 }
 
+func (m socketMode) MarshalText() ([]byte, error) {
+	if m == 0 {
+		return nil, nil
+	}
+	return fmt.Appendf(nil, "%#o", uint32(m)), nil
+}
+
 // listen opens listeners for addrs: HOST:PORT, unix:PATH, or systemd: and
 // systemd:NAME for the sockets, or those of one name, that systemd has passed to this
 // process. Each is a [net.TCPListener] or a [net.UnixListener].

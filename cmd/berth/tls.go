@@ -15,21 +15,37 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"time"
+
+	"github.com/spf13/pflag"
 )
 
 // TLSFlags are the flags of berth serve about TLS and HTTP/2.
 type TLSFlags struct {
-	TLSCert       string   `help:"Serve HTTPS with this certificate chain, in PEM. It is read again when it changes." name:"tls-cert" type:"existingfile" and:"tls" placeholder:"FILE" group:"tls"`
-	TLSKey        string   `help:"The certificate's private key, in PEM." name:"tls-key" type:"existingfile" and:"tls" placeholder:"FILE" group:"tls"`
-	TLSSelfSigned bool     `help:"Serve HTTPS with a certificate of an authority of its own, for localhost, the name of this machine, the host of --addr, and each --host. Clients must trust its ca.crt." name:"tls-self-signed" group:"tls"`
-	TLSDir        string   `help:"Where --tls-self-signed keeps its authority (default: berth/tls in the user's configuration)." name:"tls-dir" type:"path" placeholder:"DIR" group:"tls"`
-	ACMEDomain    []string `help:"Serve HTTPS with a certificate for this domain from Let's Encrypt, or from --acme-directory, whose terms of service you accept by this flag. The authority must reach this server at port 443 of the domain." name:"acme-domain" sep:"none" placeholder:"NAME" group:"tls"`
-	ACMECache     string   `help:"Where to keep the account and the certificates (default: berth/acme in the user's configuration)." name:"acme-cache" type:"path" placeholder:"DIR" group:"tls"`
-	ACMEEmail     string   `help:"Address for messages of the authority." name:"acme-email" placeholder:"ADDRESS" group:"tls"`
-	ACMEDirectory string   `help:"The authority's directory, instead of that of Let's Encrypt." name:"acme-directory" placeholder:"URL" group:"tls"`
-	TLSClientCA   string   `help:"Accept clients with a certificate of these authorities, in PEM, as users. The user's name is the common name of the certificate, or else its first URI or e-mail address." name:"tls-client-ca" type:"existingfile" placeholder:"FILE" group:"tls"`
-	TLSClientAuth string   `help:"Whether clients must have a certificate: require or optional (default: require). Without one, they need another way to authenticate." name:"tls-client-auth" enum:",require,optional" default:"" placeholder:"MODE" group:"tls"`
-	H2C           bool     `help:"Accept HTTP/2 without TLS too, from clients that know so beforehand. HTTP/2 over TLS needs no flag." name:"h2c" group:"tls"`
+	TLSCert       string
+	TLSKey        string
+	TLSSelfSigned bool
+	TLSDir        string
+	ACMEDomain    []string
+	ACMECache     string
+	ACMEEmail     string
+	ACMEDirectory string
+	TLSClientCA   string
+	TLSClientAuth string // "" is require
+	H2C           bool
+}
+
+func (f *TLSFlags) define(set *pflag.FlagSet) {
+	set.Var(pathValue{&f.TLSCert, true}, "tls-cert", "Serve HTTPS with the certificate chain in this `FILE`, in PEM. It is read again when it changes.")
+	set.Var(pathValue{&f.TLSKey, true}, "tls-key", "The `FILE` of the certificate's private key, in PEM.")
+	set.BoolVar(&f.TLSSelfSigned, "tls-self-signed", false, "Serve HTTPS with a certificate of an authority of its own, for localhost, the name of this machine, the host of --addr, and each --host. Clients must trust its ca.crt.")
+	set.Var(pathValue{&f.TLSDir, false}, "tls-dir", "Keep the authority of --tls-self-signed in this `DIR` (default: berth/tls in the user's configuration).")
+	set.StringArrayVar(&f.ACMEDomain, "acme-domain", nil, "Serve HTTPS with a certificate for this domain `NAME` from Let's Encrypt, or from --acme-directory, whose terms of service you accept by this flag. The authority must reach this server at port 443 of the domain. Can be repeated.")
+	set.Var(pathValue{&f.ACMECache, false}, "acme-cache", "Keep the account and the certificates in this `DIR` (default: berth/acme in the user's configuration).")
+	set.StringVar(&f.ACMEEmail, "acme-email", "", "`ADDRESS` for messages of the authority.")
+	set.StringVar(&f.ACMEDirectory, "acme-directory", "", "`URL` of the authority's directory, instead of that of Let's Encrypt.")
+	set.Var(pathValue{&f.TLSClientCA, true}, "tls-client-ca", "Accept clients with a certificate of the authorities in this `FILE`, in PEM, as users. The user's name is the common name of the certificate, or else its first URI or e-mail address.")
+	set.Var(enumValue{&f.TLSClientAuth, []string{"require", "optional"}}, "tls-client-auth", "`MODE` of these certificates: require or optional (default require). Without one, clients need another way to authenticate.")
+	set.BoolVar(&f.H2C, "h2c", false, "Accept HTTP/2 without TLS too, from clients that know so beforehand. HTTP/2 over TLS needs no flag.")
 }
 
 // enabled reports whether the server speaks TLS.

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/spf13/pflag"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
@@ -25,8 +26,13 @@ import (
 
 // TraceFlags are the flags of berth serve about traces.
 type TraceFlags struct {
-	Traces      string  `help:"Send traces of requests to this address of a collector, by OTLP in JSON over HTTP, such as http://127.0.0.1:4318." placeholder:"URL" group:"log"`
-	TraceSample float64 `help:"Share of the requests that are traced, unless the client says whether to trace one (default: 1)." placeholder:"SHARE" group:"log"`
+	Traces      string
+	TraceSample float64
+}
+
+func (f *TraceFlags) define(flags *pflag.FlagSet) {
+	flags.StringVar(&f.Traces, "traces", "", "Send traces of requests to the collector at this `URL`, such as http://127.0.0.1:4318, by OTLP in JSON over HTTP.")
+	flags.Float64Var(&f.TraceSample, "trace-sample", 0, "`SHARE` of the requests that are traced, unless the client says whether to trace one (default 1).")
 }
 
 func (f *TraceFlags) check() error {

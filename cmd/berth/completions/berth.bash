@@ -13,18 +13,19 @@ _berth() {
 		line=${line#"$word"}
 	done
 	local cur=${words[n-1]} breaks=${COMP_WORDBREAKS//[^:=]/} joined=
+	local flag=
+	[[ $cur == -*=* ]] && flag=${cur%%=*}=
 	[[ -n $breaks ]] && joined=${cur%"${cur##*[$breaks]}"} # what bash doesn't replace
 
 	COMPREPLY=()
 	local candidate IFS=$'\n'
 	while read -r candidate; do
-		candidate=${candidate%%$'\t'*}
 		case $candidate in
-		:files | :dirs)
-			[[ $cur == -*=* ]] && cur=${cur#*=}
+		:0 | :16) # files or folders
+			cur=${cur#"$flag"}
 			joined=${cur%"${cur##*[${breaks:-/}]}"}
 			[[ -z $breaks ]] && joined=
-			if [[ $candidate == :files ]]; then
+			if [[ $candidate == :0 ]]; then
 				COMPREPLY=($(compgen -f -- "$cur"))
 			else
 				COMPREPLY=($(compgen -d -- "$cur"))
@@ -33,12 +34,14 @@ _berth() {
 			COMPREPLY=("${COMPREPLY[@]#"$joined"}")
 			return
 			;;
+		:*) ;;
 		*)
+			candidate=$flag${candidate%%$'\t'*}
 			printf -v candidate %q "${candidate#"$joined"}"
 			COMPREPLY+=("$candidate")
 			;;
 		esac
-	done < <("${words[0]}" completion bash -- "${words[@]:1}" 2>/dev/null)
+	done < <("${words[0]}" __complete "${words[@]:1}" 2>/dev/null)
 	if [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *[:/] ]]; then
 		compopt -o nospace 2>/dev/null # the value continues
 	fi

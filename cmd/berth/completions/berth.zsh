@@ -2,25 +2,27 @@
 # Completion of berth for zsh.
 
 _berth() {
-	local line
+	local line flag
 	local -a values shown open open_shown
+	[[ $PREFIX == -*=* ]] && flag=${PREFIX%%=*}=
 	while IFS= read -r line; do
 		case $line in
-		:files | :dirs)
-			[[ $words[CURRENT] == -*=* ]] && compset -P '*='
-			if [[ $line == :files ]]; then _files; else _files -/; fi
+		:0 | :16) # files or folders
+			[[ -n $flag ]] && compset -P '*='
+			if [[ $line == :0 ]]; then _files; else _files -/; fi
 			return
 			;;
+		:*) ;;
 		*[:/]$'\t'* | *[:/]) # the value continues
-			open+=("${line%%$'\t'*}")
+			open+=("$flag${line%%$'\t'*}")
 			open_shown+=("${line/$'\t'/  -- }")
 			;;
 		*)
-			values+=("${line%%$'\t'*}")
+			values+=("$flag${line%%$'\t'*}")
 			shown+=("${line/$'\t'/  -- }")
 			;;
 		esac
-	done < <("${(Q)words[1]}" completion zsh -- "${(@Q)words[2,CURRENT-1]}" "${(Q)PREFIX}" 2>/dev/null)
+	done < <("${(Q)words[1]}" __complete "${(@Q)words[2,CURRENT-1]}" "${(Q)PREFIX}" 2>/dev/null)
 	compadd -l -d shown -a values
 	compadd -l -S '' -d open_shown -a open
 }
