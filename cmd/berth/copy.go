@@ -192,6 +192,8 @@ func (c *copier) list(ctx context.Context, names []string) error {
 			return err
 		}
 	}
+	slices.Sort(c.repos) // the lists of some registries have no order
+	c.repos = slices.Compact(c.repos)
 	if len(c.repos) == 0 {
 		return cmp.Or(failed, errors.New("it has no repositories"))
 	}

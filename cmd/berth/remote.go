@@ -15,6 +15,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	orasregistry "oras.land/oras-go/v2/registry"
@@ -86,8 +87,8 @@ func openRemote(ctx context.Context, address, user string) (*remote, error) {
 		}
 		s.prefix = prefix + "/"
 	}
-	s.client = &auth.Client{Client: retry.NewClient(), Cache: auth.NewCache()}
-	s.client.Client.CheckRedirect = checkRedirect
+	client := &http.Client{Transport: &retry.Transport{Policy: func() retry.Policy { return retryPolicy }}, CheckRedirect: checkRedirect}
+	s.client = &auth.Client{Client: client, Cache: auth.NewCache()}
 	s.client.SetUserAgent("berth")
 	if s.client.Credential, err = credentialsFor(u.Host, user); err != nil {
 		return nil, err
@@ -129,6 +130,16 @@ func credentialsFor(host, user string) (auth.CredentialFunc, error) {
 		return nil, fmt.Errorf("the credentials of docker login: %w", err)
 	}
 	return credentials.Credential(store), nil
+}
+
+// retryPolicy is that of oras, but waits as long as a busy registry asks for in
+// Retry-After, up to a minute, instead of 3 seconds.
+var retryPolicy retry.Policy = &retry.GenericPolicy{
+	Retryable: retry.DefaultPredicate,
+	Backoff:   retry.DefaultBackoff,
+	MinWait:   200 * time.Millisecond,
+	MaxWait:   time.Minute,
+	MaxRetry:  5,
 }
 
 // checkRedirect ends redirects that lead nowhere, and keeps credentials from other

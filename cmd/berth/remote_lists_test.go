@@ -3,11 +3,15 @@
 package main
 
 import (
+	"context"
 	"io"
+	"iter"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/berth-oci/registry"
 )
 
 // TestEndlessLists checks that lists end whose pages link to each other.
@@ -41,5 +45,31 @@ func TestEndlessLists(t *testing.T) {
 		if last == nil || !strings.Contains(last.Error(), want) {
 			t.Errorf("%s: %d entries, %v, want %s", name, n, last, want)
 		}
+	}
+}
+
+// unsorted is a store whose list of repositories has no order, as those of some
+// registries.
+type unsorted struct{ registry.UnimplementedStore }
+
+func (unsorted) Repositories(context.Context, string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		_ = yield("b", nil) && yield("a", nil) && yield("b", nil)
+	}
+}
+
+// TestUnsortedCatalog checks that a copy recognizes all repositories that exist.
+func TestUnsortedCatalog(t *testing.T) {
+	to := new(registry.MemStore)
+	pushManifest(t, to, "a", "text/plain", "x", "", "v1")
+	pushManifest(t, to, "b", "text/plain", "x", "", "v1")
+	job := newCopier(1)
+	job.from, job.to = unsorted{}, to
+	if err := job.list(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	existing, err := job.existing(t.Context())
+	if len(job.repos) != 2 || !existing["a"] || !existing["b"] || err != nil {
+		t.Error(job.repos, existing, err)
 	}
 }

@@ -64,7 +64,7 @@ func (s *remote) manifest(ctx context.Context, repo, reference string) (registry
 	content, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
 	switch {
 	case err != nil:
-		return registry.Manifest{}, requestError(ctx, unreachable{err})
+		return registry.Manifest{}, fmt.Errorf("%s:%s: %w", repo, reference, requestError(ctx, unreachable{err}))
 	case len(content) > maxManifest:
 		return registry.Manifest{}, fmt.Errorf("%s:%s has more than %d bytes", repo, reference, maxManifest)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -59,5 +60,15 @@ func TestRedirectLoop(t *testing.T) {
 	defer server.Close()
 	if _, err := openRemote(t.Context(), server.URL, ""); err == nil || !strings.Contains(err.Error(), "stopped after 10 redirects") {
 		t.Error(err)
+	}
+}
+
+// TestRetryAfter checks how long a request waits for a busy registry.
+func TestRetryAfter(t *testing.T) {
+	for header, want := range map[string]time.Duration{"2": 2 * time.Second, "30": 30 * time.Second, "3600": time.Minute} {
+		got, err := retryPolicy.Retry(0, &http.Response{StatusCode: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {header}}}, nil)
+		if got != want || err != nil {
+			t.Errorf("Retry-After: %s: %v, %v", header, got, err)
+		}
 	}
 }
