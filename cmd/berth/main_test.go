@@ -207,7 +207,7 @@ func debugScript(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func signalScript(ts *testscript.TestScript, _ bool, args []string) {
-	names := map[string]os.Signal{"HUP": syscall.SIGHUP, "TERM": syscall.SIGTERM}
+	names := map[string]os.Signal{"HUP": syscall.SIGHUP, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
 	process, _ := processes.Load(ts)
 	ts.Check(process.(*os.Process).Signal(names[args[0]]))
 }
