@@ -29,7 +29,11 @@ func controlSocket(store string) string {
 	if !ok {
 		return ""
 	}
-	return filepath.Join(dir, ".berth", "control.sock")
+	name := filepath.Join(dir, ".berth", "control.sock")
+	if name[0] == '@' { // the name of a socket without a file, and without permissions
+		name = "./" + name
+	}
+	return name
 }
 
 // gcRequest asks for a collection.
@@ -56,10 +60,7 @@ func (s *server) serveControl() (stop func()) {
 		return func() {}
 	}
 	os.Remove(name) // of a process that was killed
-	listener, err := net.Listen("unix", name)
-	if err == nil {
-		err = os.Chmod(name, 0o600)
-	}
+	listener, err := listenUnix(name, 0o600)
 	if err != nil {
 		s.log.Warn("berth gc can't work on this directory while it is served", "error", err)
 		return func() {}

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/guard"
 	"github.com/berth-oci/registry/observe/metrics"
 )
 
@@ -47,6 +48,15 @@ func (s *server) serveDebug(addr string, stopping context.Context) (io.Closer, e
 	if err != nil {
 		return nil, err
 	}
+	server := &http.Server{Handler: s.debugHandler(stopping, isLoopback(listener.Addr())), ReadHeaderTimeout: 10 * time.Second}
+	s.log.Info("serving metrics and profiles", "addr", listener.Addr().String())
+	go server.Serve(listener)
+	return server, nil
+}
+
+// debugHandler returns the handler of the debug address. On loopback, it rejects requests
+// of web pages as the server does: see guardHosts.
+func (s *server) debugHandler(stopping context.Context, loopback bool) http.Handler {
 	all := prometheus.NewRegistry()
 	all.MustRegister(s.metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
@@ -54,8 +64,9 @@ func (s *server) serveDebug(addr string, stopping context.Context) (io.Closer, e
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	server := &http.Server{Handler: withHealth(mux, stopping, s.ready), ReadHeaderTimeout: 10 * time.Second}
-	s.log.Info("serving metrics and profiles", "addr", listener.Addr().String())
-	go server.Serve(listener)
-	return server, nil
+	h := withHealth(mux, stopping, s.ready)
+	if loopback {
+		h = guard.Hosts(guard.Local())(h)
+	}
+	return h
 }

@@ -61,6 +61,9 @@ func readHtpasswd(r io.Reader) (*htpasswd, error) {
 		if !ok || user == "" || err != nil {
 			return nil, fmt.Errorf("line %d is not in the format of htpasswd -B: a name, a colon and a bcrypt hash", n)
 		}
+		if c > maxCost {
+			return nil, fmt.Errorf("line %d: a hash of cost %d takes too long: the most is %d", n, c, maxCost)
+		}
 		if h.hashes[user] != nil {
 			return nil, fmt.Errorf("line %d: the user %q occurs twice", n, user)
 		}

@@ -19,6 +19,9 @@ import (
 	"golang.org/x/term"
 )
 
+// maxCost is the highest cost of bcrypt that a server computes: it takes about a minute.
+const maxCost = 20
+
 // passwdCmd is berth passwd.
 type passwdCmd struct {
 	Name   string
@@ -59,8 +62,8 @@ func (c *passwdCmd) Run(stdout io.Writer, logs logOutput) error {
 		}
 		return c.replace("")
 	}
-	if c.Cost < bcrypt.MinCost || c.Cost > 20 {
-		return fmt.Errorf("--cost requires a number from %d to 20", bcrypt.MinCost)
+	if c.Cost < bcrypt.MinCost || c.Cost > maxCost {
+		return fmt.Errorf("--cost requires a number from %d to %d", bcrypt.MinCost, maxCost)
 	}
 	password, err := readPassword(logs)
 	if err != nil {

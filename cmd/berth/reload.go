@@ -27,14 +27,17 @@ var reloadable = []string{
 	"host", "log-level", "gc-every", "gc-grace", "gc-untagged", "retention", "quotas",
 }
 
-// filesInterval is the time between two looks at the files of the configuration.
-const filesInterval = 2 * time.Second
+const (
+	filesInterval = 2 * time.Second // between two looks at the files of the configuration
+	reloadLatest  = 24 * time.Hour  // between two reloads, which replace old keys of tokens
+)
 
 // reloadWhenAsked reloads the configuration after each signal, and when one of its files
-// has changed since it was seen, until ctx ends.
+// has changed since it was seen, and each day, until ctx ends.
 func (s *server) reloadWhenAsked(ctx context.Context, signals <-chan os.Signal, seen map[string]fileState) {
 	ticker := time.NewTicker(filesInterval)
 	defer ticker.Stop()
+	last := time.Now()
 	for {
 		why := "SIGHUP"
 		select {
@@ -47,10 +50,15 @@ func (s *server) reloadWhenAsked(ctx context.Context, signals <-chan os.Signal, 
 				}
 			}
 		case <-ticker.C:
-			if why = changedFiles(seen, s.current.Load().command.fileStates()); why == "" {
+			why = changedFiles(seen, s.current.Load().command.fileStates())
+			if why == "" && time.Since(last) >= reloadLatest {
+				why = "a day has passed"
+			}
+			if why == "" {
 				continue
 			}
 		}
+		last = time.Now()
 		// The files are looked at before they are read: a change meanwhile is seen
 		// at the next look.
 		before := s.current.Load().command.fileStates()

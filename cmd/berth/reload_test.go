@@ -3,14 +3,22 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/berth-oci/registry"
 )
 
 // TestChangedFiles checks which changes of a file are noticed.
@@ -59,6 +67,40 @@ func TestChangedFiles(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestDailyReload checks that the keys of tokens are replaced while nothing else happens.
+func TestDailyReload(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "keys.pem")
+	synctest.Test(t, func(t *testing.T) {
+		if _, err := rotateKeys(file, time.Now().Add(reloadLatest/2-keyAge)); err != nil {
+			t.Fatal(err)
+		}
+		c := &serveCmd{args: []string{"--user=alice:wonderland", "--token", "--token-key-file=" + file, "--log-level=error"}}
+		cmd := c.command()
+		if err := errors.Join(cmd.ParseFlags(c.args), cmd.PreRunE(cmd, nil)); err != nil {
+			t.Fatal(err)
+		}
+		c.store = new(registry.MemStore)
+		s, err := c.newServer(c.openLog(io.Discard))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		var reloads sync.WaitGroup
+		reloads.Go(func() { s.reloadWhenAsked(ctx, nil, c.fileStates()) })
+		time.Sleep(reloadLatest + 2*filesInterval)
+		cancel()
+		reloads.Wait()
+	})
+	keys, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(keys), "BEGIN PRIVATE KEY"); n != 2 {
+		t.Errorf("%d keys", n)
 	}
 }
 

@@ -87,7 +87,9 @@ func openRemote(ctx context.Context, address, user string) (*remote, error) {
 		}
 		s.prefix = prefix + "/"
 	}
-	client := &http.Client{Transport: &retry.Transport{Policy: func() retry.Policy { return retryPolicy }}, CheckRedirect: checkRedirect}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.ResponseHeaderTimeout = responseTimeout
+	client := &http.Client{Transport: &retry.Transport{Base: transport, Policy: func() retry.Policy { return retryPolicy }}, CheckRedirect: checkRedirect}
 	s.client = &auth.Client{Client: client, Cache: auth.NewCache()}
 	s.client.SetUserAgent("berth")
 	if s.client.Credential, err = credentialsFor(u.Host, user); err != nil {
@@ -106,6 +108,10 @@ func openRemote(ctx context.Context, address, user string) (*remote, error) {
 	}
 	return s, nil
 }
+
+// responseTimeout is how long a registry may take to respond once it has a request: to
+// store a large blob, some copy it first. It is shorter in tests.
+var responseTimeout = 10 * time.Minute
 
 // credentialsFor returns the credentials of --user for a host, or those of docker
 // login.

@@ -72,3 +72,15 @@ func TestRetryAfter(t *testing.T) {
 		}
 	}
 }
+
+// TestSilentRegistry checks that a registry that does not respond is given up.
+func TestSilentRegistry(t *testing.T) {
+	defer func(timeout time.Duration) { responseTimeout = timeout }(responseTimeout)
+	responseTimeout = 10 * time.Millisecond
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer s.Close()
+	_, err := openRemote(t.Context(), s.URL, "")
+	if err == nil || !strings.Contains(err.Error(), "timeout awaiting response headers") {
+		t.Error(err)
+	}
+}

@@ -163,8 +163,11 @@ func (one rule) matches(repo string) bool {
 	return slices.ContainsFunc(one.Repositories, func(p string) bool { return pattern.Match(p, repo) })
 }
 
+// has reports whether the rule names an action. All actions are those in its repositories;
+// the catalog has all repositories.
 func (one rule) has(action auth.Action) bool {
-	return slices.Contains(one.Actions, string(action)) || slices.Contains(one.Actions, "*")
+	all := slices.Contains(one.Actions, "*") && (action != auth.Catalog || slices.Contains(one.Repositories, "**"))
+	return all || slices.Contains(one.Actions, string(action))
 }
 
 // decide returns nil, auth.ErrCreateOnly or registry.ErrDenied for an action in a
@@ -172,8 +175,9 @@ func (one rule) has(action auth.Action) bool {
 func (one rule) decide(action auth.Action, req registry.Request) error {
 	switch {
 	case action == auth.Delete && one.has(action) && len(one.ImmutableTags) > 0:
-		// A delete by digest deletes the manifest's tags, too.
-		if req.Op == registry.OpManifestDelete && (req.Tag == "" || one.isImmutable(req.Tag)) {
+		// A delete by digest deletes the manifest's tags, too, and a blob may be one
+		// of an image that they lead to.
+		if req.Op == registry.OpManifestDelete && (req.Tag == "" || one.isImmutable(req.Tag)) || req.Op == registry.OpBlobDelete {
 			return registry.ErrDenied
 		}
 		return nil

@@ -37,6 +37,9 @@ rules:
   actions: ["*"]
 - users: [alice]
   actions: [catalog]
+- users: [owner]
+  repositories: [team/**]
+  actions: ["*"]
 `
 
 // rulesFile writes rules to a file and returns its name.
@@ -51,7 +54,7 @@ func rulesFile(t *testing.T, content string) string {
 
 // TestRules sends requests by different users, in order, with passwords and with tokens.
 func TestRules(t *testing.T) {
-	flags := serveCmd{User: []string{"alice:a", "robot:r", "admin:x"}, Rules: rulesFile(t, exampleRules), AllowSparse: true}
+	flags := serveCmd{User: []string{"alice:a", "robot:r", "admin:x", "owner:o"}, Rules: rulesFile(t, exampleRules), AllowSparse: true}
 	withTokens := flags
 	withTokens.Token = true
 	for name, c := range map[string]serveCmd{"password": flags, "token": withTokens} {
@@ -85,6 +88,9 @@ func TestRules(t *testing.T) {
 				{"robot:r", "DELETE", "/v2/public/x/manifests/latest", "", 202},
 				{"admin:x", "PUT", "/v2/public/x/manifests/v1", "2", 201},
 				{"admin:x", "DELETE", "/v2/public/x/manifests/v1", "", 202},
+				{"alice:a", "POST", "/v2/public/x/blobs/uploads/?digest=" + digest.FromString("layer").String(), "layer", 201},
+				{"robot:r", "DELETE", "/v2/public/x/blobs/" + digest.FromString("layer").String(), "", 403}, // of v1, perhaps
+				{"admin:x", "DELETE", "/v2/public/x/blobs/" + digest.FromString("layer").String(), "", 202},
 				// Create.
 				{"robot:r", "PUT", "/v2/team/app/manifests/a", "1", 201},
 				{"robot:r", "PUT", "/v2/team/app/manifests/a", "2", 403},
@@ -94,6 +100,8 @@ func TestRules(t *testing.T) {
 				{"alice:a", "GET", "/v2/_catalog", "", 200},
 				{"robot:r", "GET", "/v2/_catalog", "", 403},
 				{"admin:x", "GET", "/v2/_catalog", "", 200},
+				{"owner:o", "GET", "/v2/team/x/tags/list", "", 404},
+				{"owner:o", "GET", "/v2/_catalog", "", 403},
 				{"", "GET", "/v2/_catalog", "", 401},
 			} {
 				r, _ := http.NewRequest(step.method, s.URL+step.path, strings.NewReader(step.body))

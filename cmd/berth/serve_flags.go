@@ -7,6 +7,7 @@ package main
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"time"
@@ -185,7 +186,29 @@ func (c *serveCmd) check() error {
 	case c.MetricsRepositories && c.DebugAddr == "":
 		return errors.New("--metrics-repositories requires --debug-addr")
 	}
-	return cmp.Or(c.TLSFlags.check(), c.TraceFlags.check(), c.checkUsers(), c.checkCollections())
+	return cmp.Or(c.checkPositive(), c.TLSFlags.check(), c.TraceFlags.check(), c.checkUsers(), c.checkCollections())
+}
+
+// checkPositive rejects negative limits.
+func (c *serveCmd) checkPositive() error {
+	for _, limit := range []struct {
+		name  string
+		value int64
+	}{
+		{"--connections", int64(c.Connections)},
+		{"--max-uploads", int64(c.MaxUploads)},
+		{"--upload-idle", int64(c.UploadIdle)},
+		{"--header-timeout", int64(c.HeaderTimeout)},
+		{"--idle-timeout", int64(c.IdleTimeout)},
+		{"--progress", int64(c.Progress)},
+		{"--drain", int64(c.Drain)},
+		{"--grace", int64(c.Grace)},
+	} {
+		if limit.value < 0 {
+			return fmt.Errorf("%s may not be negative", limit.name)
+		}
+	}
+	return nil
 }
 
 func (c *serveCmd) options(s registry.Store) []registry.Option {

@@ -62,6 +62,9 @@ func listen(addrs []string, mode socketMode) (all []net.Listener, err error) {
 	}()
 	unix := false
 	for _, addr := range addrs {
+		if addr == "" { // which net.Listen takes for a free port of all addresses
+			return all, errors.New("--addr requires HOST:PORT, such as :5000 for all addresses of this machine")
+		}
 		var l net.Listener
 		if name, ok := strings.CutPrefix(addr, systemdPrefix); ok {
 			var more []net.Listener

@@ -90,6 +90,7 @@ func TestListenErrors(t *testing.T) {
 		want  string
 	}{
 		{nil, 0, "--addr requires an address"},
+		{[]string{""}, 0, `--addr requires HOST:PORT, such as :5000 for all addresses of this machine`},
 		{[]string{"unix:"}, 0, "--addr=unix:: a unix socket requires a path: an abstract one has no permissions"},
 		{[]string{"unix:@name"}, 0, "--addr=unix:@name: a unix socket requires a path: an abstract one has no permissions"},
 		{[]string{"127.0.0.1:0"}, 0o600, "--socket-mode requires --addr=unix:PATH"},
