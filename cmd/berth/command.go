@@ -21,7 +21,8 @@ import (
 func newRoot(args []string) *cobra.Command {
 	cobra.EnableCommandSorting = false
 	var printVersion bool
-	root := newCommand("berth", "An OCI registry in one process.", "", nil,
+	root := newCommand("berth", "An OCI registry in one process.",
+		"Each flag of a command can also be set by an environment variable: --max-blob by BERTH_MAX_BLOB.", nil,
 		flagGroup{"Flags", func(f *pflag.FlagSet) {
 			f.BoolVar(&printVersion, "version", false, "Print the version.")
 		}})
@@ -49,8 +50,8 @@ func newRoot(args []string) *cobra.Command {
 		completionCommand(),
 		manCommand(),
 	)
-	if len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
-		completeValues(root)
+	if len(args) > 1 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
+		prepareCompletion(root, args[1:len(args)-1])
 	}
 	return root
 }
@@ -151,16 +152,19 @@ func flagGroups(cmd *cobra.Command) iter.Seq2[string, *pflag.FlagSet] {
 const helpWidth = 80
 
 func printHelp(w io.Writer, cmd *cobra.Command) {
+	usage := cmd.UseLine()
 	if cmd.HasSubCommands() {
-		fmt.Fprintf(w, "Usage: %s COMMAND [flags]\n\n%s\n\nCommands:\n", cmd.CommandPath(), cmd.Short)
+		usage = cmd.CommandPath() + " COMMAND [flags]"
+	}
+	fmt.Fprintf(w, "Usage: %s\n\n%s\n", usage, cmd.Short)
+	for paragraph := range strings.SplitSeq(cmd.Long, "\n\n") {
+		io.WriteString(w, wrap(paragraph))
+	}
+	if cmd.HasSubCommands() {
+		io.WriteString(w, "\nCommands:\n")
 		for _, c := range cmd.Commands() {
 			fmt.Fprintf(w, "  %-11s %s\n", c.Name(), c.Short)
 		}
-	} else {
-		fmt.Fprintf(w, "Usage: %s\n\n%s\n", cmd.UseLine(), cmd.Short)
-	}
-	for paragraph := range strings.SplitSeq(cmd.Long, "\n\n") {
-		io.WriteString(w, wrap(paragraph))
 	}
 	for title, flags := range flagGroups(cmd) {
 		fmt.Fprintf(w, "\n%s:\n%s", title, flags.FlagUsagesWrapped(helpWidth))
@@ -226,6 +230,12 @@ func commandNames(cmd *cobra.Command) []string {
 	return names
 }
 
+func flagNames(flags *pflag.FlagSet) []string {
+	var names []string
+	flags.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	return names
+}
+
 // explainFlag returns a clearer error than pflag's for a flag of the command line.
 func explainFlag(cmd *cobra.Command, err error) error {
 	if args := cmd.Flags().Args(); cmd.HasSubCommands() && len(args) > 0 {
@@ -235,9 +245,9 @@ func explainFlag(cmd *cobra.Command, err error) error {
 	var wrong *pflag.InvalidValueError
 	switch {
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
-		var names []string
-		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
-		return fmt.Errorf("%w%s", err, didYouMean("--"+unknown.GetSpecifiedName(), names))
+		if name := nearest(unknown.GetSpecifiedName(), flagNames(cmd.Flags())); name != "" {
+			return fmt.Errorf("%w: did you mean --%s?", err, name)
+		}
 	case errors.As(err, &wrong):
 		return fmt.Errorf("--%s: %w", wrong.GetFlag().Name, wrongValue(wrong.GetFlag(), wrong.GetValue(), wrong.Unwrap()))
 	}

@@ -67,7 +67,6 @@ func TestCompletion(t *testing.T) {
 		{"serve|--tls-dir|", folders},
 		{"serve|--rules|missing|--read", "--read-only"},
 		{"load|--to|mem:|a", files},
-		{"serve|--unknown=", files},
 		{"serve|--unknown|--no-d", "--no-delete"},
 
 		{"serve|--store|", "mem: dir: s3:// gs:// azblob:// file://"},

@@ -84,7 +84,7 @@ type serveCmd struct {
 func (c *serveCmd) command() *cobra.Command {
 	return c.newCommand("serve", "Serve a registry.",
 		storeHelp+" The content of mem: is lost when the command exits. A directory can be served by one process at a time. A bucket can be served by any number of processes behind a load balancer.\n\n"+
-			"Each flag can also be set by an environment variable: --max-blob by BERTH_MAX_BLOB. A SIZE is a number with a unit, such as 64MiB or 2g, and a TIME is one such as 30s, 5m or 1h30m.",
+			"A SIZE is a number with a unit, such as 64MiB or 2g, and a TIME is one such as 30s, 5m or 1h30m.",
 		c.Run)
 }
 
@@ -92,7 +92,7 @@ func (c *serveCmd) command() *cobra.Command {
 func (c *serveCmd) newCommand(use, short, long string, run func(io.Writer, logOutput) error) *cobra.Command {
 	cmd := newCommand(use, short, long, run,
 		flagGroup{"Flags", func(f *pflag.FlagSet) {
-			f.Var(pathValue{&c.Config, false}, "config", "Read flags from this YAML `FILE`: each key is the name of a flag, or one of the sections retention, quotas and notifications. A flag has precedence over its environment variable, and that over the file.")
+			f.Var(pathValue{&c.Config, false}, "config", "Read flags from this YAML `FILE`: each key is the name of a flag, or one of the sections retention, quotas and notifications. A flag has precedence over its environment variable, such as BERTH_MAX_BLOB for --max-blob, and that over the file.")
 			f.StringArrayVar(&c.Addr, "addr", []string{"127.0.0.1:5000"}, "Listen on this `ADDR`: HOST:PORT, where port 0 picks a free one, unix:PATH, or systemd: and systemd:NAME for the sockets that systemd passes. Can be repeated.")
 			f.Var(pathValue{&c.AddrFile, false}, "addr-file", "Write the addresses to this `FILE`, one in each line, once the server listens on them.")
 			f.TextVar(&c.SocketMode, "socket-mode", socketMode(0), "`MODE` of a unix socket (default 0660).")
