@@ -201,6 +201,13 @@ func wrap(paragraph string) string {
 func helpCommand() *cobra.Command {
 	cmd := newCommand("help [COMMAND...]", "Show the help of a command.", "", nil)
 	cmd.Args = cobra.ArbitraryArgs
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		target, _, err := cmd.Root().Find(args)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return completeWord(commandNames(target)...)(cmd, args, word)
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		target, rest, err := cmd.Root().Find(args)
 		if err != nil || len(rest) > 0 {

@@ -54,6 +54,7 @@ func TestCompletion(t *testing.T) {
 		{"gc|-v|", "--store"},          // required
 		{"gc|--store|mem:|--|--c", ""}, // no flag
 		{"config|", "check print"},
+		{"help|config|p", "print"},
 		{"config|print|--read", "--read-only"},
 
 		{"serve|--log-format|", "text json"},
