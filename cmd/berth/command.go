@@ -2,7 +2,7 @@
 
 // Commands and their help. Cobra without templates, like all of this program, calls no
 // method by a name that is known only at run time. A program that does has to contain
-// each exported method of each type: here 16 MB of them.
+// each exported method of each type: here 10 MB of them.
 
 package main
 
@@ -21,7 +21,8 @@ import (
 func newRoot(args []string) *cobra.Command {
 	cobra.EnableCommandSorting = false
 	var printVersion bool
-	root := newCommand("berth", "An OCI registry in one process.", "", nil,
+	root := newCommand("berth", "An OCI registry in one process.",
+		"Each flag of a command can also be set by an environment variable: --max-blob by BERTH_MAX_BLOB.", nil,
 		flagGroup{"Flags", func(f *pflag.FlagSet) {
 			f.BoolVar(&printVersion, "version", false, "Print the version.")
 		}})
@@ -49,8 +50,8 @@ func newRoot(args []string) *cobra.Command {
 		completionCommand(),
 		manCommand(),
 	)
-	if len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
-		completeValues(root)
+	if len(args) > 1 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
+		prepareCompletion(root, args[1:len(args)-1])
 	}
 	return root
 }
@@ -108,18 +109,22 @@ func newCommand(use, short, long string, run func(stdout io.Writer, logs logOutp
 // shortDefault returns a flag's default value for the help: 1h instead of 1h0m0s, and
 // lists without brackets.
 func shortDefault(f *pflag.Flag) string {
-	s := f.DefValue
 	switch f.Value.Type() {
 	case "duration":
-		if strings.HasSuffix(s, "m0s") {
-			s = strings.TrimSuffix(s, "0s")
-		}
-		if strings.HasSuffix(s, "h0m") {
-			s = strings.TrimSuffix(s, "0m")
-		}
+		return shortTime(f.DefValue)
 	case "stringArray":
-		if s != "[]" {
-			s = strings.Trim(s, "[]")
+		if f.DefValue != "[]" {
+			return strings.Trim(f.DefValue, "[]")
+		}
+	}
+	return f.DefValue
+}
+
+// shortTime returns a [time.Duration]'s text without units that are 0.
+func shortTime(s string) string {
+	for _, unit := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(s, unit) {
+			s = s[:len(s)-len("0s")]
 		}
 	}
 	return s
@@ -151,16 +156,19 @@ func flagGroups(cmd *cobra.Command) iter.Seq2[string, *pflag.FlagSet] {
 const helpWidth = 80
 
 func printHelp(w io.Writer, cmd *cobra.Command) {
+	usage := cmd.UseLine()
 	if cmd.HasSubCommands() {
-		fmt.Fprintf(w, "Usage: %s COMMAND [flags]\n\n%s\n\nCommands:\n", cmd.CommandPath(), cmd.Short)
+		usage = cmd.CommandPath() + " COMMAND [flags]"
+	}
+	fmt.Fprintf(w, "Usage: %s\n\n%s\n", usage, cmd.Short)
+	for paragraph := range strings.SplitSeq(cmd.Long, "\n\n") {
+		io.WriteString(w, wrap(paragraph))
+	}
+	if cmd.HasSubCommands() {
+		io.WriteString(w, "\nCommands:\n")
 		for _, c := range cmd.Commands() {
 			fmt.Fprintf(w, "  %-11s %s\n", c.Name(), c.Short)
 		}
-	} else {
-		fmt.Fprintf(w, "Usage: %s\n\n%s\n", cmd.UseLine(), cmd.Short)
-	}
-	for paragraph := range strings.SplitSeq(cmd.Long, "\n\n") {
-		io.WriteString(w, wrap(paragraph))
 	}
 	for title, flags := range flagGroups(cmd) {
 		fmt.Fprintf(w, "\n%s:\n%s", title, flags.FlagUsagesWrapped(helpWidth))
@@ -193,6 +201,13 @@ func wrap(paragraph string) string {
 func helpCommand() *cobra.Command {
 	cmd := newCommand("help [COMMAND...]", "Show the help of a command.", "", nil)
 	cmd.Args = cobra.ArbitraryArgs
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		target, _, err := cmd.Root().Find(args)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return completeWord(commandNames(target)...)(cmd, args, word)
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		target, rest, err := cmd.Root().Find(args)
 		if err != nil || len(rest) > 0 {
@@ -226,6 +241,12 @@ func commandNames(cmd *cobra.Command) []string {
 	return names
 }
 
+func flagNames(flags *pflag.FlagSet) []string {
+	var names []string
+	flags.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	return names
+}
+
 // explainFlag returns a clearer error than pflag's for a flag of the command line.
 func explainFlag(cmd *cobra.Command, err error) error {
 	if args := cmd.Flags().Args(); cmd.HasSubCommands() && len(args) > 0 {
@@ -235,9 +256,9 @@ func explainFlag(cmd *cobra.Command, err error) error {
 	var wrong *pflag.InvalidValueError
 	switch {
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
-		var names []string
-		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
-		return fmt.Errorf("%w%s", err, didYouMean("--"+unknown.GetSpecifiedName(), names))
+		if name := nearest(unknown.GetSpecifiedName(), flagNames(cmd.Flags())); name != "" {
+			return fmt.Errorf("%w: did you mean --%s?", err, name)
+		}
 	case errors.As(err, &wrong):
 		return fmt.Errorf("--%s: %w", wrong.GetFlag().Name, wrongValue(wrong.GetFlag(), wrong.GetValue(), wrong.Unwrap()))
 	}

@@ -60,10 +60,18 @@ func completionCommand() *cobra.Command {
 	return cmd
 }
 
-// completeValues prepares all commands for the completion of their flags and arguments.
-func completeValues(cmd *cobra.Command) {
+// prepareCompletion prepares the command in words for the completion of its subcommands,
+// flags and arguments.
+func prepareCompletion(root *cobra.Command, words []string) {
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	cmd, _, err := root.Find(words)
+	if err != nil {
+		return // nothing can be completed
+	}
 	cmd.FParseErrWhitelist.UnknownFlags = true
-	cmd.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	for _, c := range cmd.Commands() {
+		c.Short = strings.TrimSuffix(c.Short, ".")
+	}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		if complete := completionOf(f); complete != nil {
 			cmd.RegisterFlagCompletionFunc(f.Name, complete)
@@ -73,10 +81,6 @@ func completeValues(cmd *cobra.Command) {
 		f.Usage, _, _ = strings.Cut(f.Usage, ". ")
 		f.Usage = strings.TrimSuffix(f.Usage, ".")
 	})
-	cmd.Short = strings.TrimSuffix(cmd.Short, ".")
-	for _, c := range cmd.Commands() {
-		completeValues(c)
-	}
 }
 
 // completionOf returns the function that completes the values of a flag, nil if there is

@@ -54,6 +54,7 @@ func TestCompletion(t *testing.T) {
 		{"gc|-v|", "--store"},          // required
 		{"gc|--store|mem:|--|--c", ""}, // no flag
 		{"config|", "check print"},
+		{"help|config|p", "print"},
 		{"config|print|--read", "--read-only"},
 
 		{"serve|--log-format|", "text json"},
@@ -67,7 +68,6 @@ func TestCompletion(t *testing.T) {
 		{"serve|--tls-dir|", folders},
 		{"serve|--rules|missing|--read", "--read-only"},
 		{"load|--to|mem:|a", files},
-		{"serve|--unknown=", files},
 		{"serve|--unknown|--no-d", "--no-delete"},
 
 		{"serve|--store|", "mem: dir: s3:// gs:// azblob:// file://"},

@@ -89,13 +89,8 @@ func readConfig(name string) (*configFile, error) {
 	if root.Kind != yaml.MappingNode {
 		return nil, f.errorAt(root, "", errors.New("the file must consist of keys and values"))
 	}
-	var known []string
-	new(serveCmd).command().Flags().VisitAll(func(f *pflag.Flag) {
-		if f.Name != "config" && f.Name != "help" {
-			known = append(known, f.Name)
-		}
-	})
-	known = append(known, sectionNames...)
+	known := append(flagNames(new(serveCmd).command().Flags()), sectionNames...)
+	known = slices.DeleteFunc(known, func(name string) bool { return name == "config" || name == "help" })
 	for key, value := range members(root) {
 		if !slices.Contains(known, key.Value) {
 			return nil, f.errorAt(key, "", unknownKey(key.Value, known))

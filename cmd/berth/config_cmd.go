@@ -133,8 +133,11 @@ func flagValue(f *pflag.Flag) *yaml.Node {
 		return node
 	}
 	node := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: f.Value.String()}
-	if t := f.Value.Type(); t == "bool" || t == "int" {
+	switch t := f.Value.Type(); t {
+	case "bool", "int":
 		node.Tag = "!!" + t
+	case "duration":
+		node.Value = shortTime(node.Value)
 	}
 	return node
 }

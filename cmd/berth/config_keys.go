@@ -78,16 +78,21 @@ func unknownKey(name string, known []string) error {
 
 // didYouMean returns a question with the nearest of the known names, "" if none is near.
 func didYouMean(name string, known []string) string {
-	nearest, least := "", len(name)/2+1
+	if found := nearest(name, known); found != "" {
+		return fmt.Sprintf(": did you mean %q?", found)
+	}
+	return ""
+}
+
+// nearest returns the known name that is most like name, "" if none is.
+func nearest(name string, known []string) string {
+	found, least := "", len(name)/2+1
 	for _, k := range known {
 		if d := distance(strings.ToLower(name), strings.ToLower(k)); d < least {
-			nearest, least = k, d
+			found, least = k, d
 		}
 	}
-	if nearest == "" {
-		return ""
-	}
-	return fmt.Sprintf(": did you mean %q?", nearest)
+	return found
 }
 
 // distance returns the Levenshtein distance of two names.

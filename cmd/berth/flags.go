@@ -77,6 +77,9 @@ type pathValue struct {
 	file bool // it must be a file that exists
 }
 
+func anyPath(path *string) pathValue      { return pathValue{path: path} }
+func existingFile(path *string) pathValue { return pathValue{path: path, file: true} }
+
 func (v pathValue) Set(text string) (err error) {
 	if text == "" {
 		return errors.New("a path is missing")
@@ -199,7 +202,11 @@ var kubernetesVariable = regexp.MustCompile(`^BERTH_(SERVICE_(HOST|PORT.*)|PORT(
 // if it set a flag, but sets none.
 func unknownVariables(environ []string, flags *pflag.FlagSet) []string {
 	var known, sentences []string
-	flags.VisitAll(func(f *pflag.Flag) { known = append(known, variable(f)) })
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Name != "help" {
+			known = append(known, variable(f))
+		}
+	})
 	for _, entry := range environ {
 		name, _, _ := strings.Cut(entry, "=")
 		if !strings.HasPrefix(name, envPrefix) || slices.Contains(known, name) || kubernetesVariable.MatchString(name) {

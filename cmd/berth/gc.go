@@ -36,7 +36,7 @@ func (c *gcCmd) command() *cobra.Command {
 		c.Run,
 		flagGroup{"Flags", func(f *pflag.FlagSet) {
 			f.StringVar(&c.Store, "store", "", "The `STORE`: dir:PATH or the URL of a bucket. Required.")
-			f.Var(pathValue{&c.Config, true}, "config", "Apply the rules in the section retention of this configuration `FILE` of berth serve.")
+			f.Var(existingFile(&c.Config), "config", "Apply the rules in the section retention of this configuration `FILE` of berth serve.")
 			f.DurationVar(&c.Grace, "grace", time.Hour, "`TIME` for which content must have been unused, for a bucket at least 30m.")
 			f.BoolVar(&c.Untagged, "untagged", false, "Also remove manifests that no tag leads to.")
 			f.BoolVar(&c.DryRun, "dry-run", false, "Remove nothing, and say what would be removed.")

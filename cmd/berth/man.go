@@ -35,6 +35,7 @@ func manPage(root *cobra.Command) []byte {
 	p.line(`.B berth`)
 	p.line(`.I command`)
 	p.line(`[\fIflag\fR ...] [\fIargument\fR ...]`)
+	p.line(".SH DESCRIPTION\n%s", escape(root.Long))
 	p.line(".SH COMMANDS")
 	for _, cmd := range root.Commands() {
 		p.command(cmd)

@@ -35,7 +35,7 @@ func (c *passwdCmd) command() *cobra.Command {
 		"Make an entry for berth serve --htpasswd, for the user NAME. The password is read from a terminal without being shown, or from standard input.",
 		c.Run,
 		flagGroup{"Flags", func(f *pflag.FlagSet) {
-			f.Var(pathValue{&c.File, false}, "file", "Add the user to this `FILE`, or change the password there, instead of printing the line.")
+			f.Var(anyPath(&c.File), "file", "Add the user to this `FILE`, or change the password there, instead of printing the line.")
 			f.IntVar(&c.Cost, "cost", bcrypt.DefaultCost, "Cost `N` of bcrypt: each further one doubles the time.")
 			f.BoolVar(&c.Delete, "delete", false, "Remove the user from the file.")
 		}})

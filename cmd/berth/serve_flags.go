@@ -86,7 +86,7 @@ type serveCmd struct {
 func (c *serveCmd) command() *cobra.Command {
 	return c.newCommand("serve", "Serve a registry.",
 		storeHelp+" The content of mem: is lost when the command exits. A directory can be served by one process at a time. A bucket can be served by any number of processes behind a load balancer.\n\n"+
-			"Each flag can also be set by an environment variable: --max-blob by BERTH_MAX_BLOB. A SIZE is a number with a unit, such as 64MiB or 2g, and a TIME is one such as 30s, 5m or 1h30m.",
+			"A SIZE is a number with a unit, such as 64MiB or 2g, and a TIME is one such as 30s, 5m or 1h30m.",
 		c.Run)
 }
 
@@ -94,9 +94,9 @@ func (c *serveCmd) command() *cobra.Command {
 func (c *serveCmd) newCommand(use, short, long string, run func(io.Writer, logOutput) error) *cobra.Command {
 	cmd := newCommand(use, short, long, run,
 		flagGroup{"Flags", func(f *pflag.FlagSet) {
-			f.Var(pathValue{&c.Config, false}, "config", "Read flags from this YAML `FILE`: each key is the name of a flag, or one of the sections retention, quotas and notifications. A flag has precedence over its environment variable, and that over the file.")
+			f.Var(anyPath(&c.Config), "config", "Read flags from this YAML `FILE`: each key is the name of a flag, or one of the sections retention, quotas and notifications. A flag has precedence over its environment variable, such as BERTH_MAX_BLOB for --max-blob, and that over the file.")
 			f.StringArrayVar(&c.Addr, "addr", []string{"127.0.0.1:5000"}, "Listen on this `ADDR`: HOST:PORT, where port 0 picks a free one, unix:PATH, or systemd: and systemd:NAME for the sockets that systemd passes. Can be repeated.")
-			f.Var(pathValue{&c.AddrFile, false}, "addr-file", "Write the addresses to this `FILE`, one in each line, once the server listens on them.")
+			f.Var(anyPath(&c.AddrFile), "addr-file", "Write the addresses to this `FILE`, one in each line, once the server listens on them.")
 			f.TextVar(&c.SocketMode, "socket-mode", socketMode(0), "`MODE` of a unix socket (default 0660).")
 			f.StringArrayVar(&c.Host, "host", nil, "Serve this host `NAME` too, on a loopback address. By default a server there rejects requests for other hosts than loopback addresses, localhost, *.localhost, names without a dot, host.docker.internal and host.containers.internal, so that no web page can use it. Can be repeated.")
 		}},
@@ -107,17 +107,17 @@ func (c *serveCmd) newCommand(use, short, long string, run func(io.Writer, logOu
 		}},
 		flagGroup{"Users", func(f *pflag.FlagSet) {
 			f.StringArrayVar(&c.User, "user", nil, "Require a user and password, `NAME:PASSWORD`. Can be repeated. Other users of this machine can see it: see --htpasswd.")
-			f.Var(pathValue{&c.Htpasswd, true}, "htpasswd", "Require a user and password from this `FILE`, in the format of htpasswd -B: see berth passwd.")
+			f.Var(existingFile(&c.Htpasswd), "htpasswd", "Require a user and password from this `FILE`, in the format of htpasswd -B: see berth passwd.")
 			f.BoolVar(&c.AnonymousPull, "anonymous-pull", false, "Allow pulls without a password. Requires users.")
-			f.Var(pathValue{&c.Rules, true}, "rules", "Read from this YAML `FILE` which users may do what. Without it, each user may do everything. Requires users.")
+			f.Var(existingFile(&c.Rules), "rules", "Read from this YAML `FILE` which users may do what. Without it, each user may do everything. Requires users.")
 			f.BoolVar(&c.Token, "token", false, "Let users log in by tokens, which clients get at /token; passwords work, too. Requires --user or --htpasswd.")
-			f.Var(pathValue{&c.TokenKeyFile, false}, "token-key-file", "Keep the keys of tokens in this `FILE`, made if it does not exist, so that tokens outlive the process (default: in memory).")
+			f.Var(anyPath(&c.TokenKeyFile), "token-key-file", "Keep the keys of tokens in this `FILE`, made if it does not exist, so that tokens outlive the process (default: in memory).")
 			f.DurationVar(&c.TokenLifetime, "token-lifetime", 0, "`TIME` for which a token is valid (default 5m).")
 			f.StringVar(&c.TokenRealm, "token-realm", "", "`URL` at which clients get tokens (default: /token on the host that the client uses).")
 			f.StringVar(&c.TokenService, "token-service", "", "`NAME` of this registry in tokens (default berth).")
 			f.StringArrayVar(&c.TokenKeys, "token-keys", nil, "Accept tokens of another server, which are signed with a key in the JWK Set at this `PLACE`, a URL or a file. Can be repeated. Requires --token-realm and --token-service.")
 			f.StringVar(&c.TokenIssuer, "token-issuer", "", "`NAME` of the required issuer of the tokens of another server (default: any).")
-			f.Var(pathValue{&c.AuditLog, false}, "audit-log", "Append a line of JSON to this `FILE` for each pull, change, login and rejection. SIGHUP opens it again.")
+			f.Var(anyPath(&c.AuditLog), "audit-log", "Append a line of JSON to this `FILE` for each pull, change, login and rejection. SIGHUP opens it again.")
 		}},
 		flagGroup{"Registry", func(f *pflag.FlagSet) {
 			f.BoolVar(&c.AllowSparse, "allow-sparse", false, "Accept manifests that reference missing blobs or manifests.")

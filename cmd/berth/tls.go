@@ -35,15 +35,15 @@ type TLSFlags struct {
 }
 
 func (f *TLSFlags) define(set *pflag.FlagSet) {
-	set.Var(pathValue{&f.TLSCert, true}, "tls-cert", "Serve HTTPS with the certificate chain in this `FILE`, in PEM. It is read again when it changes.")
-	set.Var(pathValue{&f.TLSKey, true}, "tls-key", "The `FILE` of the certificate's private key, in PEM.")
+	set.Var(existingFile(&f.TLSCert), "tls-cert", "Serve HTTPS with the certificate chain in this `FILE`, in PEM. It is read again when it changes.")
+	set.Var(existingFile(&f.TLSKey), "tls-key", "The `FILE` of the certificate's private key, in PEM.")
 	set.BoolVar(&f.TLSSelfSigned, "tls-self-signed", false, "Serve HTTPS with a certificate of an authority of its own, for localhost, the name of this machine, the host of --addr, and each --host. Clients must trust its ca.crt.")
-	set.Var(pathValue{&f.TLSDir, false}, "tls-dir", "Keep the authority of --tls-self-signed in this `DIR` (default: berth/tls in the user's configuration).")
+	set.Var(anyPath(&f.TLSDir), "tls-dir", "Keep the authority of --tls-self-signed in this `DIR` (default: berth/tls in the user's configuration).")
 	set.StringArrayVar(&f.ACMEDomain, "acme-domain", nil, "Serve HTTPS with a certificate for this domain `NAME` from Let's Encrypt, or from --acme-directory, whose terms of service you accept by this flag. The authority must reach this server at port 443 of the domain. Can be repeated.")
-	set.Var(pathValue{&f.ACMECache, false}, "acme-cache", "Keep the account and the certificates in this `DIR` (default: berth/acme in the user's configuration).")
+	set.Var(anyPath(&f.ACMECache), "acme-cache", "Keep the account and the certificates in this `DIR` (default: berth/acme in the user's configuration).")
 	set.StringVar(&f.ACMEEmail, "acme-email", "", "`ADDRESS` for messages of the authority.")
 	set.StringVar(&f.ACMEDirectory, "acme-directory", "", "`URL` of the authority's directory, instead of that of Let's Encrypt.")
-	set.Var(pathValue{&f.TLSClientCA, true}, "tls-client-ca", "Accept clients with a certificate of the authorities in this `FILE`, in PEM, as users. The user's name is the common name of the certificate, or else its first URI or e-mail address.")
+	set.Var(existingFile(&f.TLSClientCA), "tls-client-ca", "Accept clients with a certificate of the authorities in this `FILE`, in PEM, as users. The user's name is the common name of the certificate, or else its first URI or e-mail address.")
 	set.Var(enumValue{&f.TLSClientAuth, []string{"require", "optional"}}, "tls-client-auth", "`MODE` of these certificates: require or optional (default require). Without one, clients need another way to authenticate.")
 	set.BoolVar(&f.H2C, "h2c", false, "Accept HTTP/2 without TLS too, from clients that know so beforehand. HTTP/2 over TLS needs no flag.")
 }
