@@ -60,7 +60,7 @@ func TestHtpasswd(t *testing.T) {
 		}
 	}
 
-	for _, text := range []string{"alice", "alice:secret", ":" + string(hash), "alice:{SHA}x", "alice:" + string(hash) + "\nalice:" + string(hash)} {
+	for _, text := range []string{"alice", "alice:secret", ":" + string(hash), "alice:{SHA}x", "alice:" + string(hash) + "\nalice:" + string(hash), "alice:$2a$31$" + string(hash)[7:]} {
 		if _, err := readHtpasswd(strings.NewReader(text)); err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v", text, err)
 		}
