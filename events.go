@@ -95,6 +95,7 @@ type observation struct {
 	*facts // shared with an Observe outside, if there is one
 	body   countedBody
 	own    facts
+	inner  http.Request
 }
 
 // facts are what an Observe learns from handlers.
@@ -137,12 +138,12 @@ func observe(h http.Handler, w http.ResponseWriter, r *http.Request, hook func(E
 		}
 		hook(o.event(r, start))
 	}()
-	inner := r.WithContext(o)
+	o.inner = *r.WithContext(o)
 	if r.Body != nil && r.Body != http.NoBody {
 		o.body.ReadCloser = r.Body
-		inner.Body = &o.body
+		o.inner.Body = &o.body
 	}
-	h.ServeHTTP(o, inner)
+	h.ServeHTTP(o, &o.inner)
 	returned = true
 }
 
@@ -175,18 +176,18 @@ func (o *observation) event(r *http.Request, start time.Time) Event {
 		return e
 	}
 	header := o.Header()
-	if d := header.Get("Docker-Content-Digest"); d != "" {
+	if d := first(header, "Docker-Content-Digest"); d != "" {
 		e.Digest = digest.Digest(d)
 	}
 	e.Size = o.size
 	switch req.Op {
 	case OpBlobGet, OpBlobHead, OpManifestGet, OpManifestHead:
-		e.MediaType, e.Size = header.Get("Content-Type"), servedSize(header)
+		e.MediaType, e.Size = first(header, "Content-Type"), servedSize(header)
 	case OpBlobPush:
 		e.Size = o.body.n
 	case OpManifestPut:
-		e.MediaType, _ = parseMediaType(r.Header.Get("Content-Type"))
-		e.Subject = digest.Digest(header.Get("Oci-Subject"))
+		e.MediaType, _ = parseMediaType(first(r.Header, "Content-Type"))
+		e.Subject = digest.Digest(first(header, "Oci-Subject"))
 		e.Tags, e.Size = req.Tags, o.body.n
 	}
 	if req.Tag != "" && (req.Op == OpManifestPut || req.Op == OpManifestDelete) {
@@ -201,11 +202,20 @@ func (o *observation) event(r *http.Request, start time.Time) Event {
 	return e
 }
 
+// first returns the first value of a header, whose name must be in its canonical form: to
+// find that takes most of the time of Header.Get.
+func first(h http.Header, canonical string) string {
+	if values := h[canonical]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
 // servedSize returns the size of content of which a response has all, or a range, -1
 // if its headers do not tell.
 func servedSize(h http.Header) int64 {
-	size := h.Get("Content-Length")
-	if served := h.Get("Content-Range"); served != "" {
+	size := first(h, "Content-Length")
+	if served := first(h, "Content-Range"); served != "" {
 		_, size, _ = strings.Cut(served, "/")
 	}
 	if n, err := strconv.ParseInt(size, 10, 64); err == nil {

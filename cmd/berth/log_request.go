@@ -37,7 +37,7 @@ func (l *serverLog) logRequest(e registry.Event) {
 	if !l.Enabled(context.Background(), level) {
 		return
 	}
-	if level == slog.LevelInfo && l.writeLine(time.Now(), e) {
+	if level == slog.LevelInfo && l.writeLine(e.Time.Add(e.Duration), e) {
 		return
 	}
 	var attrs attributes
@@ -67,7 +67,7 @@ func describe(e registry.Event, to fields) {
 		}
 	}
 	optional("user", e.User)
-	optional("user_agent", e.HTTP.UserAgent())
+	optional("user_agent", userAgent(e.HTTP))
 	optional("digest", string(e.Digest))
 	if e.Err != nil {
 		optional("error", e.Err.Error())
@@ -80,6 +80,14 @@ func target(r *http.Request) string {
 		return r.RequestURI
 	}
 	return r.URL.String()
+}
+
+// userAgent is faster than the method of that name, which looks for the canonical form.
+func userAgent(r *http.Request) string {
+	if values := r.Header["User-Agent"]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
 }
 
 // attributes are fields for slog.
