@@ -78,7 +78,7 @@ func TestRemoteFaults(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, err := openRemote(t.Context(), address, "")
+			s, err := openRemote(t.Context(), address, remoteFlags{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -99,7 +99,7 @@ func TestRemoteWithoutReferrers(t *testing.T) {
 	if err := pushImages(t.Context(), from); err != nil {
 		t.Fatal(err)
 	}
-	s, err := openRemote(t.Context(), address, "")
+	s, err := openRemote(t.Context(), address, remoteFlags{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestRemoteUsers(t *testing.T) {
 			if test.config == "" {
 				os.Remove(config + "/config.json")
 			}
-			s, err := openRemote(t.Context(), address, test.user)
+			s, err := openRemote(t.Context(), address, remoteFlags{User: test.user})
 			if err == nil {
 				defer s.Close()
 				for _, listErr := range s.Repositories(t.Context(), "") {
@@ -205,7 +205,7 @@ func TestRemoteTokens(t *testing.T) {
 	if err := pushImages(t.Context(), from); err != nil {
 		t.Fatal(err)
 	}
-	s, err := openRemote(t.Context(), server.URL, "ann:secret")
+	s, err := openRemote(t.Context(), server.URL, remoteFlags{User: "ann:secret"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func TestCleanTokenErrors(t *testing.T) {
 		w.WriteHeader(http.StatusBadRequest)
 		io.WriteString(w, `{"errors":[{"code":"DENIED","message":"\u001b[2J"}]}`)
 	})
-	s, err := openRemote(t.Context(), server.URL, "ann:secret")
+	s, err := openRemote(t.Context(), server.URL, remoteFlags{User: "ann:secret"})
 	if err == nil {
 		defer s.Close()
 		_, err = s.GetTag(t.Context(), "app", "v1")

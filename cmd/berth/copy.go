@@ -33,6 +33,7 @@ type copyCmd struct {
 	Jobs     int
 	FromUser string
 	ToUser   string
+	CA       string
 	DryRun   bool
 }
 
@@ -50,6 +51,7 @@ func (c *copyCmd) command() *cobra.Command {
 			f.IntVar(&c.Jobs, "jobs", 8, "Copy `N` blobs and manifests at once.")
 			f.StringVar(&c.FromUser, "from-user", "", "User of the registry to copy from, `NAME[:PASSWORD]` (default: that of docker login).")
 			f.StringVar(&c.ToUser, "to-user", "", "User of the registry to copy to, `NAME[:PASSWORD]` (default: that of docker login).")
+			defineCA(f, &c.CA)
 			f.BoolVar(&c.DryRun, "dry-run", false, "Print what would be copied, and copy nothing. Content is not read, so corrupt content is not found.")
 		}})
 	cmd.Args = func(_ *cobra.Command, args []string) error {
@@ -108,10 +110,13 @@ func (c *copyCmd) open(ctx context.Context, logs logOutput) (*copier, error) {
 
 // openStores opens the stores of a job.
 func (c *copyCmd) openStores(ctx context.Context, job *copier, logs logOutput) error {
-	if err := errors.Join(checkUser("--from-user", c.FromUser, c.From), checkUser("--to-user", c.ToUser, c.To)); err != nil {
+	if err := errors.Join(checkRemote("--from-user", c.FromUser, c.From), checkRemote("--to-user", c.ToUser, c.To)); err != nil {
 		return err
 	}
-	opts := storeOptions{warn: func(string) {}, onError: logs.failed, log: logs.logger(), user: c.FromUser}
+	if c.CA != "" && !isRemote(c.From) && !isRemote(c.To) {
+		return errors.New("--ca is only for running registries: http://… or https://…")
+	}
+	opts := storeOptions{warn: func(string) {}, onError: logs.failed, log: logs.logger(), remote: remoteFlags{c.FromUser, c.CA}}
 	from, closer, err := openSource(ctx, c.From, opts)
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.From, err)
@@ -123,7 +128,7 @@ func (c *copyCmd) openStores(ctx context.Context, job *copier, logs logOutput) e
 	if isInside(c.To, c.From) {
 		return fmt.Errorf("%s is inside the source", c.To)
 	}
-	opts.user = c.ToUser
+	opts.remote.User = c.ToUser
 	open := openContent
 	if c.DryRun {
 		open = openSource

@@ -21,10 +21,10 @@ import (
 
 // loadCmd is berth load.
 type loadCmd struct {
-	Files   []string // - is standard input
-	To      string
-	As      string
-	User    string
+	Files []string // - is standard input
+	To    string
+	As    string
+	remoteFlags
 	Jobs    int
 	MaxSize size
 }
@@ -41,7 +41,7 @@ func (c *loadCmd) command() *cobra.Command {
 		flagGroup{"Flags", func(f *pflag.FlagSet) {
 			f.StringVar(&c.To, "to", "", "The `STORE` or registry to load into. Required.")
 			f.StringVar(&c.As, "as", "", "Load as REPO, with the archive's tags, or its only image as `REPO[:TAG]`.")
-			f.StringVar(&c.User, "user", "", "User of the registry, `NAME[:PASSWORD]` (default: that of docker login).")
+			c.remoteFlags.define(f)
 			f.IntVar(&c.Jobs, "jobs", 8, "Load `N` blobs and manifests at once.")
 			f.TextVar(&c.MaxSize, "max-size", size(64<<30), "Largest `SIZE` of a compressed FILE, or of a compressed layer of docker save, after decompression.")
 		}})
@@ -93,7 +93,7 @@ func (c *loadCmd) load(ctx context.Context, stdout io.Writer, screen *screen, lo
 	if c.MaxSize == 0 {
 		return errors.New("--max-size must be more than 0")
 	}
-	if err := checkUser("--user", c.User, c.To); err != nil {
+	if err := c.remoteFlags.check(c.To); err != nil {
 		return err
 	}
 	var to registry.Store
@@ -111,7 +111,7 @@ func (c *loadCmd) load(ctx context.Context, stdout io.Writer, screen *screen, lo
 			logs.warn(name + ": " + text)
 		}
 		if to == nil { // nothing is created for a FILE that can't be loaded
-			s, closer, openErr := openContent(ctx, c.To, storeOptions{onError: logs.failed, log: logs.logger(), warn: logs.warn, user: c.User})
+			s, closer, openErr := openContent(ctx, c.To, storeOptions{onError: logs.failed, log: logs.logger(), warn: logs.warn, remote: c.remoteFlags})
 			if openErr != nil {
 				return fmt.Errorf("%s: %w", c.To, openErr)
 			}

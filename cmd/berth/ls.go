@@ -26,7 +26,7 @@ import (
 type lsCmd struct {
 	Ref  string // all repositories if it is ""
 	From string
-	User string
+	remoteFlags
 	JSON bool
 }
 
@@ -38,7 +38,7 @@ func (c *lsCmd) command() *cobra.Command {
 		c.Run,
 		flagGroup{"Flags", func(f *pflag.FlagSet) {
 			f.StringVar(&c.From, "from", "", "The `STORE` or registry to list. Required.")
-			f.StringVar(&c.User, "user", "", "User of the registry, `NAME[:PASSWORD]` (default: that of docker login).")
+			c.remoteFlags.define(f)
 			f.BoolVar(&c.JSON, "json", false, "Print JSON: an array of repositories.")
 		}})
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -75,7 +75,7 @@ type listedNode struct {
 }
 
 func (c *lsCmd) list(ctx context.Context, stdout io.Writer, logs logOutput) error {
-	if err := checkUser("--user", c.User, c.From); err != nil {
+	if err := c.remoteFlags.check(c.From); err != nil {
 		return err
 	}
 	var r ref
@@ -85,7 +85,7 @@ func (c *lsCmd) list(ctx context.Context, stdout io.Writer, logs logOutput) erro
 			return err
 		}
 	}
-	s, closer, err := openSource(ctx, c.From, storeOptions{onError: logs.failed, log: logs.logger(), warn: func(string) {}, user: c.User})
+	s, closer, err := openSource(ctx, c.From, storeOptions{onError: logs.failed, log: logs.logger(), warn: func(string) {}, remote: c.remoteFlags})
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.From, err)
 	}

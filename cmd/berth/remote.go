@@ -6,6 +6,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +20,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/spf13/pflag"
 	orasregistry "oras.land/oras-go/v2/registry"
 	orasremote "oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
@@ -37,11 +40,53 @@ func isRemote(name string) bool {
 }
 
 // checkUser returns an error if a user is given for a store, which has no users.
-func checkUser(flag, user, store string) error {
-	if user != "" && !isRemote(store) {
+func checkRemote(flag, value, store string) error {
+	if value != "" && !isRemote(store) {
 		return fmt.Errorf("%s is only for a running registry: http://… or https://…", flag)
 	}
 	return nil
+}
+
+// remoteFlags are the flags of commands about a running registry.
+type remoteFlags struct {
+	User string // NAME:PASSWORD, NAME for a password in BERTH_PASSWORD, or ""
+	CA   string
+}
+
+func (r *remoteFlags) define(f *pflag.FlagSet) {
+	f.StringVar(&r.User, "user", "", "User of the registry, `NAME[:PASSWORD]` (default: that of docker login).")
+	defineCA(f, &r.CA)
+}
+
+// defineCA defines the flag --ca.
+func defineCA(f *pflag.FlagSet, file *string) {
+	f.Var(pathValue{file, true}, "ca", "Trust the authorities in this `FILE`, in PEM, too, besides those of the system.")
+}
+
+func (r remoteFlags) check(store string) error {
+	return errors.Join(checkRemote("--user", r.User, store), checkRemote("--ca", r.CA, store))
+}
+
+// transport returns the transport to a registry.
+func (r remoteFlags) transport() (*http.Transport, error) {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.ResponseHeaderTimeout = responseTimeout
+	if r.CA == "" {
+		return t, nil
+	}
+	authorities, err := readAuthorities(r.CA)
+	if err != nil {
+		return nil, fmt.Errorf("--ca: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, err
+	}
+	for _, cert := range authorities {
+		pool.AddCert(cert)
+	}
+	t.TLSClientConfig = &tls.Config{RootCAs: pool}
+	return t, nil
 }
 
 // remote is a running registry. As a Store it lists only the manifests and blobs that
@@ -62,9 +107,8 @@ type remote struct {
 	lastID    int
 }
 
-// openRemote connects to a running registry. user is NAME:PASSWORD, NAME for a
-// password in the environment variable BERTH_PASSWORD, or "".
-func openRemote(ctx context.Context, address, user string) (*remote, error) {
+// openRemote connects to a running registry.
+func openRemote(ctx context.Context, address string, flags remoteFlags) (*remote, error) {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil:
@@ -87,12 +131,14 @@ func openRemote(ctx context.Context, address, user string) (*remote, error) {
 		}
 		s.prefix = prefix + "/"
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.ResponseHeaderTimeout = responseTimeout
+	transport, err := flags.transport()
+	if err != nil {
+		return nil, err
+	}
 	client := &http.Client{Transport: &retry.Transport{Base: transport, Policy: func() retry.Policy { return retryPolicy }}, CheckRedirect: checkRedirect}
 	s.client = &auth.Client{Client: client, Cache: auth.NewCache()}
 	s.client.SetUserAgent("berth")
-	if s.client.Credential, err = credentialsFor(u.Host, user); err != nil {
+	if s.client.Credential, err = credentialsFor(u.Host, flags.User); err != nil {
 		return nil, err
 	}
 	if s.reg, err = orasremote.NewRegistry(u.Host); err != nil {

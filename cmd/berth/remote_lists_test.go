@@ -28,7 +28,7 @@ func TestEndlessLists(t *testing.T) {
 	loop("/v2/_catalog", `{"repositories":["a","b"]}`)
 	server := httptest.NewServer(mux)
 	defer server.Close()
-	s, err := openRemote(t.Context(), server.URL, "")
+	s, err := openRemote(t.Context(), server.URL, remoteFlags{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func TestRedirectsWithoutCredentials(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	s, err := openRemote(t.Context(), server.URL, "ann:secret")
+	s, err := openRemote(t.Context(), server.URL, remoteFlags{User: "ann:secret"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestRedirectLoop(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	if _, err := openRemote(t.Context(), server.URL, ""); err == nil || !strings.Contains(err.Error(), "stopped after 10 redirects") {
+	if _, err := openRemote(t.Context(), server.URL, remoteFlags{}); err == nil || !strings.Contains(err.Error(), "stopped after 10 redirects") {
 		t.Error(err)
 	}
 }
@@ -79,7 +79,7 @@ func TestSilentRegistry(t *testing.T) {
 	responseTimeout = 10 * time.Millisecond
 	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	defer s.Close()
-	_, err := openRemote(t.Context(), s.URL, "")
+	_, err := openRemote(t.Context(), s.URL, remoteFlags{})
 	if err == nil || !strings.Contains(err.Error(), "timeout awaiting response headers") {
 		t.Error(err)
 	}

@@ -20,9 +20,9 @@ import (
 
 // rmCmd is berth rm.
 type rmCmd struct {
-	Refs   []string
-	From   string
-	User   string
+	Refs []string
+	From string
+	remoteFlags
 	All    bool
 	DryRun bool
 }
@@ -37,7 +37,7 @@ func (c *rmCmd) command() *cobra.Command {
 		c.Run,
 		flagGroup{"Flags", func(f *pflag.FlagSet) {
 			f.StringVar(&c.From, "from", "", "The `STORE` or registry to delete from. Required.")
-			f.StringVar(&c.User, "user", "", "User of the registry, `NAME[:PASSWORD]` (default: that of docker login).")
+			c.remoteFlags.define(f)
 			f.BoolVar(&c.All, "all", false, "Delete entire repositories: all tags, manifests and blobs.")
 			f.BoolVar(&c.DryRun, "dry-run", false, "Print what would be deleted, and delete nothing.")
 		}})
@@ -58,7 +58,7 @@ func (c *rmCmd) Run(stdout io.Writer, logs logOutput) error {
 }
 
 func (c *rmCmd) remove(ctx context.Context, stdout io.Writer, logs logOutput) (failed error) {
-	if err := checkUser("--user", c.User, c.From); err != nil {
+	if err := c.remoteFlags.check(c.From); err != nil {
 		return err
 	}
 	var refs []ref
@@ -75,7 +75,7 @@ func (c *rmCmd) remove(ctx context.Context, stdout io.Writer, logs logOutput) (f
 		}
 		refs = append(refs, r)
 	}
-	opts := storeOptions{onError: logs.failed, log: logs.logger(), warn: func(string) {}, user: c.User}
+	opts := storeOptions{onError: logs.failed, log: logs.logger(), warn: func(string) {}, remote: c.remoteFlags}
 	// A store that does not exist is not created.
 	s, closer, err := openSource(ctx, c.From, opts)
 	if err != nil {

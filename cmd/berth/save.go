@@ -22,10 +22,10 @@ import (
 
 // saveCmd is berth save.
 type saveCmd struct {
-	Refs        []string
-	From        string
-	Output      string
-	User        string
+	Refs   []string
+	From   string
+	Output string
+	remoteFlags
 	Format      string
 	Platform    string
 	NoReferrers bool
@@ -41,7 +41,7 @@ func (c *saveCmd) command() *cobra.Command {
 		flagGroup{"Flags", func(f *pflag.FlagSet) {
 			f.StringVar(&c.From, "from", "", "The `STORE` or registry to save from. Required.")
 			f.StringVarP(&c.Output, "output", "o", "", "The `FILE` to write: .tar, .tar.gz, .tgz or .tar.zst, or a new directory that ends in /. Required.")
-			f.StringVar(&c.User, "user", "", "User of the registry, `NAME[:PASSWORD]` (default: that of docker login).")
+			c.remoteFlags.define(f)
 			c.Format = "oci"
 			f.Var(enumValue{&c.Format, []string{"oci", "docker"}}, "format", "`FORMAT` of the archive: oci, or docker for docker load, with one platform of each image.")
 			f.StringVar(&c.Platform, "platform", "", "The platform of --format docker, `OS/ARCH[/VARIANT]` (default: the only one).")
@@ -69,7 +69,7 @@ func (c *saveCmd) save(ctx context.Context, stdout io.Writer, screen *screen, lo
 	if c.Platform != "" && c.Format != "docker" {
 		return errors.New("--platform requires --format docker: a layout has all platforms")
 	}
-	if err := errors.Join(checkUser("--user", c.User, c.From), checkOutput(c.Output)); err != nil {
+	if err := errors.Join(c.remoteFlags.check(c.From), checkOutput(c.Output)); err != nil {
 		return err
 	}
 	var refs []ref
@@ -83,7 +83,7 @@ func (c *saveCmd) save(ctx context.Context, stdout io.Writer, screen *screen, lo
 		}
 		refs = append(refs, r)
 	}
-	from, closer, err := openSource(ctx, c.From, storeOptions{onError: logs.failed, log: logs.logger(), warn: func(string) {}, user: c.User})
+	from, closer, err := openSource(ctx, c.From, storeOptions{onError: logs.failed, log: logs.logger(), warn: func(string) {}, remote: c.remoteFlags})
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.From, err)
 	}

@@ -30,7 +30,7 @@ type storeOptions struct {
 	log      *slog.Logger // of a directory
 	readOnly bool         // nothing will be written; the store must exist
 	memory   int64        // for uploads to a bucket; 0 means its default
-	user     string       // for a running registry: see openRemote
+	remote   remoteFlags  // for a running registry
 
 	noReferrers bool // lists of referrers are tags
 }
@@ -81,7 +81,7 @@ func openStore(ctx context.Context, name string, opts storeOptions) (registry.St
 // The caller must close it.
 func openContent(ctx context.Context, name string, opts storeOptions) (registry.Store, io.Closer, error) {
 	if isRemote(name) {
-		s, err := openRemote(ctx, name, opts.user)
+		s, err := openRemote(ctx, name, opts.remote)
 		return s, s, err
 	}
 	if name == "mem:" {
@@ -108,7 +108,7 @@ func openSource(ctx context.Context, name string, opts storeOptions) (registry.S
 		return nil, nil, fmt.Errorf("a store in memory is empty: %w", fs.ErrNotExist)
 	}
 	if isRemote(name) {
-		s, err := openRemote(ctx, name, opts.user)
+		s, err := openRemote(ctx, name, opts.remote)
 		return s, s, err
 	}
 	opts.readOnly = true

@@ -31,30 +31,41 @@ type trusted struct {
 
 // read is a [reader].
 func (a *clientAuthorities) read() (use func(), err error) {
-	data, err := os.ReadFile(a.file)
+	roots, err := readAuthorities(a.file)
 	if err != nil {
 		return nil, err
 	}
-	t := &trusted{pool: x509.NewCertPool()}
+	t := &trusted{roots, x509.NewCertPool()}
+	for _, cert := range roots {
+		t.pool.AddCert(cert)
+	}
+	return func() { a.current.Store(t) }, nil
+}
+
+// readAuthorities reads the certificates in a file.
+func readAuthorities(name string) (all []*x509.Certificate, err error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
 	for {
 		var block *pem.Block
 		if block, data = pem.Decode(data); block == nil {
 			break
 		}
-		if block.Type != "CERTIFICATE" {
+		if block.Type != certType {
 			continue
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", a.file, err)
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		t.roots = append(t.roots, cert)
-		t.pool.AddCert(cert)
+		all = append(all, cert)
 	}
-	if len(t.roots) == 0 {
-		return nil, fmt.Errorf("%s has no certificate in PEM", a.file)
+	if all == nil {
+		return nil, fmt.Errorf("%s has no certificate in PEM", name)
 	}
-	return func() { a.current.Store(t) }, nil
+	return all, nil
 }
 
 // requireClients lets t verify the certificates of clients.
