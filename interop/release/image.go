@@ -149,7 +149,8 @@ func (r *release) pushPlatform(ctx context.Context, s registry.Store, repo, plat
 		Config: ocispec.ImageConfig{
 			User:         user + ":" + user,
 			Entrypoint:   []string{"/berth"},
-			Cmd:          []string{"serve", "--addr", "0.0.0.0:5000", "--store", "dir:/data"},
+			Cmd:          []string{"serve"},
+			Env:          []string{"BERTH_ADDR=0.0.0.0:5000", "BERTH_STORE=dir:/data"}, // flags replace them
 			WorkingDir:   "/",
 			ExposedPorts: map[string]struct{}{"5000/tcp": {}},
 			Volumes:      map[string]struct{}{"/data": {}},

@@ -90,7 +90,7 @@ func runImage(t *testing.T, r *release, config ocispec.ImageConfig, root string)
 	command := func(args ...string) *exec.Cmd {
 		cmd := exec.Command(filepath.Join(root, config.Entrypoint[0]), args...)
 		cmd.Dir = root
-		cmd.Env = []string{}
+		cmd.Env = config.Env
 		if os.Getuid() == 0 {
 			cmd.Path, cmd.Dir = config.Entrypoint[0], "/"
 			cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Credential: &syscall.Credential{Uid: nonRoot, Gid: nonRoot}}
