@@ -86,6 +86,9 @@ func planFor(seed uint64, target simTarget) *simPlan {
 	return p
 }
 
+// simShare divides the number of simulations.
+var simShare = 1
+
 // runSeeds simulates many seeds, on all processors.
 func runSeeds(t *testing.T, n int, target simTarget) {
 	if *simSeed != 0 {
@@ -97,6 +100,7 @@ func runSeeds(t *testing.T, n int, target simTarget) {
 	if testing.Short() {
 		n = n/10 + 1
 	}
+	n = max(1, n/simShare)
 	if *simSeeds > 0 {
 		n = *simSeeds
 	}
