@@ -208,7 +208,8 @@ func startCommand(t testing.TB) *server {
 		t.Fatal(err)
 	}
 	defer logFile.Close()
-	cmd := exec.Command(binary, "serve", "--addr=127.0.0.1:0")
+	// Connections wait for the turns of other servers.
+	cmd := exec.Command(binary, "serve", "--addr=127.0.0.1:0", "--header-timeout=10m", "--idle-timeout=10m")
 	cmd.Stderr = logFile
 	line := child.Start(t, cmd)
 	return &server{"berth serve", strings.TrimPrefix(line, "berth: serving on http://"), cmd}
