@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Blobs: from the store, or while they are fetched.
+
+package mirror
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-oci/registry"
+)
+
+// StatBlob implements registry.Store. It asks the upstream for a blob that is not stored,
+// in the way a GET would.
+func (m *Mirror) StatBlob(ctx context.Context, repo string, d digest.Digest) (registry.Info, error) {
+	t, err := m.resolve(repo)
+	if err != nil {
+		return registry.Info{}, err
+	}
+	info, err := firstOf(ctx, m, t, func(repo string) (registry.Info, error) { return m.store.StatBlob(ctx, repo, d) })
+	if err == nil {
+		m.hit(t, d)
+		return info, nil
+	}
+	if !isUnknown(err) || !m.mayFetchBlob(ctx, t) {
+		return registry.Info{}, err
+	}
+	if f := m.fetchOf(t, d); f != nil {
+		size, err := f.waitHeader(ctx)
+		return registry.Info{Digest: d, Size: size, Time: time.Now()}, m.failed(ctx, t, err, registry.ErrBlobUnknown)
+	}
+	size, err := m.headBlob(ctx, t, d)
+	return registry.Info{Digest: d, Size: size, Time: time.Now()}, m.failed(ctx, t, err, registry.ErrBlobUnknown)
+}
+
+// OpenBlob implements registry.Store.
+func (m *Mirror) OpenBlob(ctx context.Context, repo string, d digest.Digest) (io.ReadSeekCloser, error) {
+	t, err := m.resolve(repo)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		content, err := firstOf(ctx, m, t, func(repo string) (io.ReadSeekCloser, error) { return m.store.OpenBlob(ctx, repo, d) })
+		if err == nil {
+			m.hit(t, d)
+			return content, nil
+		}
+		if !isUnknown(err) || !m.mayFetchBlob(ctx, t) {
+			return nil, err
+		}
+		f, err := m.joinFetch(ctx, t, d)
+		if err == nil {
+			_, err = f.waitHeader(ctx)
+		}
+		switch {
+		case err == nil:
+			return f.open(ctx, m, t), nil
+		case !errors.Is(err, errStored):
+			return nil, m.failed(ctx, t, err, registry.ErrBlobUnknown)
+		}
+	}
+}
+
+// errStored says that a blob is in the store by now.
+var errStored = errors.New("the blob is stored")
+
+// mayFetchBlob reports whether a blob of t that is not stored can be fetched. Under a name
+// that is not the upstream's, clients ask for the manifest first; others are about to push.
+func (m *Mirror) mayFetchBlob(ctx context.Context, t target) bool {
+	if t.up == nil || !goesUp(ctx) {
+		return false
+	}
+	if !t.byDefault {
+		return true
+	}
+	for _, err := range m.store.Manifests(ctx, t.cache, "") {
+		return err == nil
+	}
+	return false
+}
+
+// headBlob returns the size of a blob of the upstream.
+func (m *Mirror) headBlob(ctx context.Context, t target, d digest.Digest) (int64, error) {
+	return flight(ctx, m, "head "+t.cache+"@"+string(d), func(ctx context.Context) (int64, error) {
+		c := call{method: http.MethodHead, name: t.name, kind: "blobs", ref: string(d)}
+		if f := m.isUnknown(t, c); f != nil {
+			return 0, f
+		}
+		t.up.misses.Add(1)
+		resp, err := t.up.do(ctx, c)
+		if err != nil {
+			m.noteUnknown(t, c, err)
+			return 0, err
+		}
+		resp.Body.Close()
+		if resp.ContentLength < 0 {
+			f := notContent("a HEAD without a Content-Length")
+			f.upstream = t.up.Name
+			return 0, f
+		}
+		return resp.ContentLength, nil
+	})
+}
+
+// fetchOf returns the fetch of a blob for t that is in progress, or nil.
+func (m *Mirror) fetchOf(t target, d digest.Digest) *fetch {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f := m.fetches[d]; f != nil && f.repos[t.cache] {
+		return f
+	}
+	return nil
+}
+
+// joinFetch returns the fetch of a blob, and begins it if there is none. A blob that
+// another repository has, or that is fetched for it, is not fetched again, but only after
+// the upstream has said that this one has it too.
+// Errors: errStored.
+func (m *Mirror) joinFetch(ctx context.Context, t target, d digest.Digest) (*fetch, error) {
+	if f := m.fetchOf(t, d); f != nil {
+		return f, nil
+	}
+	select {
+	case m.slots <- struct{}{}: // which the fetch gives back
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	from := m.fetchedElsewhere(ctx, d)
+	if from == "" {
+		if f := m.startFetch(t, d, false); f != nil {
+			return f, nil
+		}
+	}
+	if _, err := m.headBlob(ctx, t, d); err != nil {
+		<-m.slots
+		return nil, err
+	}
+	if from != "" && m.store.MountBlob(ctx, t.cache, from, d) == nil {
+		<-m.slots
+		if info, err := m.store.StatBlob(ctx, t.cache, d); err == nil {
+			m.stored(entry{digest: d, size: info.Size}, t.cache)
+		}
+		return nil, errStored
+	}
+	return m.startFetch(t, d, true), nil
+}
+
+// startFetch returns the fetch of a blob, and begins it if there is none. Unless the
+// repository is known to have the blob, it returns nil if the fetch is for others. If it
+// does not, the caller's slot is taken.
+func (m *Mirror) startFetch(t target, d digest.Digest, proven bool) *fetch {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.fetches[d]
+	switch {
+	case f != nil && !proven && !f.repos[t.cache]:
+		return nil
+	case f != nil:
+		<-m.slots
+	case m.closed:
+		<-m.slots
+		return &fetch{finished: true, err: registry.ErrUnavailable}
+	default:
+		f = newFetch(t, d)
+		m.fetches[d] = f
+		m.background.Go(func() { m.run(f) })
+	}
+	f.repos[t.cache] = true
+	return f
+}
+
+// fetchedElsewhere returns a repository of fetched content that has a blob, or "".
+func (m *Mirror) fetchedElsewhere(ctx context.Context, d digest.Digest) string {
+	for repo, err := range m.store.FindBlob(ctx, d) {
+		if err == nil && strings.HasPrefix(repo, CachePrefix) {
+			return repo
+		}
+	}
+	return ""
+}

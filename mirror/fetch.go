@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The fetch of a blob, which outlives the client that began it.
+
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-oci/registry"
+)
+
+const (
+	// maxTries is the number of requests for the rest of a blob, after the first one
+	// ended early.
+	maxTries = 3
+
+	// heldBack is the number of bytes at the end of a blob that are not sent before the
+	// digest of all has been verified.
+	heldBack = 64 << 10
+)
+
+// fetch is a blob on its way from an upstream to the store. Clients read it from a
+// temporary file while it grows.
+type fetch struct {
+	target target // of the client that began it
+	digest digest.Digest
+	repos  map[string]bool // that will have the blob; Mirror.mu guards it
+
+	mu       sync.Mutex
+	changed  chan struct{} // closed, and replaced, when anything below changes
+	header   bool          // the size is known
+	size     int64
+	readable int64 // bytes that clients may read
+	finished bool  // nothing below err changes anymore
+	err      error
+	file     *os.File
+	users    int // of the file: the fetch and its readers
+}
+
+func newFetch(t target, d digest.Digest) *fetch {
+	return &fetch{target: t, digest: d, repos: make(map[string]bool), changed: make(chan struct{}), users: 1}
+}
+
+// run fetches a blob, and stores it.
+func (m *Mirror) run(f *fetch) {
+	defer func() { <-m.slots }()
+	defer f.release()
+	err := m.fetch(f)
+	if err == nil {
+		err = m.commit(f)
+	}
+	if err != nil {
+		m.mu.Lock()
+		delete(m.fetches, f.digest)
+		m.mu.Unlock()
+	}
+	var failed *failure
+	if err != nil && !errors.As(err, &failed) && !errors.Is(err, errStored) {
+		m.log.Warn("a blob was not kept", "repository", f.target.local, "digest", f.digest, "error", err)
+	}
+}
+
+// fetch gets a blob, and tells the readers how it ended.
+func (m *Mirror) fetch(f *fetch) (err error) {
+	defer func() {
+		f.change(func() {
+			if f.finished, f.err = true, err; err == nil {
+				f.header, f.readable = true, f.size
+			}
+		})
+	}()
+	// Another fetch may have ended since the client looked.
+	if _, err := m.store.StatBlob(m.ctx, f.target.cache, f.digest); err == nil {
+		return errStored
+	}
+	c := call{method: http.MethodGet, name: f.target.name, kind: "blobs", ref: string(f.digest)}
+	if failed := m.isUnknown(f.target, c); failed != nil {
+		return failed
+	}
+	f.target.up.misses.Add(1)
+	err = m.download(f, c)
+	m.noteUnknown(f.target, c, err)
+	return err
+}
+
+// download gets a blob into the temporary file, and verifies it.
+func (m *Mirror) download(f *fetch, c call) error {
+	verifier := f.digest.Algorithm().Hash()
+	var done int64
+	for try := 0; ; try++ {
+		c.from = done
+		n, err := m.receive(f, c, verifier)
+		done += n
+		f.target.up.bytes.Add(uint64(n))
+		if err == nil {
+			break
+		}
+		var failed *failure
+		if !errors.As(err, &failed) || failed.kind != unreachable && failed.kind != timeout || !f.known() || try == maxTries || m.ctx.Err() != nil {
+			return err
+		}
+		m.log.Info("continuing a blob", "repository", f.target.local, "digest", f.digest, "from", done, "error", failed.err)
+		time.Sleep(retryDelay << try)
+	}
+	if digest.NewDigest(f.digest.Algorithm(), verifier) != f.digest {
+		failed := notContent("%d bytes with another digest than %s", done, f.digest)
+		failed.upstream = f.target.up.Name
+		m.log.Warn(failed.Error(), "repository", f.target.local, "error", failed.err)
+		return failed
+	}
+	f.change(func() {
+		if !f.header {
+			f.size = done
+		}
+	})
+	return nil
+}
+
+// receive sends one request for a blob, from a byte on, and returns the number of bytes
+// that have come. If that is not the rest of the blob, it returns a *failure.
+func (m *Mirror) receive(f *fetch, c call, verifier io.Writer) (n int64, err error) {
+	// The timer bounds the wait for the next bytes.
+	ctx, cancel := context.WithCancelCause(m.ctx)
+	defer cancel(nil)
+	stalled := time.AfterFunc(m.opts.Timeout, func() { cancel(context.DeadlineExceeded) })
+	defer stalled.Stop()
+	fail := func(err error) error {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		failed := failureOf(err)
+		failed.upstream = f.target.up.Name
+		return failed
+	}
+	resp, err := f.target.up.do(ctx, c)
+	if err != nil {
+		if context.Cause(ctx) != nil {
+			return 0, fail(err)
+		}
+		return 0, err
+	}
+	defer resp.Body.Close()
+	body := io.Reader(resp.Body)
+	if c.from > 0 {
+		if body, err = rest(resp, c.from); err != nil {
+			return 0, fail(err)
+		}
+	} else if err := f.begin(m.opts.Dir, resp.ContentLength); err != nil {
+		return 0, err
+	}
+	buf := make([]byte, 128<<10)
+	for {
+		stalled.Reset(m.opts.Timeout)
+		k, err := body.Read(buf)
+		if k > 0 {
+			verifier.Write(buf[:k])
+			if err := f.append(buf[:k], c.from+n); err != nil {
+				return n, err
+			}
+			n += int64(k)
+		}
+		switch total := c.from + n; {
+		case f.known() && total > f.size:
+			return n, fail(notContent("more than the %d bytes of the blob", f.size))
+		case err == io.EOF && f.known() && total < f.size:
+			return n, fail(io.ErrUnexpectedEOF)
+		case err == io.EOF:
+			return n, nil
+		case err != nil:
+			return n, fail(err)
+		}
+	}
+}
+
+// rest returns the body of a response from the byte at offset on: some servers ignore
+// ranges and send everything.
+func rest(resp *http.Response, offset int64) (io.Reader, error) {
+	if resp.StatusCode == http.StatusOK {
+		_, err := io.CopyN(io.Discard, resp.Body, offset)
+		return resp.Body, err
+	}
+	return resp.Body, checkRange(resp, offset)
+}
+
+// checkRange returns an error unless a response has the bytes from offset on.
+func checkRange(resp *http.Response, offset int64) error {
+	header := resp.Header.Get("Content-Range")
+	if resp.StatusCode != http.StatusPartialContent || !strings.HasPrefix(header, fmt.Sprintf("bytes %d-", offset)) {
+		return fmt.Errorf("the status %d and the range %.100q for the bytes from %d", resp.StatusCode, header, offset)
+	}
+	return nil
+}
+
+// commit stores the blob in the repositories that want it.
+func (m *Mirror) commit(f *fetch) error {
+	if m.opts.MaxBytes > 0 && f.size > m.opts.MaxBytes {
+		return fmt.Errorf("%d bytes are more than the mirror may keep", f.size)
+	}
+	cache := f.target.cache
+	if err := registry.PushBlob(m.ctx, m.store, cache, f.digest, io.NewSectionReader(f.file, 0, f.size)); err != nil {
+		return err
+	}
+	m.stored(entry{digest: f.digest, size: f.size}, cache)
+	m.mu.Lock()
+	delete(m.fetches, f.digest)
+	repos := f.repos
+	m.mu.Unlock()
+	for repo := range repos {
+		if repo == cache {
+			continue
+		}
+		if err := m.store.MountBlob(m.ctx, repo, cache, f.digest); err != nil {
+			return err
+		}
+		m.stored(entry{digest: f.digest, size: f.size}, repo)
+	}
+	return nil
+}
+
+// change changes the fetch and wakes its readers.
+func (f *fetch) change(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	do()
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// known reports whether the size of the blob is known.
+func (f *fetch) known() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.header
+}
+
+// begin makes the temporary file. A negative size is not known before the end.
+func (f *fetch) begin(dir string, size int64) error {
+	file, err := os.CreateTemp(dir, "berth-mirror-*")
+	if err != nil {
+		return fmt.Errorf("%w: %v", registry.ErrUnavailable, err)
+	}
+	// The file goes when nobody has it open, even if the process is killed. Where a
+	// file that is open can't be removed, release does.
+	os.Remove(file.Name())
+	f.change(func() {
+		f.file = file
+		if size >= 0 {
+			f.size, f.header = size, true
+		}
+	})
+	return nil
+}
+
+// append writes the bytes at offset, and lets the readers have all but the last of them.
+func (f *fetch) append(p []byte, offset int64) error {
+	if _, err := f.file.WriteAt(p, offset); err != nil {
+		return fmt.Errorf("%w: %v", registry.ErrUnavailable, err)
+	}
+	f.change(func() { f.readable = max(f.readable, min(offset+int64(len(p)), f.size-heldBack)) })
+	return nil
+}
+
+// release ends a use of the file.
+func (f *fetch) release() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.users--; f.users == 0 && f.file != nil {
+		f.file.Close()
+		os.Remove(f.file.Name())
+	}
+}
+
+// waitHeader waits until the size of the blob is known, and returns it.
+func (f *fetch) waitHeader(ctx context.Context) (int64, error) {
+	for {
+		f.mu.Lock()
+		size, header, finished, err, changed := f.size, f.header, f.finished, f.err, f.changed
+		f.mu.Unlock()
+		// Of a small blob nothing is sent before it has been verified, so that
+		// clients get a status that says what is wrong.
+		if finished && (err != nil || header) || header && size > heldBack {
+			return size, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}

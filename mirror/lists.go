@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Lists: of what is stored here and, for tags and referrers, of what the upstream has.
+
+package mirror
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"iter"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/berth-oci/registry"
+)
+
+// maxList is the size in bytes of the largest list that is read from an upstream, all
+// pages together.
+const maxList = 8 << 20
+
+// upstreamList is a list of an upstream, in byte order.
+type upstreamList struct {
+	until     time.Time
+	tags      []string
+	referrers []registry.Referrer
+}
+
+// Repositories implements registry.Store: the repositories that were pushed, and those
+// with content that was fetched.
+func (m *Mirror) Repositories(ctx context.Context, after string) iter.Seq2[string, error] {
+	pushed := func(yield func(string, error) bool) {
+		for name, err := range m.store.Repositories(ctx, after) {
+			if err == nil && strings.HasPrefix(name, CachePrefix) {
+				break
+			}
+			if !yield(name, err) {
+				return
+			}
+		}
+		// The names after those of fetched content: 0 is the byte after a slash.
+		last := strings.TrimSuffix(CachePrefix, "/") + "0"
+		for name, err := range m.store.Repositories(ctx, max(after, last)) {
+			if !yield(name, err) {
+				return
+			}
+		}
+	}
+	fetched := func(yield func(string, error) bool) {
+		for name, err := range m.store.Repositories(ctx, CachePrefix+after) {
+			name, ok := strings.CutPrefix(name, CachePrefix)
+			if err == nil && !ok || !yield(name, err) {
+				return
+			}
+		}
+	}
+	return merge(strings.Compare, pushed, fetched)
+}
+
+// FindBlob implements registry.Store.
+func (m *Mirror) FindBlob(ctx context.Context, d digest.Digest) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for name, err := range m.store.FindBlob(ctx, d) {
+			if !yield(strings.TrimPrefix(name, CachePrefix), err) {
+				return
+			}
+		}
+	}
+}
+
+// Blobs implements registry.Store.
+func (m *Mirror) Blobs(ctx context.Context, repo string, after digest.Digest) iter.Seq2[registry.Info, error] {
+	return m.storedHere(repo, func(repo string) iter.Seq2[registry.Info, error] { return m.store.Blobs(ctx, repo, after) })
+}
+
+// Manifests implements registry.Store.
+func (m *Mirror) Manifests(ctx context.Context, repo string, after digest.Digest) iter.Seq2[registry.Info, error] {
+	return m.storedHere(repo, func(repo string) iter.Seq2[registry.Info, error] { return m.store.Manifests(ctx, repo, after) })
+}
+
+// storedHere merges the lists of what was pushed and of what was fetched.
+func (m *Mirror) storedHere(repo string, list func(repo string) iter.Seq2[registry.Info, error]) iter.Seq2[registry.Info, error] {
+	t, err := m.resolve(repo)
+	switch {
+	case err != nil:
+		return failing[registry.Info](err)
+	case t.up == nil || t.byDefault:
+		return list(t.local)
+	}
+	return merge(func(a, b registry.Info) int { return cmp.Compare(a.Digest, b.Digest) }, list(t.local), list(t.cache))
+}
+
+// Tags implements registry.Store: those that were pushed, those that were fetched, and
+// those of the upstream.
+func (m *Mirror) Tags(ctx context.Context, repo, after string) iter.Seq2[string, error] {
+	return withUpstream(ctx, m, repo, strings.Compare,
+		func(repo, after string) iter.Seq2[string, error] { return m.store.Tags(ctx, repo, after) }, after,
+		func(t target) ([]string, error) {
+			l, err := m.listOf(ctx, t, "tags", m.fetchTags)
+			return l.tags, err
+		})
+}
+
+// Referrers implements registry.Store: those that are stored, and those of the upstream.
+func (m *Mirror) Referrers(ctx context.Context, repo string, subject, after digest.Digest) iter.Seq2[registry.Referrer, error] {
+	return withUpstream(ctx, m, repo, func(a, b registry.Referrer) int { return cmp.Compare(a.Digest, b.Digest) },
+		func(repo string, after registry.Referrer) iter.Seq2[registry.Referrer, error] {
+			return m.store.Referrers(ctx, repo, subject, after.Digest)
+		}, registry.Referrer{Digest: after},
+		func(t target) ([]registry.Referrer, error) {
+			l, err := m.listOf(ctx, t, "referrers/"+string(subject), func(ctx context.Context, t target) (*upstreamList, error) {
+				return m.fetchReferrers(ctx, t, subject)
+			})
+			return l.referrers, err
+		})
+}
+
+// withUpstream merges the lists of what is stored with a sorted list of the upstream, and
+// yields what comes after an element. If the upstream fails, what is stored is better than
+// an error, unless that is nothing.
+func withUpstream[T any](ctx context.Context, m *Mirror, repo string, compare func(a, b T) int, stored func(repo string, after T) iter.Seq2[T, error], after T, upstream func(target) ([]T, error)) iter.Seq2[T, error] {
+	t, err := m.resolve(repo)
+	switch {
+	case err != nil:
+		return failing[T](err)
+	case t.up == nil:
+		return stored(t.local, after)
+	case !goesUp(ctx):
+		return merge(compare, stored(t.local, after), stored(t.cache, after))
+	}
+	all, err := upstream(t)
+	if err == nil {
+		start, found := slices.BinarySearchFunc(all, after, compare)
+		if found {
+			start++
+		}
+		return merge(compare, stored(t.local, after), stored(t.cache, after), elements(all[start:]))
+	}
+	var first T // which is before all others
+	var f *failure
+	if !errors.As(err, &f) || f.kind != missing && (f.hides(t.up) || !hasAny(stored(t.local, first)) && !hasAny(stored(t.cache, first))) {
+		return failing[T](m.failed(ctx, t, err, registry.ErrNameUnknown))
+	}
+	if f.kind != missing {
+		warn(ctx, f)
+	}
+	return merge(compare, stored(t.local, after), stored(t.cache, after))
+}
+
+func hasAny[T any](list iter.Seq2[T, error]) bool {
+	for _, err := range list {
+		return err == nil
+	}
+	return false
+}
+
+// listOf returns a list of the upstream: the one that is kept during the time to live,
+// or later if the upstream fails.
+func (m *Mirror) listOf(ctx context.Context, t target, name string, fetch func(context.Context, target) (*upstreamList, error)) (*upstreamList, error) {
+	key := t.cache + " " + name
+	old, ok := m.lists.Get(key)
+	if ok && time.Now().Before(old.until) {
+		return old, nil
+	}
+	l, err := flight(ctx, m, "list "+key, func(ctx context.Context) (*upstreamList, error) {
+		l, err := fetch(ctx, t)
+		if err == nil {
+			l.until = time.Now().Add(t.up.TTL)
+			m.lists.Add(key, l)
+		}
+		return l, err
+	})
+	var f *failure
+	if errors.As(err, &f) && ok && !f.hides(t.up) {
+		t.up.stale.Add(1)
+		warn(ctx, f)
+		return old, nil
+	}
+	if err != nil {
+		return new(upstreamList), err
+	}
+	return l, nil
+}
+
+// fetchTags gets the tags of a repository: section "Listing Tags".
+func (m *Mirror) fetchTags(ctx context.Context, t target) (*upstreamList, error) {
+	l := new(upstreamList)
+	err := m.pages(ctx, t, call{kind: "tags", ref: "list"}, func(page []byte) error {
+		var doc struct {
+			Tags []string `json:"tags"`
+		}
+		if err := json.Unmarshal(page, &doc); err != nil {
+			return err
+		}
+		for _, tag := range doc.Tags {
+			if validTag.MatchString(tag) {
+				l.tags = append(l.tags, tag)
+			}
+		}
+		return nil
+	})
+	slices.Sort(l.tags)
+	l.tags = slices.Compact(l.tags)
+	return l, err
+}
+
+// fetchReferrers gets the referrers of a manifest, from the API or from the tag that stands
+// for it: section "Unavailable Referrers API".
+func (m *Mirror) fetchReferrers(ctx context.Context, t target, subject digest.Digest) (*upstreamList, error) {
+	l := new(upstreamList)
+	add := func(page []byte) error {
+		var doc struct {
+			Manifests []json.RawMessage `json:"manifests"`
+		}
+		if err := json.Unmarshal(page, &doc); err != nil {
+			return err
+		}
+		for _, raw := range doc.Manifests {
+			var d ocispec.Descriptor
+			if err := json.Unmarshal(raw, &d); err != nil {
+				return err
+			}
+			if d.Digest.Validate() == nil {
+				l.referrers = append(l.referrers, registry.Referrer{Digest: d.Digest, ArtifactType: d.ArtifactType, Descriptor: raw})
+			}
+		}
+		return nil
+	}
+	err := m.pages(ctx, t, call{kind: "referrers", ref: string(subject)}, add)
+	var f *failure
+	if errors.As(err, &f) && f.kind == missing {
+		tag := strings.ReplaceAll(string(subject), ":", "-")
+		err = m.pages(ctx, t, call{kind: "manifests", ref: tag[:min(len(tag), 128)]}, add)
+	}
+	if errors.As(err, &f) && f.kind == missing {
+		err = nil // nothing refers to it
+	}
+	slices.SortStableFunc(l.referrers, func(a, b registry.Referrer) int { return cmp.Compare(a.Digest, b.Digest) })
+	l.referrers = slices.CompactFunc(l.referrers, func(a, b registry.Referrer) bool { return a.Digest == b.Digest })
+	return l, err
+}
+
+// pages calls add with each page of a list of the upstream.
+func (m *Mirror) pages(ctx context.Context, t target, c call, add func(page []byte) error) error {
+	c.method, c.name = http.MethodGet, t.name
+	left := int64(maxList)
+	seen := make(map[string]bool)
+	for !seen[c.ref] {
+		seen[c.ref] = true
+		resp, err := t.up.do(ctx, c)
+		if err != nil {
+			return err
+		}
+		page, err := io.ReadAll(io.LimitReader(resp.Body, left+1))
+		resp.Body.Close()
+		t.up.bytes.Add(uint64(len(page)))
+		if left -= int64(len(page)); err == nil && left < 0 {
+			err = notContent("a list of more than %d bytes", maxList)
+		} else if err == nil {
+			if err = add(page); err != nil {
+				err = notContent("a malformed list: %w", err)
+			}
+		}
+		if err != nil {
+			f := failureOf(err)
+			f.upstream = t.up.Name
+			return f
+		}
+		query := nextPage(resp.Header)
+		if query == "" {
+			return nil
+		}
+		ref, _, _ := strings.Cut(c.ref, "?")
+		c.ref = ref + "?" + query
+	}
+	return nil
+}
+
+// nextPage returns the query of the next page, "" for none. The rest of its URL is not
+// used, so that an upstream can't send the mirror elsewhere.
+func nextPage(h http.Header) string {
+	for _, link := range h.Values("Link") {
+		target, params, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(link), "<"), ">")
+		if !ok || !strings.Contains(strings.ReplaceAll(params, `"`, ""), "rel=next") {
+			continue
+		}
+		if u, err := url.Parse(target); err == nil {
+			return u.RawQuery
+		}
+	}
+	return ""
+}
+
+// validTag matches tags: section "Pulling manifests".
+var validTag = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+
+// failing is a list that can't be read.
+func failing[T any](err error) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var none T
+		yield(none, err)
+	}
+}
+
+// elements yields the elements of a list.
+func elements[T any](all []T) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for _, e := range all {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+// merge merges sorted lists, and drops what is in several. The list of a repository that is
+// unknown is empty; if all are unknown, the result is an error.
+func merge[T any](compare func(a, b T) int, lists ...iter.Seq2[T, error]) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		type head struct {
+			value T
+			next  func() (T, error, bool)
+		}
+		var heads []*head
+		var unknown []error
+		advance := func(h *head) (ok bool, err error) {
+			h.value, err, ok = h.next()
+			if ok && err != nil && isUnknown(err) {
+				unknown = append(unknown, err)
+				return false, nil
+			}
+			return ok, err
+		}
+		for _, l := range lists {
+			next, stop := iter.Pull2(l)
+			defer stop()
+			h := &head{next: next}
+			ok, err := advance(h)
+			if err != nil {
+				yield(h.value, err)
+				return
+			}
+			if ok {
+				heads = append(heads, h)
+			}
+		}
+		if len(unknown) == len(lists) {
+			var none T
+			yield(none, unknown[0])
+			return
+		}
+		for len(heads) > 0 {
+			least := slices.MinFunc(heads, func(a, b *head) int { return compare(a.value, b.value) }).value
+			if !yield(least, nil) {
+				return
+			}
+			for i := 0; i < len(heads); i++ {
+				for compare(heads[i].value, least) == 0 {
+					ok, err := advance(heads[i])
+					if err != nil {
+						yield(least, err)
+						return
+					}
+					if !ok {
+						heads = slices.Delete(heads, i, i+1)
+						i--
+						break
+					}
+				}
+			}
+		}
+	}
+}

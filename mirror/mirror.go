@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Mirror, its options and its life.
+
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/berth-oci/registry"
+)
+
+// Options are the options of New.
+type Options struct {
+	// Upstreams are the registries to mirror.
+	Upstreams []Upstream
+
+	// Default is the name of the upstream for repositories that no upstream's name
+	// begins, and that are not found here: for dockerd, which asks its mirrors for
+	// the names of docker.io.
+	Default string
+
+	// MaxBytes is the number of bytes of fetched content beyond which the least
+	// recently used content is evicted; 0 means unlimited. Content counts once,
+	// however many repositories have it. What clients read stays until they have
+	// read it.
+	MaxBytes int64
+
+	// Dir is the folder of temporary files, which hold blobs while they are fetched;
+	// the default is os.TempDir.
+	Dir string
+
+	// Timeout is how long an upstream may take to respond, and to send the next bytes
+	// of a blob; the default is 30 s.
+	Timeout time.Duration
+
+	// Transport sends the requests; the default is like http.DefaultTransport.
+	Transport http.RoundTripper
+
+	// Logger gets a warning for each failure of an upstream. The default discards
+	// them.
+	Logger *slog.Logger
+}
+
+const (
+	defaultTimeout = 30 * time.Second
+	defaultTTL     = time.Minute
+
+	// maxFetches is the number of blobs that are fetched at the same time. The others
+	// wait.
+	maxFetches = 64
+
+	// forgetUnknown is how long the mirror remembers that an upstream does not have
+	// something.
+	forgetUnknown = 3 * time.Second
+
+	// maxRemembered bounds what the mirror remembers of tags and of unknown content,
+	// and maxLists the lists of tags and referrers that it keeps.
+	maxRemembered = 100_000
+	maxLists      = 32
+)
+
+// Mirror is a registry.Store that fetches what it lacks from other registries. It is
+// safe for concurrent use.
+type Mirror struct {
+	store   registry.Store // content under its own name, and under CachePrefix
+	memory  bool           // store looks things up without waiting
+	opts    Options
+	log     *slog.Logger
+	current atomic.Pointer[upstreams]
+
+	flights singleflight.Group            // of manifests and lists
+	fresh   *lru.Cache[string, time.Time] // by tag, until when it needs no revalidation
+	unknown *lru.Cache[string, time.Time] // by URL, until when upstream does not have it
+	lists   *lru.Cache[string, *upstreamList]
+	usage   usage
+
+	slots      chan struct{} // one for each fetch of a blob
+	mu         sync.Mutex    // guards fetches and closed
+	fetches    map[digest.Digest]*fetch
+	closed     bool
+	ctx        context.Context // ends when the mirror is closed
+	stop       context.CancelFunc
+	background sync.WaitGroup
+}
+
+var _ registry.Store = (*Mirror)(nil)
+
+// New returns a mirror that keeps everything in s. It asks no upstream. The caller must
+// close it.
+//
+// Errors: those of invalid options.
+func New(s registry.Store, opts Options) (*Mirror, error) {
+	if opts.MaxBytes < 0 || opts.Timeout < 0 {
+		return nil, errors.New("mirror: a negative number")
+	}
+	if opts.Timeout == 0 {
+		opts.Timeout = defaultTimeout
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Transport == nil {
+		opts.Transport = newTransport(opts.Timeout)
+	}
+	m := &Mirror{
+		store:   s,
+		memory:  inMemory(s),
+		opts:    opts,
+		log:     opts.Logger,
+		slots:   make(chan struct{}, maxFetches),
+		fetches: make(map[digest.Digest]*fetch),
+	}
+	m.fresh, _ = lru.New[string, time.Time](maxRemembered)
+	m.unknown, _ = lru.New[string, time.Time](maxRemembered)
+	m.lists, _ = lru.New[string, *upstreamList](maxLists)
+	m.usage.init(opts.MaxBytes)
+	m.ctx, m.stop = context.WithCancel(context.Background())
+	if err := m.SetUpstreams(opts.Default, opts.Upstreams...); err != nil {
+		return nil, err
+	}
+	if opts.MaxBytes > 0 {
+		m.background.Go(m.load)
+	}
+	return m, nil
+}
+
+// SetUpstreams replaces the upstreams, and the name of the default one, if any. Fetches in
+// progress go on. Errors: those of invalid upstreams, which change nothing.
+func (m *Mirror) SetUpstreams(defaultName string, list ...Upstream) error {
+	var old *upstreams
+	if old = m.current.Load(); old == nil {
+		old = new(upstreams)
+	}
+	next := &upstreams{byName: make(map[string]*upstream)}
+	for _, u := range list {
+		up, err := newUpstream(u, &m.opts, old)
+		if err != nil {
+			return fmt.Errorf("mirror: upstream %q: %w", u.Name, err)
+		}
+		if next.byName[up.Name] != nil {
+			return fmt.Errorf("mirror: upstream %q: there are two with this name", u.Name)
+		}
+		next.byName[up.Name] = up
+	}
+	if defaultName != "" {
+		if next.byDefault = next.byName[canonicalHost(defaultName)]; next.byDefault == nil {
+			return fmt.Errorf("mirror: the default %q is none of the upstreams", defaultName)
+		}
+	}
+	m.current.Store(next)
+	return nil
+}
+
+// Close ends the fetches in progress, and waits for them. Their readers get errors.
+func (m *Mirror) Close() error {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.stop()
+	m.background.Wait()
+	return nil
+}
+
+// inMemory reports whether the store s is in memory.
+func inMemory(s registry.Store) bool {
+	for {
+		outer, ok := s.(interface{ Unwrap() registry.Store })
+		if !ok {
+			_, memory := s.(*registry.MemStore)
+			return memory
+		}
+		s = outer.Unwrap()
+	}
+}
