@@ -33,6 +33,7 @@ func (m *Mirror) StatBlob(ctx context.Context, repo string, d digest.Digest) (re
 		return registry.Info{}, err
 	}
 	if f := m.fetchOf(t, d); f != nil {
+		defer f.release()
 		size, err := f.waitHeader(ctx)
 		return registry.Info{Digest: d, Size: size, Time: time.Now()}, m.failed(ctx, t, err, registry.ErrBlobUnknown)
 	}
@@ -57,12 +58,12 @@ func (m *Mirror) OpenBlob(ctx context.Context, repo string, d digest.Digest) (io
 		}
 		f, err := m.joinFetch(ctx, t, d)
 		if err == nil {
-			_, err = f.waitHeader(ctx)
+			if _, err = f.waitHeader(ctx); err == nil {
+				return f.open(ctx, m, t), nil
+			}
+			f.release()
 		}
-		switch {
-		case err == nil:
-			return f.open(ctx, m, t), nil
-		case !errors.Is(err, errStored):
+		if !errors.Is(err, errStored) {
 			return nil, m.failed(ctx, t, err, registry.ErrBlobUnknown)
 		}
 	}
@@ -109,17 +110,20 @@ func (m *Mirror) headBlob(ctx context.Context, t target, d digest.Digest) (int64
 	})
 }
 
-// fetchOf returns the fetch of a blob for t that is in progress, or nil.
+// fetchOf returns the fetch of a blob for t that is in progress, or nil. The caller uses
+// it, and must release it.
 func (m *Mirror) fetchOf(t target, d digest.Digest) *fetch {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if f := m.fetches[d]; f != nil && f.repos[t.cache] {
+		f.use()
 		return f
 	}
 	return nil
 }
 
-// joinFetch returns the fetch of a blob, and begins it if there is none. A blob that
+// joinFetch returns the fetch of a blob, and begins it if there is none. The caller uses it,
+// and must release it. A blob that
 // another repository has, or that is fetched for it, is not fetched again, but only after
 // the upstream has said that this one has it too.
 // Errors: errStored.
@@ -166,12 +170,13 @@ func (m *Mirror) startFetch(t target, d digest.Digest, proven bool) *fetch {
 		<-m.slots
 	case m.closed:
 		<-m.slots
-		return &fetch{finished: true, err: registry.ErrUnavailable}
+		return &fetch{finished: true, err: registry.ErrUnavailable, users: 1}
 	default:
 		f = newFetch(t, d)
 		m.fetches[d] = f
 		m.background.Go(func() { m.run(f) })
 	}
+	f.use()
 	f.repos[t.cache] = true
 	return f
 }

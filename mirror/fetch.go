@@ -145,9 +145,6 @@ func (m *Mirror) receive(f *fetch, c call, verifier io.Writer) (n int64, err err
 	}
 	resp, err := f.target.up.do(ctx, c)
 	if err != nil {
-		if context.Cause(ctx) != nil {
-			return 0, fail(err)
-		}
 		return 0, err
 	}
 	defer resp.Body.Close()
@@ -173,7 +170,7 @@ func (m *Mirror) receive(f *fetch, c call, verifier io.Writer) (n int64, err err
 		switch total := c.from + n; {
 		case f.known() && total > f.size:
 			return n, fail(notContent("more than the %d bytes of the blob", f.size))
-		case err == io.EOF && f.known() && total < f.size:
+		case err == io.EOF && f.known() && total < f.size, err == io.EOF && context.Cause(ctx) != nil:
 			return n, fail(io.ErrUnexpectedEOF)
 		case err == io.EOF:
 			return n, nil
@@ -269,6 +266,13 @@ func (f *fetch) append(p []byte, offset int64) error {
 	}
 	f.change(func() { f.readable = max(f.readable, min(offset+int64(len(p)), f.size-heldBack)) })
 	return nil
+}
+
+// use adds a user of the file, who must call release. The fetch must have another.
+func (f *fetch) use() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.users++
 }
 
 // release ends a use of the file.

@@ -24,15 +24,16 @@ type reader struct {
 	size   int64
 	offset int64
 
+	ready  bool          // Prepare has looked where the bytes at offset come from
 	body   io.ReadCloser // of a request of its own; nil without one
 	closed bool
 }
 
-// open returns a reader of the blob. Its size must be known.
+// open returns a reader of the blob, whose Close ends the caller's use of the fetch. The
+// size must be known.
 func (f *fetch) open(ctx context.Context, m *Mirror, t target) io.ReadSeekCloser {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.users++
 	return &reader{ctx: ctx, mirror: m, target: t, fetch: f, size: f.size}
 }
 
@@ -49,6 +50,7 @@ func (r *reader) Seek(offset int64, whence int) (int64, error) {
 	}
 	if offset != r.offset {
 		r.closeBody()
+		r.ready = false
 	}
 	r.offset = offset
 	return offset, nil
@@ -56,10 +58,14 @@ func (r *reader) Seek(offset int64, whence int) (int64, error) {
 
 // Prepare sends a request for bytes that are far from those that have come.
 func (r *reader) Prepare() error {
+	if r.ready {
+		return nil
+	}
+	r.ready = true
 	r.fetch.mu.Lock()
 	distance := r.offset - r.fetch.readable
 	r.fetch.mu.Unlock()
-	if distance < far || r.body != nil {
+	if distance < far || r.offset >= r.size {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(r.ctx)
@@ -79,6 +85,7 @@ func (r *reader) Prepare() error {
 
 // Read implements io.Reader. It waits for bytes that have not come.
 func (r *reader) Read(p []byte) (int, error) {
+	r.Prepare()
 	if r.body != nil {
 		n, err := r.body.Read(p)
 		r.offset += int64(n)

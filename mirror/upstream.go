@@ -180,11 +180,14 @@ func (u *upstream) do(ctx context.Context, c call) (*http.Response, error) {
 		resp, err := u.send(ctx, c)
 		u.calls.Add(1)
 		u.time.Add(int64(time.Since(start)))
-		if err == nil {
+		switch cause := context.Cause(ctx); {
+		case cause != nil: // even if it made the upstream end a response
+			err = failureOf(cause)
+		case err != nil:
+			err = failureOf(err)
+		default:
 			u.noteRateLimit(resp.Header)
 			err = u.check(resp, c)
-		} else {
-			err = failureOf(err)
 		}
 		if err == nil {
 			return resp, nil
