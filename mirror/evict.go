@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-
 )
 
 // entry is a blob or a manifest that was fetched.
@@ -177,4 +176,3 @@ func (m *Mirror) load() {
 	m.usage.mu.Unlock()
 	m.evict()
 }
-

@@ -36,6 +36,9 @@ func (m *Mirror) Handler(next http.Handler) http.Handler {
 			registry.WriteError(w, r, err)
 			return
 		}
+		if translated != r && namespace(r) != "" {
+			w.Header().Set("OCI-Namespace", namespace(r))
+		}
 		facts := &request{header: w.Header(), write: r.Method != http.MethodGet && r.Method != http.MethodHead}
 		next.ServeHTTP(w, translated.WithContext(context.WithValue(r.Context(), requestKey{}, facts)))
 	})
@@ -61,20 +64,15 @@ func (m *Mirror) translate(r *http.Request) (*http.Request, error) {
 	all := m.current.Load()
 	prefix := ""
 	query := r.URL.RawQuery
-	if strings.Contains(query, "ns=") {
-		values, err := url.ParseQuery(query)
-		if err != nil {
-			return r, nil // which the registry rejects
+	if ns := namespace(r); ns != "" {
+		up := all.byName[canonicalHost(ns)]
+		if up == nil {
+			return nil, fmt.Errorf("%w: the registry of ns is not mirrored here", registry.ErrNameUnknown)
 		}
-		if names := values["ns"]; len(names) > 0 {
-			up := all.byName[canonicalHost(names[0])]
-			if up == nil {
-				return nil, fmt.Errorf("%w: the registry of ns is not mirrored here", registry.ErrNameUnknown)
-			}
-			prefix = up.Name + "/"
-			values.Del("ns")
-			query = values.Encode()
-		}
+		prefix = up.Name + "/"
+		values := r.URL.Query()
+		values.Del("ns")
+		query = values.Encode()
 	}
 	path := strings.TrimPrefix(r.URL.EscapedPath(), "/v2/")
 	if path == "" || path == r.URL.EscapedPath() || path == "_catalog" {
@@ -85,6 +83,14 @@ func (m *Mirror) translate(r *http.Request) (*http.Request, error) {
 		translated = withPath(r, "/v2/"+prefix+path, query)
 	}
 	return m.withCanonicalNames(translated, all)
+}
+
+// namespace returns the parameter ns: section "Registry Proxying".
+func namespace(r *http.Request) string {
+	if !strings.Contains(r.URL.RawQuery, "ns=") {
+		return ""
+	}
+	return r.URL.Query().Get("ns")
 }
 
 // withCanonicalNames returns r with the canonical names of upstreams' repositories.

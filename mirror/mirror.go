@@ -136,6 +136,12 @@ func New(s registry.Store, opts Options) (*Mirror, error) {
 	return m, nil
 }
 
+// Check returns an error if a mirror of the upstream can't work.
+func Check(u Upstream) error {
+	_, err := newUpstream(u, new(Options), new(upstreams))
+	return err
+}
+
 // SetUpstreams replaces the upstreams, and the name of the default one, if any. Fetches in
 // progress go on. Errors: those of invalid upstreams, which change nothing.
 func (m *Mirror) SetUpstreams(defaultName string, list ...Upstream) error {

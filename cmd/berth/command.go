@@ -46,6 +46,7 @@ func newRoot(args []string) *cobra.Command {
 		new(checkCmd).command(),
 		new(passwdCmd).command(),
 		configCommand(),
+		mirrorCommand(),
 		versionCommand(),
 		completionCommand(),
 		manCommand(),

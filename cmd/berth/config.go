@@ -33,6 +33,7 @@ type sections struct {
 	Retention     []retentionRule    `yaml:"retention"`
 	Quotas        []quotaRule        `yaml:"quotas"`
 	Notifications []notificationRule `yaml:"notifications"`
+	Mirrors       []mirrorRule       `yaml:"mirrors"`
 }
 
 // sectionNames are the keys of sections.
@@ -130,6 +131,7 @@ func (f *configFile) readSections() error {
 		readSection(f, "retention", &f.sections.Retention),
 		readSection(f, "quotas", &f.sections.Quotas),
 		readSection(f, "notifications", &f.sections.Notifications),
+		readSection(f, "mirrors", &f.sections.Mirrors),
 	)
 }
 

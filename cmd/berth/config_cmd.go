@@ -45,6 +45,9 @@ func (c *serveCmd) checkConfig(stdout io.Writer, _ logOutput) error {
 			return fmt.Errorf("notifications to %s: %w", n.URL, err)
 		}
 	}
+	if _, err := c.upstreams(); err != nil {
+		return err
+	}
 	fmt.Fprintln(stdout, "the configuration is valid")
 	return nil
 }

@@ -68,10 +68,19 @@ func (p *roff) command(cmd *cobra.Command) {
 	for paragraph := range strings.SplitSeq(cmd.Long, "\n\n") {
 		p.line(".PP\n%s", escape(paragraph))
 	}
-	if cmd.Parent().Name() == "config" { // its flags are those of berth serve, as its help says
-		return
+	described := new(pflag.FlagSet)
+	if parent := cmd.Parent().Name(); parent == "config" || parent == "mirror" { // their flags are those of berth serve, as their help says
+		described = new(serveCmd).command().Flags()
 	}
 	for title, flags := range flagGroups(cmd) {
+		flags.VisitAll(func(f *pflag.Flag) {
+			if described.Lookup(f.Name) != nil {
+				title = ""
+			}
+		})
+		if title == "" {
+			continue
+		}
 		if title != "Flags" {
 			p.line(".PP\n.B %s:", escape(title))
 		}

@@ -25,6 +25,7 @@ var reloadable = []string{
 	"user", "htpasswd", "anonymous-pull", "rules",
 	"token", "token-key-file", "token-lifetime", "token-realm", "token-service", "token-keys", "token-issuer",
 	"host", "log-level", "gc-every", "gc-grace", "gc-untagged", "retention", "quotas",
+	"mirror", "mirror-default", "mirror-ttl", "mirror-docker-config", "mirrors",
 }
 
 const (
@@ -141,6 +142,7 @@ func (c *serveCmd) keep(start *serveCmd) {
 	kept.Token, kept.TokenKeyFile, kept.TokenLifetime, kept.TokenRealm = c.Token, c.TokenKeyFile, c.TokenLifetime, c.TokenRealm
 	kept.TokenService, kept.TokenKeys, kept.TokenIssuer = c.TokenService, c.TokenKeys, c.TokenIssuer
 	kept.Host, kept.LogLevel = c.Host, c.LogLevel
+	kept.Mirror, kept.MirrorDefault, kept.MirrorTTL, kept.MirrorDockerConfig = c.Mirror, c.MirrorDefault, c.MirrorTTL, c.MirrorDockerConfig
 	kept.GCEvery, kept.GCGrace, kept.GCUntagged = c.GCEvery, c.GCGrace, c.GCUntagged
 	*c = kept
 }
@@ -148,7 +150,7 @@ func (c *serveCmd) keep(start *serveCmd) {
 // values returns the values of the flags and sections by name.
 func (c *serveCmd) values() map[string]any {
 	s := c.sections()
-	values := map[string]any{"retention": s.Retention, "quotas": s.Quotas, "notifications": s.Notifications}
+	values := map[string]any{"retention": s.Retention, "quotas": s.Quotas, "notifications": s.Notifications, "mirrors": s.Mirrors}
 	c.flags.VisitAll(func(f *pflag.Flag) { values[f.Name] = f.Value.String() })
 	return values
 }
@@ -172,7 +174,7 @@ func (a fileState) equal(b fileState) bool {
 // followed: Kubernetes replaces one of a ConfigMap's.
 func (c *serveCmd) fileStates() map[string]fileState {
 	states := make(map[string]fileState)
-	for _, name := range append([]string{c.Config, c.Htpasswd, c.Rules, c.TokenKeyFile, c.TLSCert, c.TLSKey, c.TLSClientCA}, c.TokenKeys...) {
+	for _, name := range slices.Concat([]string{c.Config, c.Htpasswd, c.Rules, c.TokenKeyFile, c.TLSCert, c.TLSKey, c.TLSClientCA}, c.TokenKeys, c.mirrorFiles()) {
 		if name == "" || strings.Contains(name, "://") {
 			continue
 		}

@@ -120,7 +120,7 @@ func TestKeep(t *testing.T) {
 		}
 		kind := f.Value.Type()
 		switch f.Name {
-		case "memory", "disk", "max-blob", "max-manifest":
+		case "memory", "disk", "max-blob", "max-manifest", "mirror-size":
 			kind = "size"
 		case "socket-mode":
 			kind = "socketMode"

@@ -29,6 +29,7 @@ type serveCmd struct {
 
 	Store    string
 	Redirect bool
+	mirrorFlags
 
 	User          []string
 	Htpasswd      string
@@ -90,11 +91,11 @@ func (c *serveCmd) command() *cobra.Command {
 		c.Run)
 }
 
-// newCommand returns a command with the flags of berth serve.
-func (c *serveCmd) newCommand(use, short, long string, run func(io.Writer, logOutput) error) *cobra.Command {
-	cmd := newCommand(use, short, long, run,
+// newCommand returns a command with the flags of berth serve, and more.
+func (c *serveCmd) newCommand(use, short, long string, run func(io.Writer, logOutput) error, more ...flagGroup) *cobra.Command {
+	cmd := newCommand(use, short, long, run, append(more,
 		flagGroup{"Flags", func(f *pflag.FlagSet) {
-			f.Var(anyPath(&c.Config), "config", "Read flags from this YAML `FILE`: each key is the name of a flag, or one of the sections retention, quotas and notifications. A flag has precedence over its environment variable, such as BERTH_MAX_BLOB for --max-blob, and that over the file.")
+			f.Var(anyPath(&c.Config), "config", "Read flags from this YAML `FILE`: each key is the name of a flag, or one of the sections retention, quotas, notifications and mirrors. A flag has precedence over its environment variable, such as BERTH_MAX_BLOB for --max-blob, and that over the file.")
 			f.StringArrayVar(&c.Addr, "addr", []string{"127.0.0.1:5000"}, "Listen on this `ADDR`: HOST:PORT, where port 0 picks a free one, unix:PATH, or systemd: and systemd:NAME for the sockets that systemd passes. Can be repeated.")
 			f.Var(anyPath(&c.AddrFile), "addr-file", "Write the addresses to this `FILE`, one in each line, once the server listens on them.")
 			f.TextVar(&c.SocketMode, "socket-mode", socketMode(0), "`MODE` of a unix socket (default 0660).")
@@ -105,6 +106,7 @@ func (c *serveCmd) newCommand(use, short, long string, run func(io.Writer, logOu
 			f.StringVar(&c.Store, "store", "mem:", "Keep content in this `STORE`; see above.")
 			f.BoolVar(&c.Redirect, "redirect", false, "Redirect downloads of blobs to signed URLs of the bucket. Clients must be able to reach the bucket.")
 		}},
+		flagGroup{"Mirrors", c.mirrorFlags.define},
 		flagGroup{"Users", func(f *pflag.FlagSet) {
 			f.StringArrayVar(&c.User, "user", nil, "Require a user and password, `NAME:PASSWORD`. Can be repeated. Other users of this machine can see it: see --htpasswd.")
 			f.Var(existingFile(&c.Htpasswd), "htpasswd", "Require a user and password from this `FILE`, in the format of htpasswd -B: see berth passwd.")
@@ -155,7 +157,7 @@ func (c *serveCmd) newCommand(use, short, long string, run func(io.Writer, logOu
 			f.Var(enumValue{&c.LogFormat, []string{"text", "json"}}, "log-format", "`FORMAT` of the log: text or json.")
 			f.Var((*levelValue)(&c.LogLevel), "log-level", "Minimum `LEVEL` to log: debug, info, warn or error. Requests are logged at info, rejected ones at warn, except HEAD requests for missing content.")
 		}},
-	)
+	)...)
 	c.flags = cmd.Flags()
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if err := setFromEnvironment(c.flags); err != nil {
@@ -186,7 +188,7 @@ func (c *serveCmd) check() error {
 	case c.MetricsRepositories && c.DebugAddr == "":
 		return errors.New("--metrics-repositories requires --debug-addr")
 	}
-	return cmp.Or(c.checkPositive(), c.TLSFlags.check(), c.TraceFlags.check(), c.checkUsers(), c.checkCollections())
+	return cmp.Or(c.checkPositive(), c.TLSFlags.check(), c.TraceFlags.check(), c.checkUsers(), c.checkCollections(), c.checkMirrors())
 }
 
 // checkPositive rejects negative limits.

@@ -17,6 +17,7 @@ import (
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/bucket"
 	"github.com/berth-oci/registry/guard"
+	"github.com/berth-oci/registry/mirror"
 	"github.com/berth-oci/registry/observe/metrics"
 	"github.com/berth-oci/registry/observe/notify"
 	"github.com/berth-oci/registry/observe/tracing"
@@ -35,7 +36,8 @@ type server struct {
 	metrics *metrics.Metrics // nil without --debug-addr
 	quotas  *quota.Store     // nil without quotas at the start
 	senders []*notify.Sender
-	traces  *tracer // nil without --traces
+	traces  *tracer        // nil without --traces
+	mirror  *mirror.Mirror // nil without --mirror
 
 	collecting sync.Mutex // held during a collection
 
@@ -62,6 +64,12 @@ func (c *serveCmd) newServer(log *serverLog) (_ *server, err error) {
 			return nil, err
 		}
 		s.store = s.quotas
+	}
+	if s.mirror, err = s.openMirror(c); err != nil {
+		return nil, err
+	}
+	if s.mirror != nil {
+		s.store = s.mirror
 	}
 	if s.traces, err = c.openTraces(log.Logger); err != nil {
 		return nil, err
@@ -105,6 +113,9 @@ func (s *server) Close() {
 			s.log.Warn("traces", "error", err)
 		}
 	}
+	if s.mirror != nil {
+		s.mirror.Close()
+	}
 	if s.audit != nil {
 		s.audit.file.Close()
 	}
@@ -115,6 +126,13 @@ func (s *server) Close() {
 func (s *server) configure(c *serveCmd) error {
 	if s.quotas == nil && len(c.sections().Quotas) > 0 {
 		return errors.New("a reload can't add the first quota, since that counts all content: restart the server")
+	}
+	upstreams, err := c.upstreams()
+	if err != nil {
+		return err
+	}
+	if s.mirror == nil && len(upstreams) > 0 {
+		return errors.New("a reload can't add the first mirror: restart the server")
 	}
 	h := s.registry
 	if c.hasUsers() {
@@ -128,7 +146,7 @@ func (s *server) configure(c *serveCmd) error {
 		}
 		h = authenticate(h)
 	}
-	h, err := c.guardHosts(h)
+	h, err = c.guardHosts(h)
 	if err != nil {
 		return err
 	}
@@ -138,6 +156,11 @@ func (s *server) configure(c *serveCmd) error {
 	}
 	if s.quotas != nil {
 		if err := s.quotas.SetLimits(c.sections().limits()...); err != nil {
+			return err
+		}
+	}
+	if s.mirror != nil {
+		if err := s.mirror.SetUpstreams(c.MirrorDefault, upstreams...); err != nil {
 			return err
 		}
 	}
@@ -166,6 +189,9 @@ func (s *server) handler(stopping context.Context) http.Handler {
 	}
 	if s.traces != nil {
 		h = tracing.Handler(h, s.traces.Options)
+	}
+	if s.mirror != nil {
+		h = s.mirror.Handler(h)
 	}
 	return guard.Progress(s.start.Progress)(withHealth(h, stopping, s.ready))
 }

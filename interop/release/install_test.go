@@ -52,7 +52,7 @@ func TestProxy(t *testing.T) {
 		qt.Check(t, qt.SliceContains(names, "LICENSE"), qt.Commentf("%s", m))
 		qt.Check(t, qt.SliceContains(names, "go.mod"), qt.Commentf("%s", m))
 		for _, name := range names {
-			if folder == "" && (strings.HasPrefix(name, "bucket/") || strings.HasPrefix(name, "tokens/") || strings.HasPrefix(name, "observe/") || strings.HasPrefix(name, "cmd/") || strings.HasPrefix(name, "interop/")) {
+			if folder == "" && (strings.HasPrefix(name, "bucket/") || strings.HasPrefix(name, "tokens/") || strings.HasPrefix(name, "observe/") || strings.HasPrefix(name, "mirror/") || strings.HasPrefix(name, "cmd/") || strings.HasPrefix(name, "interop/")) {
 				t.Errorf("%s has %s, which belongs to another module", m, name)
 			}
 		}
@@ -109,7 +109,7 @@ func TestInstall(t *testing.T) {
 		qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, "main.go"), program, 0o644)))
 		for _, args := range [][]string{
 			{"mod", "init", "example.com/user"},
-			{"get", rootModule + "@" + version, rootModule + "/bucket@" + version, rootModule + "/tokens@" + version, rootModule + "/observe@" + version},
+			{"get", rootModule + "@" + version, rootModule + "/bucket@" + version, rootModule + "/tokens@" + version, rootModule + "/observe@" + version, rootModule + "/mirror@" + version},
 		} {
 			_, err := g.run(dir, args...)
 			qt.Assert(t, qt.IsNil(err))

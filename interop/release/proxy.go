@@ -22,7 +22,7 @@ const rootModule = "github.com/berth-oci/registry"
 
 // published lists the folders of the modules that users install. All have the
 // same version.
-var published = []string{"", "bucket", "tokens", "observe", "cmd/berth"}
+var published = []string{"", "bucket", "tokens", "observe", "mirror", "cmd/berth"}
 
 // writeProxy writes a file-system module proxy to dir that holds the published
 // modules of the last commit of repo. It returns the version at which they require
