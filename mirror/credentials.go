@@ -13,6 +13,25 @@ import (
 	"oras.land/oras-go/v2/registry/remote/credentials"
 )
 
+// credentialError is the error of a CredentialFunc.
+type credentialError struct{ error }
+
+func (e credentialError) Unwrap() error { return e.error }
+
+// tellErrors returns a function whose errors can be told from those of the network.
+func tellErrors(credential auth.CredentialFunc) auth.CredentialFunc {
+	if credential == nil {
+		return nil
+	}
+	return func(ctx context.Context, host string) (auth.Credential, error) {
+		c, err := credential(ctx, host)
+		if err != nil {
+			err = credentialError{err}
+		}
+		return c, err
+	}
+}
+
 // DockerCredentials returns the credentials in a configuration file of docker, such as
 // ~/.docker/config.json, and of the credential helpers that it names. They are read when
 // they are needed, so that a change takes effect.

@@ -60,6 +60,9 @@ func (f *failure) reason() string {
 	case limited:
 		return "limits the rate of requests"
 	}
+	if errors.As(f.err, new(credentialError)) {
+		return "requires credentials, which can't be read"
+	}
 	if f.status != 0 {
 		return "responds with the status " + strconv.Itoa(f.status)
 	}
@@ -116,6 +119,8 @@ func failureOf(err error) *failure {
 		if f.kind == limited {
 			f.retryAfter = defaultRetryAfter
 		}
+	case errors.As(err, new(credentialError)):
+		f.kind = broken
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
 		f.kind = denied
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():

@@ -4,6 +4,7 @@ package mirror_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/go-quicktest/qt"
 	"github.com/opencontainers/go-digest"
+	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/mirror"
@@ -142,4 +144,18 @@ func (c *client) do(method, path, header, body string) response {
 func (c *client) get(path string) response {
 	c.t.Helper()
 	return c.do(http.MethodGet, path, "", "")
+}
+
+// jsonOf returns a JSON document as a Go value.
+func jsonOf(t testing.TB, text string) (doc any) {
+	t.Helper()
+	qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(text), &doc)))
+	return doc
+}
+
+// login returns the credentials of a user for all hosts.
+func login(user, password string) auth.CredentialFunc {
+	return func(context.Context, string) (auth.Credential, error) {
+		return auth.Credential{Username: user, Password: password}, nil
+	}
 }

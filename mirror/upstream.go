@@ -103,7 +103,7 @@ func newUpstream(u Upstream, opts *Options, old *upstreams) (*upstream, error) {
 	up.client = &auth.Client{
 		Client:     &http.Client{Transport: opts.Transport, CheckRedirect: checkRedirect},
 		Header:     http.Header{"User-Agent": {"berth"}},
-		Credential: u.Credential,
+		Credential: tellErrors(u.Credential),
 		Cache:      newTokenCache(),
 		ClientID:   "berth",
 	}
