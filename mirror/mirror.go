@@ -53,6 +53,15 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// Check returns an error if New would reject the options.
+func (o Options) Check() error {
+	if o.MaxBytes < 0 || o.Timeout < 0 {
+		return errors.New("mirror: a negative number")
+	}
+	_, err := newUpstreams(o.Default, o.Upstreams, &o, new(upstreams))
+	return err
+}
+
 const (
 	defaultTimeout = 30 * time.Second
 	defaultTTL     = time.Minute
@@ -102,8 +111,8 @@ var _ registry.Store = (*Mirror)(nil)
 //
 // Errors: those of invalid options.
 func New(s registry.Store, opts Options) (*Mirror, error) {
-	if opts.MaxBytes < 0 || opts.Timeout < 0 {
-		return nil, errors.New("mirror: a negative number")
+	if err := opts.Check(); err != nil {
+		return nil, err
 	}
 	if opts.Timeout == 0 {
 		opts.Timeout = defaultTimeout
@@ -136,37 +145,38 @@ func New(s registry.Store, opts Options) (*Mirror, error) {
 	return m, nil
 }
 
-// Check returns an error if a mirror of the upstream can't work.
-func Check(u Upstream) error {
-	_, err := newUpstream(u, new(Options), new(upstreams))
-	return err
-}
-
 // SetUpstreams replaces the upstreams, and the name of the default one, if any. Fetches in
 // progress go on. Errors: those of invalid upstreams, which change nothing.
 func (m *Mirror) SetUpstreams(defaultName string, list ...Upstream) error {
-	var old *upstreams
-	if old = m.current.Load(); old == nil {
+	old := m.current.Load()
+	if old == nil {
 		old = new(upstreams)
 	}
+	next, err := newUpstreams(defaultName, list, &m.opts, old)
+	if err == nil {
+		m.current.Store(next)
+	}
+	return err
+}
+
+func newUpstreams(defaultName string, list []Upstream, opts *Options, old *upstreams) (*upstreams, error) {
 	next := &upstreams{byName: make(map[string]*upstream)}
 	for _, u := range list {
-		up, err := newUpstream(u, &m.opts, old)
-		if err != nil {
-			return fmt.Errorf("mirror: upstream %q: %w", u.Name, err)
+		up, err := newUpstream(u, opts, old)
+		if err == nil && next.byName[up.Name] != nil {
+			err = errors.New("there are two with this name")
 		}
-		if next.byName[up.Name] != nil {
-			return fmt.Errorf("mirror: upstream %q: there are two with this name", u.Name)
+		if err != nil {
+			return nil, fmt.Errorf("mirror: upstream %q: %w", u.Name, err)
 		}
 		next.byName[up.Name] = up
 	}
 	if defaultName != "" {
 		if next.byDefault = next.byName[canonicalHost(defaultName)]; next.byDefault == nil {
-			return fmt.Errorf("mirror: the default %q is none of the upstreams", defaultName)
+			return nil, fmt.Errorf("mirror: the default %q is none of the upstreams", defaultName)
 		}
 	}
-	m.current.Store(next)
-	return nil
+	return next, nil
 }
 
 // Close ends the fetches in progress, and waits for them. Their readers get errors.

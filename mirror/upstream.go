@@ -52,6 +52,12 @@ type Upstream struct {
 	Credential auth.CredentialFunc
 }
 
+// Check returns an error if a mirror of the upstream can't work.
+func (u Upstream) Check() error {
+	_, err := newUpstream(u, new(Options), new(upstreams))
+	return err
+}
+
 // upstream is an Upstream with its client.
 type upstream struct {
 	Upstream

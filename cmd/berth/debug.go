@@ -59,6 +59,9 @@ func (s *server) serveDebug(addr string, stopping context.Context) (io.Closer, e
 func (s *server) debugHandler(stopping context.Context, loopback bool) http.Handler {
 	all := prometheus.NewRegistry()
 	all.MustRegister(s.metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if s.mirror != nil {
+		all.MustRegister(mirrorMetrics{s.mirror})
+	}
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)

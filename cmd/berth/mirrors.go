@@ -70,7 +70,7 @@ func (r mirrorRule) check() error {
 	case r.Username != "" && r.DockerConfig != "":
 		return errors.New("username and docker-config exclude each other")
 	}
-	return mirror.Check(r.upstream())
+	return r.upstream().Check()
 }
 
 func (r mirrorRule) upstream() mirror.Upstream {
@@ -90,7 +90,11 @@ func (c *serveCmd) checkMirrors() error {
 	case len(rules) > 0 && c.ReadOnly && strings.HasPrefix(c.Store, "dir:"):
 		return errors.New("--mirror requires a directory that can be written to: remove --read-only, and use --rules to reject pushes")
 	}
-	return nil
+	var list []mirror.Upstream
+	for _, r := range rules {
+		list = append(list, r.upstream())
+	}
+	return mirror.Options{Upstreams: list, Default: c.MirrorDefault}.Check()
 }
 
 // mirrorRules returns the mirrors of the flags and of the section.
