@@ -75,13 +75,18 @@ var errStored = errors.New("the blob is stored")
 // mayFetchBlob reports whether a blob of t that is not stored can be fetched. Under a name
 // that is not the upstream's, clients ask for the manifest first; others are about to push.
 func (m *Mirror) mayFetchBlob(ctx context.Context, t target) bool {
-	if t.up == nil || !goesUp(ctx) {
-		return false
-	}
-	if !t.byDefault {
-		return true
-	}
-	for _, err := range m.store.Manifests(ctx, t.cache, "") {
+	return t.up != nil && goesUp(ctx) && (!t.byDefault || m.hasManifest(ctx, t.cache))
+}
+
+// mayFetch reports whether other content of t that is not stored can be fetched. A
+// repository that clients have pushed to is not the upstream's just because its name could
+// be.
+func (m *Mirror) mayFetch(ctx context.Context, t target) bool {
+	return t.up != nil && goesUp(ctx) && (!t.byDefault || m.hasManifest(ctx, t.cache) || !m.hasManifest(ctx, t.local))
+}
+
+func (m *Mirror) hasManifest(ctx context.Context, repo string) bool {
+	for _, err := range m.store.Manifests(ctx, repo, "") {
 		return err == nil
 	}
 	return false

@@ -3,6 +3,7 @@
 package mirror_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -183,4 +184,57 @@ func TestBlobFailures(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestGoneForGood has an upstream that denies access to a tag, or has it no longer, and then
+// can't be reached: the stored tag does not come back.
+func TestGoneForGood(t *testing.T) {
+	for _, test := range []struct {
+		status  int
+		private bool
+		want    int
+	}{{404, false, 502}, {403, true, 502}, {403, false, 200}} {
+		t.Run(fmt.Sprint(test.status, test.private), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOrigin()
+				o.push(t, "library/nginx", "1", "a layer")
+				c := newClient(t, o, &registry.MemStore{}, func(opts *mirror.Options) { opts.Upstreams[0].Private = test.private })
+				c.get("/v2/docker.io/nginx/manifests/1")
+				o.set(status(test.status, ""))
+				c.get("/v2/docker.io/nginx/manifests/1")
+				time.Sleep(time.Minute)
+				o.stop()
+				qt.Check(t, qt.Equals(c.get("/v2/docker.io/nginx/manifests/1").status, test.want))
+			})
+		})
+	}
+}
+
+// TestStalledRange has an upstream that stalls in a range far from what has been fetched:
+// the fetch brings it.
+func TestStalledRange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		text := registrytest.Random(1, 4<<20)
+		_, blob := o.push(t, "library/nginx", "1", text)
+		o.set(func(h http.Handler) http.Handler {
+			slow := registrytest.Throttle(1 << 18)(h)
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Range") == "" {
+					slow.ServeHTTP(w, r)
+					return
+				}
+				w.Header().Set("Content-Range", "bytes 3000000-4194303/4194304")
+				w.WriteHeader(http.StatusPartialContent)
+				w.Write([]byte(text[3000000:3000010]))
+				http.NewResponseController(w).Flush()
+				<-r.Context().Done()
+			})
+		})
+		c := newClient(t, o, &registry.MemStore{}, nil)
+		got := c.do(http.MethodGet, "/v2/docker.io/nginx/blobs/"+string(blob), "Range: bytes=3000000-3000099", "")
+		qt.Check(t, qt.Equals(got.status, 206))
+		qt.Check(t, qt.IsNil(got.err))
+		qt.Check(t, qt.Equals(got.body, text[3000000:3000100]))
+	})
 }

@@ -130,11 +130,8 @@ func (m *Mirror) download(f *fetch, c call) error {
 // receive sends one request for a blob, from a byte on, and returns the number of bytes
 // that have come. If that is not the rest of the blob, it returns a *failure.
 func (m *Mirror) receive(f *fetch, c call, verifier io.Writer) (n int64, err error) {
-	// The timer bounds the wait for the next bytes.
-	ctx, cancel := context.WithCancelCause(m.ctx)
-	defer cancel(nil)
-	stalled := time.AfterFunc(m.opts.Timeout, func() { cancel(context.DeadlineExceeded) })
-	defer stalled.Stop()
+	ctx, progress, cancel := m.withStallTimeout(m.ctx)
+	defer cancel()
 	fail := func(err error) error {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
@@ -158,7 +155,7 @@ func (m *Mirror) receive(f *fetch, c call, verifier io.Writer) (n int64, err err
 	}
 	buf := make([]byte, 128<<10)
 	for {
-		stalled.Reset(m.opts.Timeout)
+		progress()
 		k, err := body.Read(buf)
 		if k > 0 {
 			verifier.Write(buf[:k])
@@ -177,6 +174,18 @@ func (m *Mirror) receive(f *fetch, c call, verifier io.Writer) (n int64, err err
 		case err != nil:
 			return n, fail(err)
 		}
+	}
+}
+
+// withStallTimeout returns a context that ends when progress has not been called for the
+// timeout.
+func (m *Mirror) withStallTimeout(parent context.Context) (ctx context.Context, progress, cancel func()) {
+	ctx, cancelCause := context.WithCancelCause(parent)
+	timer := time.AfterFunc(m.opts.Timeout, func() { cancelCause(context.DeadlineExceeded) })
+	progress = func() { timer.Reset(m.opts.Timeout) }
+	return ctx, progress, func() {
+		timer.Stop()
+		cancelCause(nil)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 type request struct {
 	header http.Header // of the response
 	write  bool
+	warned bool
 }
 
 type requestKey struct{}
@@ -27,6 +28,9 @@ type requestKey struct{}
 // repositories get their canonical form, which policies of next see. With it, requests
 // that push or delete never go upstream, and responses with content that could not be
 // revalidated have the header Warning: RFC 7234 section 5.5.
+//
+// Only requests that come through it go upstream. To others, such as a collection of
+// garbage, the mirror is a store of what it has.
 //
 // It must be outside of middleware that decides by the names of repositories.
 func (m *Mirror) Handler(next http.Handler) http.Handler {
@@ -47,14 +51,15 @@ func (m *Mirror) Handler(next http.Handler) http.Handler {
 // goesUp reports whether a request that ctx belongs to may call an upstream.
 func goesUp(ctx context.Context) bool {
 	r, _ := ctx.Value(requestKey{}).(*request)
-	return r == nil || !r.write
+	return r != nil && !r.write
 }
 
 // warn adds the header Warning to the response of a request, since the failure f kept it
 // from being current.
 func warn(ctx context.Context, f *failure) {
-	if r, _ := ctx.Value(requestKey{}).(*request); r != nil {
-		r.header.Set("Warning", fmt.Sprintf("299 berth %q", f.Error()))
+	if r, _ := ctx.Value(requestKey{}).(*request); r != nil && !r.warned {
+		r.warned = true
+		r.header.Add("Warning", fmt.Sprintf("299 berth %q", f.Error()))
 	}
 }
 

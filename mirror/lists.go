@@ -134,7 +134,7 @@ func withUpstream[T any](ctx context.Context, m *Mirror, repo string, compare fu
 		return failing[T](err)
 	case t.up == nil:
 		return stored(t.local, after)
-	case !goesUp(ctx):
+	case !m.mayFetch(ctx, t):
 		return merge(compare, stored(t.local, after), stored(t.cache, after))
 	}
 	all, err := upstream(t)

@@ -26,8 +26,11 @@ func (m *Mirror) GetManifest(ctx context.Context, repo string, d digest.Digest) 
 	if err != nil {
 		return registry.Manifest{}, err
 	}
-	manifest, stored, err := m.storedManifest(ctx, t, d)
-	if stored || err != nil || t.up == nil || !goesUp(ctx) {
+	manifest, err := firstOf(ctx, m, t, func(repo string) (registry.Manifest, error) { return m.store.GetManifest(ctx, repo, d) })
+	if err == nil {
+		m.hit(t, d)
+	}
+	if err == nil || !isUnknown(err) || !m.mayFetch(ctx, t) {
 		return manifest, err
 	}
 	manifest, err = m.fetchManifest(ctx, t, string(d), d)
@@ -41,19 +44,6 @@ func (m *Mirror) StatManifest(ctx context.Context, repo string, d digest.Digest)
 		return registry.Info{}, err
 	}
 	return firstOf(ctx, m, t, func(repo string) (registry.Info, error) { return m.store.StatManifest(ctx, repo, d) })
-}
-
-// storedManifest returns a manifest that is stored, and reports whether it is.
-func (m *Mirror) storedManifest(ctx context.Context, t target, d digest.Digest) (registry.Manifest, bool, error) {
-	manifest, err := firstOf(ctx, m, t, func(repo string) (registry.Manifest, error) { return m.store.GetManifest(ctx, repo, d) })
-	if err == nil {
-		m.hit(t, d)
-		return manifest, true, nil
-	}
-	if t.up != nil && goesUp(ctx) && isUnknown(err) {
-		err = nil
-	}
-	return manifest, false, err
 }
 
 // firstOf looks something up in the repositories of t in which it can be. Content of an
@@ -94,7 +84,7 @@ func (m *Mirror) GetTag(ctx context.Context, repo, tag string) (registry.Manifes
 	case fetchedErr == nil && (m.isFresh(t, tag) || !goesUp(ctx)):
 		m.hit(t, fetched.Digest)
 		return fetched, nil
-	case !goesUp(ctx):
+	case fetchedErr != nil && !m.mayFetch(ctx, t):
 		return registry.Manifest{}, pushedErr
 	}
 	manifest, err := m.revalidate(ctx, t, tag, fetched)
@@ -142,6 +132,13 @@ func (m *Mirror) revalidate(ctx context.Context, t target, tag string, known reg
 	key := t.cache + ":" + tag
 	return flight(ctx, m, "tag "+key, func(ctx context.Context) (registry.Manifest, error) {
 		manifest, err := m.currentManifest(ctx, t, tag, known)
+		var f *failure
+		if errors.As(err, &f) && f.hides(t.up) && known.Digest != "" {
+			// Another failure must not bring it back.
+			if err := m.store.DeleteTag(ctx, t.cache, tag, nil); err != nil && !isUnknown(err) {
+				m.log.Warn("a tag was not deleted", "repository", t.local, "tag", tag, "error", err)
+			}
+		}
 		if err != nil {
 			return registry.Manifest{}, err
 		}

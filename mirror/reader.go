@@ -68,7 +68,7 @@ func (r *reader) Prepare() error {
 	if distance < far || r.offset >= r.size {
 		return nil
 	}
-	ctx, cancel := context.WithCancel(r.ctx)
+	ctx, progress, cancel := r.mirror.withStallTimeout(r.ctx)
 	resp, err := r.target.up.do(ctx, call{method: http.MethodGet, name: r.target.name, kind: "blobs", ref: string(r.fetch.digest), from: r.offset})
 	if err != nil {
 		cancel()
@@ -79,7 +79,7 @@ func (r *reader) Prepare() error {
 		cancel()
 		return nil
 	}
-	r.body = cancelBody{resp.Body, cancel}
+	r.body = farBody{resp.Body, progress, cancel}
 	return nil
 }
 
@@ -137,13 +137,18 @@ func (r *reader) closeBody() {
 	}
 }
 
-// cancelBody is a body whose Close ends the request.
-type cancelBody struct {
+// farBody is the body of a request of a reader's own.
+type farBody struct {
 	io.ReadCloser
-	cancel context.CancelFunc
+	progress, cancel func()
 }
 
-func (b cancelBody) Close() error {
+func (b farBody) Read(p []byte) (int, error) {
+	b.progress()
+	return b.ReadCloser.Read(p)
+}
+
+func (b farBody) Close() error {
 	b.cancel()
 	return b.ReadCloser.Close()
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/mirror"
 	"github.com/berth-oci/registry/registrytest"
+	"github.com/berth-oci/registry/retention"
 )
 
 // TestTimeToLive counts the calls for a tag: none within the time to live, and then a HEAD.
@@ -363,5 +364,61 @@ func TestProfiles(t *testing.T) {
 			qt.Check(t, qt.StringContains(c.get("/v2/docker.io/app/tags/list").body, `["1"]`))
 			qt.Check(t, qt.Equals(c.get("/v2/docker.io/app/manifests/none").status, 404))
 		}
+	})
+}
+
+// TestOwnRepositories works with a repository that was pushed, whose name could be that of
+// the default upstream: it is not asked.
+func TestOwnRepositories(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		o.set(status(403, ""))
+		c := newClient(t, o, &registry.MemStore{}, func(opts *mirror.Options) { opts.Default = "docker.io" })
+		// A client looks whether there is something before it pushes.
+		qt.Check(t, qt.Equals(c.do(http.MethodHead, "/v2/app/manifests/1", "", "").status, 404))
+		put := c.do(http.MethodPut, "/v2/app/manifests/1", "Content-Type: application/vnd.oci.image.index.v1+json", `{"schemaVersion":2,"manifests":[]}`)
+		qt.Assert(t, qt.Equals(put.status, 201))
+		o.stop()
+		before := o.calls()
+		for path, want := range map[string]int{
+			"/v2/app/manifests/1":                                 200,
+			"/v2/app/manifests/2":                                 404,
+			"/v2/app/tags/list":                                   200,
+			"/v2/app/blobs/sha256:" + strings.Repeat("1", 64):     404,
+			"/v2/app/manifests/sha256:" + strings.Repeat("1", 64): 404,
+			"/v2/app/referrers/sha256:" + strings.Repeat("1", 64): 200,
+		} {
+			got := c.get(path)
+			qt.Check(t, qt.Equals(got.status, want), qt.Commentf("%s", path))
+			qt.Check(t, qt.Equals(got.header.Get("Warning"), ""))
+		}
+		qt.Check(t, qt.Equals(o.calls(), before))
+	})
+}
+
+// TestCollection collects garbage in a mirror: it removes fetched content that nothing
+// names, and never goes upstream.
+func TestCollection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		_, first := o.push(t, "library/nginx", "1", "first")
+		c := newClient(t, o, &registry.MemStore{}, nil)
+		c.get("/v2/docker.io/nginx/manifests/1")
+		c.get("/v2/docker.io/nginx/blobs/" + string(first))
+		_, second := o.push(t, "library/nginx", "1", "second")
+		o.push(t, "library/nginx", "2", "third")
+		c.get("/v2/docker.io/nginx/manifests/1")
+		c.get("/v2/docker.io/nginx/blobs/" + string(second))
+		synctest.Wait()
+		time.Sleep(2 * time.Hour)
+		before := o.calls()
+		report, err := retention.Collect(t.Context(), c.mirror, retention.Options{})
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(report.Manifests, 1))
+		qt.Check(t, qt.Equals(report.Blobs, 1))
+		qt.Check(t, qt.Equals(o.calls(), before))
+		o.stop()
+		qt.Check(t, qt.Equals(c.get("/v2/docker.io/nginx/blobs/"+string(first)).status, 502))
+		qt.Check(t, qt.Equals(c.get("/v2/docker.io/nginx/blobs/"+string(second)).status, 200))
 	})
 }
