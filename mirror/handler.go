@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/berth-oci/registry"
@@ -17,7 +18,8 @@ import (
 // request is what a store needs to know of the request that it serves.
 type request struct {
 	header http.Header // of the response
-	write  bool
+	head   bool        // the method is HEAD
+	write  bool        // it is neither GET nor HEAD
 	warned bool
 }
 
@@ -35,98 +37,118 @@ type requestKey struct{}
 // It must be outside of middleware that decides by the names of repositories.
 func (m *Mirror) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		translated, err := m.translate(r)
+		translated, ns, err := m.translate(r)
 		if err != nil {
 			registry.WriteError(w, r, err)
 			return
 		}
-		if translated != r && namespace(r) != "" {
-			w.Header().Set("OCI-Namespace", namespace(r))
+		if ns != "" {
+			w.Header().Set("OCI-Namespace", ns)
 		}
-		facts := &request{header: w.Header(), write: r.Method != http.MethodGet && r.Method != http.MethodHead}
+		facts := &request{header: w.Header(), head: r.Method == http.MethodHead}
+		facts.write = !facts.head && r.Method != http.MethodGet
 		next.ServeHTTP(w, translated.WithContext(context.WithValue(r.Context(), requestKey{}, facts)))
 	})
 }
 
+// requestOf returns the request that ctx belongs to, or nil.
+func requestOf(ctx context.Context) *request {
+	r, _ := ctx.Value(requestKey{}).(*request)
+	return r
+}
+
 // goesUp reports whether a request that ctx belongs to may call an upstream.
 func goesUp(ctx context.Context) bool {
-	r, _ := ctx.Value(requestKey{}).(*request)
+	r := requestOf(ctx)
 	return r != nil && !r.write
 }
 
 // warn adds the header Warning to the response of a request, since the failure f kept it
 // from being current.
 func warn(ctx context.Context, f *failure) {
-	if r, _ := ctx.Value(requestKey{}).(*request); r != nil && !r.warned {
+	if r := requestOf(ctx); r != nil && !r.warned {
 		r.warned = true
 		r.header.Add("Warning", fmt.Sprintf("299 berth %q", f.Error()))
 	}
 }
 
-// translate returns r with canonical names of repositories.
+// translate returns r with canonical names of repositories, and its parameter ns.
 // Errors: ErrNameUnknown if ns is not an upstream.
-func (m *Mirror) translate(r *http.Request) (*http.Request, error) {
+func (m *Mirror) translate(r *http.Request) (translated *http.Request, ns string, err error) {
 	all := m.current.Load()
-	prefix := ""
-	query := r.URL.RawQuery
-	if ns := namespace(r); ns != "" {
+	ns, query := cutNamespace(r.URL.RawQuery)
+	if ns != "" {
 		up := all.byName[canonicalHost(ns)]
 		if up == nil {
-			return nil, fmt.Errorf("%w: the registry of ns is not mirrored here", registry.ErrNameUnknown)
+			return nil, "", fmt.Errorf("%w: the registry of ns is not mirrored here", registry.ErrNameUnknown)
 		}
-		prefix = up.Name + "/"
-		values := r.URL.Query()
+		escaped := r.URL.EscapedPath()
+		if path, ok := strings.CutPrefix(escaped, "/v2/"); ok && path != "" && path != "_catalog" {
+			escaped = "/v2/" + up.Name + "/" + path
+		}
+		r = withPath(r, escaped, query)
+	}
+	return all.withCanonicalNames(r), ns, nil
+}
+
+// cutNamespace returns the parameter ns of a query, and the rest of the query: section
+// "Registry Proxying".
+func cutNamespace(query string) (ns, rest string) {
+	if ns, ok := strings.CutPrefix(query, "ns="); ok && !strings.ContainsAny(ns, "&%+;") {
+		return ns, ""
+	}
+	if !strings.Contains(query, "ns=") {
+		return "", query
+	}
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return "", query // which the registry rejects
+	}
+	if ns = values.Get("ns"); ns != "" {
 		values.Del("ns")
 		query = values.Encode()
 	}
-	path := strings.TrimPrefix(r.URL.EscapedPath(), "/v2/")
-	if path == "" || path == r.URL.EscapedPath() || path == "_catalog" {
-		prefix = ""
-	}
-	translated := r
-	if prefix != "" || query != r.URL.RawQuery {
-		translated = withPath(r, "/v2/"+prefix+path, query)
-	}
-	return m.withCanonicalNames(translated, all)
-}
-
-// namespace returns the parameter ns: section "Registry Proxying".
-func namespace(r *http.Request) string {
-	if !strings.Contains(r.URL.RawQuery, "ns=") {
-		return ""
-	}
-	return r.URL.Query().Get("ns")
+	return ns, query
 }
 
 // withCanonicalNames returns r with the canonical names of upstreams' repositories.
-func (m *Mirror) withCanonicalNames(r *http.Request, all *upstreams) (*http.Request, error) {
-	if !m.namesUpstream(r.URL.Path, all) && !strings.Contains(r.URL.RawQuery, "from=") {
-		return r, nil
+func (all *upstreams) withCanonicalNames(r *http.Request) *http.Request {
+	if all.pathIsCanonical(r.URL.Path) && !strings.Contains(r.URL.RawQuery, "from=") {
+		return r
 	}
 	req, err := registry.ParseRequest(r)
 	if err != nil || req.Repo == "" {
-		return r, nil // which the registry rejects
+		return r // which the registry rejects
 	}
 	path, query := r.URL.EscapedPath(), r.URL.RawQuery
 	if name := all.canonical(req.Repo); name != req.Repo {
 		path = "/v2/" + name + strings.TrimPrefix(path, "/v2/"+req.Repo)
 	}
-	if values := r.URL.Query(); values.Has("from") {
-		if from := values.Get("from"); all.canonical(from) != from {
-			values.Set("from", all.canonical(from))
-			query = values.Encode()
-		}
+	if from := all.canonical(req.From); from != req.From {
+		values := r.URL.Query()
+		values.Set("from", from)
+		query = values.Encode()
 	}
 	if path == r.URL.EscapedPath() && query == r.URL.RawQuery {
-		return r, nil
+		return r
 	}
-	return withPath(r, path, query), nil
+	return withPath(r, path, query)
 }
 
-// namesUpstream reports whether an upstream's name begins the name of the repository.
-func (m *Mirror) namesUpstream(path string, all *upstreams) bool {
-	host, _, ok := strings.Cut(strings.TrimPrefix(path, "/v2/"), "/")
-	return ok && all.byName[canonicalHost(host)] != nil
+// pathIsCanonical reports whether a path names no upstream, or one by its canonical names.
+// If it is not sure, it reports false.
+func (all *upstreams) pathIsCanonical(path string) bool {
+	host, rest, _ := strings.Cut(strings.TrimPrefix(path, "/v2/"), "/")
+	up := all.byName[canonicalHost(host)]
+	if up == nil {
+		return true
+	}
+	if host != up.Name || up.canonicalName("a") == "a" {
+		return host == up.Name
+	}
+	_, rest, _ = strings.Cut(rest, "/")
+	second, _, _ := strings.Cut(rest, "/")
+	return second != "" && !slices.Contains([]string{"manifests", "blobs", "tags", "referrers"}, second)
 }
 
 // canonical returns the canonical name of a repository.

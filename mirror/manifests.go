@@ -57,10 +57,11 @@ func firstOf[T any](ctx context.Context, m *Mirror, t target, find func(repo str
 		first, second = second, first
 	}
 	found, err := find(first)
-	if err != nil && isUnknown(err) {
-		found, err = find(second)
+	if err == nil || !isUnknown(err) {
+		return found, err
 	}
-	return found, err
+	found, secondErr := find(second)
+	return found, moreSpecific(err, secondErr)
 }
 
 // GetTag implements registry.Store.
@@ -293,9 +294,9 @@ func (m *Mirror) failed(ctx context.Context, t target, err, unknown error) error
 	if f.kind != missing && ctx.Err() == nil {
 		m.log.Warn(f.Error(), "repository", t.local, "error", f.err)
 	}
-	if t.byDefault && f.kind == denied {
-		// Registries say that of repositories that do not exist. The name need not
-		// be the upstream's.
+	if r := requestOf(ctx); t.byDefault && (f.kind == denied || r != nil && r.head) {
+		// The name need not be the upstream's: registries deny access to repositories
+		// that do not exist, and clients look with HEAD before they push.
 		return unknown
 	}
 	return f.response(unknown)

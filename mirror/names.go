@@ -40,8 +40,10 @@ func (m *Mirror) resolve(repo string) (target, error) {
 	all := m.current.Load()
 	host, name, ok := strings.Cut(repo, "/")
 	if up := all.byName[canonicalHost(host)]; ok && up != nil {
-		name = up.canonicalName(name)
-		repo = up.Name + "/" + name
+		if canonical := up.canonicalName(name); host != up.Name || canonical != name {
+			name = canonical
+			repo = up.Name + "/" + name
+		}
 		return m.allowed(target{local: repo, up: up, name: name, cache: CachePrefix + repo}), nil
 	}
 	if up := all.byDefault; up != nil {
@@ -77,6 +79,15 @@ func (u *upstream) canonicalName(name string) string {
 		return "library/" + name
 	}
 	return name
+}
+
+// moreSpecific returns the second of two errors, unless that only says that the repository is
+// unknown.
+func moreSpecific(first, second error) error {
+	if first != nil && errors.Is(second, registry.ErrNameUnknown) {
+		return first
+	}
+	return second
 }
 
 // isUnknown reports whether err says that the store does not have something.

@@ -50,14 +50,14 @@ func (m *Mirror) deleteFrom(repo string, d digest.Digest, remove func(repo strin
 		return err
 	}
 	fetchedErr := remove(t.cache)
-	if fetchedErr == nil {
+	switch {
+	case fetchedErr == nil:
 		m.usage.remove(t.cache, d)
 		return nil
-	}
-	if err == nil && isUnknown(fetchedErr) {
+	case err == nil && isUnknown(fetchedErr):
 		return nil
 	}
-	return fetchedErr
+	return moreSpecific(err, fetchedErr)
 }
 
 // DeleteTag implements registry.Store. It deletes a tag that was pushed, or else one that
@@ -68,10 +68,10 @@ func (m *Mirror) DeleteTag(ctx context.Context, repo, tag string, allow registry
 		return err
 	}
 	err = m.store.DeleteTag(ctx, t.local, tag, allow)
-	if t.up != nil && err != nil && isUnknown(err) {
-		err = m.store.DeleteTag(ctx, t.cache, tag, allow)
+	if t.up == nil || err == nil || !isUnknown(err) {
+		return err
 	}
-	return err
+	return moreSpecific(err, m.store.DeleteTag(ctx, t.cache, tag, allow))
 }
 
 // CreateUpload implements registry.Store.
