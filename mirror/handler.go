@@ -143,7 +143,7 @@ func (all *upstreams) pathIsCanonical(path string) bool {
 	if up == nil {
 		return true
 	}
-	if host != up.Name || up.canonicalName("a") == "a" {
+	if host != up.Name || !up.hasShortNames() {
 		return host == up.Name
 	}
 	_, rest, _ = strings.Cut(rest, "/")

@@ -111,27 +111,33 @@ func (m *Mirror) storedTags(ctx context.Context, t target, tag string) (pushed, 
 		}
 		return pushed, fetched, pushedErr, fetchedErr
 	}
-	done := make(chan struct{})
+	type result struct {
+		registry.Manifest
+		error
+	}
+	other := make(chan result, 1)
 	go func() {
-		defer close(done)
-		pushed, pushedErr = m.store.GetTag(ctx, t.local, tag)
+		pushed, err := m.store.GetTag(ctx, t.local, tag)
+		other <- result{pushed, err}
 	}()
 	fetched, fetchedErr = m.store.GetTag(ctx, t.cache, tag)
-	<-done
-	return pushed, fetched, pushedErr, fetchedErr
+	r := <-other
+	return r.Manifest, fetched, r.error, fetchedErr
 }
+
+// tagKey is a tag of a repository of the store.
+type tagKey struct{ repo, tag string }
 
 // isFresh reports whether the time to live of a fetched tag has not ended.
 func (m *Mirror) isFresh(t target, tag string) bool {
-	until, ok := m.fresh.Get(t.cache + ":" + tag)
+	until, ok := m.fresh.Get(tagKey{t.cache, tag})
 	return ok && time.Now().Before(until)
 }
 
 // revalidate returns the manifest that a tag has upstream. The manifest known has been
 // fetched as that of the tag before, if it has a digest.
 func (m *Mirror) revalidate(ctx context.Context, t target, tag string, known registry.Manifest) (registry.Manifest, error) {
-	key := t.cache + ":" + tag
-	return flight(ctx, m, "tag "+key, func(ctx context.Context) (registry.Manifest, error) {
+	return flight(ctx, m, "tag "+t.cache+":"+tag, func(ctx context.Context) (registry.Manifest, error) {
 		manifest, err := m.currentManifest(ctx, t, tag, known)
 		var f *failure
 		if errors.As(err, &f) && f.hides(t.up) && known.Digest != "" {
@@ -148,7 +154,7 @@ func (m *Mirror) revalidate(ctx context.Context, t target, tag string, known reg
 				return registry.Manifest{}, err
 			}
 		}
-		m.fresh.Add(key, time.Now().Add(t.up.TTL))
+		m.fresh.Add(tagKey{t.cache, tag}, time.Now().Add(t.up.TTL))
 		return manifest, nil
 	})
 }

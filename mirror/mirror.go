@@ -90,7 +90,7 @@ type Mirror struct {
 	current atomic.Pointer[upstreams]
 
 	flights singleflight.Group            // of manifests and lists
-	fresh   *lru.Cache[string, time.Time] // by tag, until when it needs no revalidation
+	fresh   *lru.Cache[tagKey, time.Time] // until when it needs no revalidation
 	unknown *lru.Cache[string, time.Time] // by URL, until when upstream does not have it
 	lists   *lru.Cache[string, *upstreamList]
 	usage   usage
@@ -131,7 +131,7 @@ func New(s registry.Store, opts Options) (*Mirror, error) {
 		slots:   make(chan struct{}, maxFetches),
 		fetches: make(map[digest.Digest]*fetch),
 	}
-	m.fresh, _ = lru.New[string, time.Time](maxRemembered)
+	m.fresh, _ = lru.New[tagKey, time.Time](maxRemembered)
 	m.unknown, _ = lru.New[string, time.Time](maxRemembered)
 	m.lists, _ = lru.New[string, *upstreamList](maxLists)
 	m.usage.init(opts.MaxBytes)

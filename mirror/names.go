@@ -75,11 +75,13 @@ func canonicalHost(host string) string {
 // canonicalName returns the name of a repository at the upstream: on docker.io, nginx
 // is library/nginx.
 func (u *upstream) canonicalName(name string) string {
-	if u.Name == "docker.io" && !strings.Contains(name, "/") {
+	if u.hasShortNames() && !strings.Contains(name, "/") {
 		return "library/" + name
 	}
 	return name
 }
+
+func (u *upstream) hasShortNames() bool { return u.Name == "docker.io" }
 
 // moreSpecific returns the second of two errors, unless that only says that the repository is
 // unknown.
