@@ -238,7 +238,10 @@ func (f *fold) writePending() error {
 // writeContent writes the file of a manifest or a list, unless it exists.
 func (d rootDir) writeContent(name string, p pendingContent) (isNew bool, err error) {
 	if d.holds(name, p.data) {
-		return false, nil
+		if !p.time.IsZero() {
+			err = d.setTime(name, p.time)
+		}
+		return false, err
 	}
 	temp, err := d.writeTemp(p.data)
 	if err != nil {
@@ -303,11 +306,18 @@ func (f *fold) version() *layout {
 	return &v
 }
 
-// result returns the state of l, which f.l became meanwhile, after the fold.
+// result returns the state of l, which f.l became meanwhile, after the fold. Content that was
+// pushed again meanwhile has a file by now, whose time is that of the first push.
 func (f *fold) result(l *layout) *layout {
 	l = l.clone()
 	l.info, l.hash, l.cacheLines = f.info, f.hash, f.cacheLines
-	for d := range f.l.pending.After("") {
+	for d, p := range f.l.pending.After("") {
+		if again, ok := l.pending.Get(d); ok && again.time.After(p.time) {
+			name := contentPath(f.r.dir, digest.Digest(d))
+			if err := f.r.s.files.setTime(name, again.time); err != nil && !isMissing(err) {
+				f.r.s.log.Error("the use of content can't be noted", "repository", l.name, "digest", d, "error", err)
+			}
+		}
 		l.pending = l.pending.Without(d)
 	}
 	l.dirty = len(f.r.tail) > 0
