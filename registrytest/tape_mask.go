@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Secrets of tapes, and what differs each time.
+
+package registrytest
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	// redacted replaces secrets, and uploadID the IDs of uploads.
+	redacted = "redacted"
+	uploadID = "UPLOAD"
+	// minSecret is the size of the shortest secret that is looked for everywhere.
+	minSecret = 8
+)
+
+// publicParameters are the parameters of queries and forms whose values are recorded:
+// those of the distribution-spec and of token requests.
+var publicParameters = []string{
+	"n", "last", "digest", "mount", "from", "artifactType", "tag", "digest-algorithm", "ns",
+	"service", "scope", "account", "client_id", "offline_token", "access_type", "grant_type", "username",
+}
+
+var (
+	// secretHeader is found in the names of headers with secrets, secretName in
+	// those of parameters.
+	secretHeader = regexp.MustCompile(`(?i)token|secret|passw|authorization|cookie|credential|signature|api-?key`)
+	secretName   = regexp.MustCompile(`(?i)token|secret|passw|auth|cookie|cred|sign|^sig$|hmac|policy|key|_state|verify|^code$`)
+	// secretMember is the name of a member of JSON with a secret.
+	secretMember = regexp.MustCompile(`(?i)^_?((.*[_-]?(token|secret|password|passwd|cookie))|auth|authorization|api_?key|private_?key|(secret)?_?access_?key|signature|credentials?)$`)
+	// timeMember is a member of JSON that differs each time.
+	timeMember = regexp.MustCompile(`(?i)^(issued_?at|expires_?at|expires_?on|not_?before|request_?id|trace_?id|timestamp)$`)
+	// jwt is a token in text.
+	jwt = regexp.MustCompile(`eyJ[\w-]{8,}\.[\w-]+\.[\w-]*`)
+	// queryURL is an absolute URL with a query, in text.
+	queryURL = regexp.MustCompile(`https?://[^\s"'<>\\?]+\?[^\s"'<>\\]+`)
+	// uploadPath is the path of an upload with its ID.
+	uploadPath = regexp.MustCompile(`(/v2/.+/blobs/uploads?/)([^/?]+)`)
+)
+
+// masker replaces what a tape must not contain. It is safe for concurrent use.
+type masker struct {
+	mu       sync.Mutex
+	replace  map[string]string // replacements of texts
+	secrets  map[string]string // texts that must not occur in content, with what they are
+	ports    map[string]string // ports of loopback hosts on tape
+	replacer *strings.Replacer // of replace; nil if it has changed
+}
+
+func newMasker() *masker {
+	return &masker{replace: make(map[string]string), secrets: make(map[string]string), ports: make(map[string]string)}
+}
+
+// add adds a secret. kind says what it is.
+func (m *masker) add(secret, kind string) {
+	if secret == "" || secret == redacted {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	quoted, _ := json.Marshal(secret)
+	for _, form := range []string{
+		secret, url.QueryEscape(secret), url.PathEscape(secret), string(quoted[1 : len(quoted)-1]),
+		base64.StdEncoding.EncodeToString([]byte(secret)), base64.RawURLEncoding.EncodeToString([]byte(secret)),
+	} {
+		m.replace[form] = redacted
+		m.secrets[form] = kind
+	}
+	m.replacer = nil
+}
+
+// found adds a secret that was seen in a message, if it is long enough.
+func (m *masker) found(secret, kind string) {
+	if len(secret) >= minSecret && digest.Digest(secret).Validate() != nil {
+		m.add(secret, kind)
+	}
+}
+
+// upload adds the ID of an upload.
+func (m *masker) upload(id string) {
+	if len(id) < minSecret {
+		return // it is replaced only in paths
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.replace[id]; !ok {
+		m.replace[id] = uploadID
+		m.replacer = nil
+	}
+}
+
+// host returns a host as it is on tape: the ports of loopback are numbered.
+func (m *masker) host(host string) string {
+	if !isLoopback(host) {
+		return host
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if known, ok := m.ports[host]; ok {
+		return known
+	}
+	i := strings.LastIndexByte(host, ':')
+	masked := host[:i+1] + strconv.Itoa(len(m.ports)+1)
+	m.ports[host] = masked
+	if host != masked {
+		m.replace[host] = masked
+		m.replace[url.QueryEscape(host)] = url.QueryEscape(masked)
+		m.replacer = nil
+	}
+	return masked
+}
+
+// text replaces everything known in s.
+func (m *masker) text(s string) string {
+	m.mu.Lock()
+	if m.replacer == nil {
+		// The longest first: a port may be the beginning of another.
+		olds := slices.SortedFunc(maps.Keys(m.replace), func(a, b string) int {
+			return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b))
+		})
+		var pairs []string
+		for _, old := range olds {
+			pairs = append(pairs, old, m.replace[old])
+		}
+		m.replacer = strings.NewReplacer(pairs...)
+	}
+	r := m.replacer
+	m.mu.Unlock()
+	return jwt.ReplaceAllString(r.Replace(s), redacted)
+}
+
+// url returns a URL as it is on tape. It may be relative.
+func (m *masker) url(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return redacted
+	}
+	u.User, u.Fragment, u.RawFragment = nil, "", ""
+	if u.Host != "" {
+		u.Host = m.host(u.Host)
+	}
+	masked := uploadPath.ReplaceAllString(u.EscapedPath(), "${1}"+uploadID)
+	u.Path, u.RawPath, u.RawQuery = "", "", m.form(u.RawQuery)
+	query := ""
+	if u.RawQuery != "" {
+		query = "?" + u.RawQuery
+		u.RawQuery = ""
+	}
+	return m.text(u.String() + masked + query)
+}
+
+// form returns a query or form as it is on tape, sorted.
+func (m *masker) form(s string) string {
+	if s == "" {
+		return ""
+	}
+	values, err := url.ParseQuery(s)
+	if err != nil {
+		return redacted
+	}
+	for name, all := range values {
+		if !slices.Contains(publicParameters, name) {
+			for i := range all {
+				all[i] = redacted
+			}
+		}
+		slices.Sort(all)
+	}
+	// Digests and scopes are easier to read as they are.
+	return strings.NewReplacer("%3A", ":", "%2F", "/", "%2C", ",").Replace(values.Encode())
+}
+
+// learnForm adds the secrets of a query or form.
+func (m *masker) learnForm(s string) {
+	values, _ := url.ParseQuery(s) // those that are well-formed
+	for name, all := range values {
+		if !slices.Contains(publicParameters, name) && secretName.MatchString(name) {
+			for _, value := range all {
+				m.found(value, "the value of the parameter "+name)
+			}
+		}
+	}
+}
+
+func (m *masker) learnURL(u *url.URL) {
+	m.learnForm(u.RawQuery)
+	if u.User != nil {
+		password, _ := u.User.Password()
+		m.found(password, "a password")
+	}
+}
+
+// learnHeader adds the secrets of a header.
+func (m *masker) learnHeader(header http.Header) {
+	for name, values := range header {
+		for _, value := range values {
+			switch name {
+			case "Authorization", "Proxy-Authorization":
+				scheme, credentials, _ := strings.Cut(value, " ")
+				if credentials == "" {
+					credentials = scheme
+				}
+				m.found(strings.TrimSpace(credentials), "a credential")
+				if data, err := base64.StdEncoding.DecodeString(strings.TrimSpace(credentials)); err == nil && strings.EqualFold(scheme, "Basic") {
+					_, password, _ := strings.Cut(string(data), ":")
+					m.found(password, "a password")
+				}
+			case "Cookie", "Set-Cookie":
+				for i, part := range strings.Split(value, ";") {
+					if _, v, ok := strings.Cut(part, "="); ok && (i == 0 || name == "Cookie") && len(v) >= 2*minSecret {
+						m.found(v, "a cookie")
+					}
+				}
+			case "Www-Authenticate", "Proxy-Authenticate":
+			default:
+				if secretHeader.MatchString(name) && !slices.Contains(responseHeaders, name) {
+					m.found(value, "the header "+name)
+				}
+			}
+		}
+	}
+	editURLs(header.Clone(), func(s string) string {
+		if u, err := url.Parse(s); err == nil {
+			m.learnURL(u)
+		}
+		return s
+	})
+}
+
+// header returns a header's lines as they are on tape: those with the given names.
+func (m *masker) header(header http.Header, names []string) (lines []string) {
+	header = header.Clone()
+	editURLs(header, m.url)
+	for _, name := range names {
+		values := header[name]
+		switch {
+		case len(values) == 0:
+			continue
+		case name == "Authorization":
+			values = []string{authScheme(values[0])}
+		case name == "Accept":
+			// The order and the form of the list say little.
+			var types []string
+			for _, t := range strings.Split(strings.Join(values, ","), ",") {
+				if t = strings.TrimSpace(t); t != "" {
+					types = append(types, t)
+				}
+			}
+			slices.Sort(types)
+			values = []string{strings.Join(slices.Compact(types), ", ")}
+		case name == "Retry-After" && strings.Trim(values[0], "0123456789") != "":
+			continue // a time
+		}
+		for _, value := range values {
+			if value = m.text(printable(value)); value != "" {
+				lines = append(lines, name+": "+value)
+			}
+		}
+	}
+	return lines
+}
+
+// learnBody adds the secrets of a body that is not content.
+func (m *masker) learnBody(contentType string, data []byte) {
+	if isForm(contentType) {
+		m.learnForm(string(data))
+		return
+	}
+	if doc, ok := parseJSON(data); ok {
+		m.editJSON(doc)
+	}
+	for _, token := range jwt.FindAll(data, -1) {
+		m.found(string(token), "a token")
+	}
+	for _, s := range queryURL.FindAllString(string(data), -1) {
+		if u, err := url.Parse(strings.ReplaceAll(s, "&amp;", "&")); err == nil {
+			m.learnURL(u)
+		}
+	}
+}
+
+// body returns a body as it is on tape.
+func (m *masker) body(contentType string, data []byte) string {
+	if isForm(contentType) {
+		return m.text(m.form(string(data)))
+	}
+	if doc, ok := parseJSON(data); ok && m.editJSON(doc) {
+		var b bytes.Buffer
+		encoder := json.NewEncoder(&b)
+		encoder.SetEscapeHTML(false)
+		if encoder.Encode(doc) == nil {
+			data = bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+		}
+	}
+	s := queryURL.ReplaceAllStringFunc(string(data), func(s string) string {
+		return m.url(strings.ReplaceAll(s, "&amp;", "&"))
+	})
+	return m.text(s)
+}
+
+func isForm(contentType string) bool {
+	return strings.HasPrefix(strings.ToLower(contentType), "application/x-www-form-urlencoded")
+}
+
+// parseJSON returns the document in data, if it is an object or an array.
+func parseJSON(data []byte) (doc any, ok bool) {
+	trimmed := bytes.TrimSpace(data)
+	if len(trimmed) == 0 || trimmed[0] != '{' && trimmed[0] != '[' {
+		return nil, false
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	if decoder.Decode(&doc) != nil {
+		return nil, false
+	}
+	_, err := decoder.Token()
+	return doc, err == io.EOF
+}
+
+// editJSON adds the secrets of a document, redacts them, removes times, and reports
+// whether it has changed anything.
+func (m *masker) editJSON(doc any) (changed bool) {
+	switch doc := doc.(type) {
+	case map[string]any:
+		for name, value := range doc {
+			text, isText := value.(string)
+			switch {
+			case timeMember.MatchString(name):
+				delete(doc, name)
+				changed = true
+			case isText && text != "" && secretMember.MatchString(name):
+				m.found(text, "the member "+name+" of a response")
+				doc[name] = redacted
+				changed = true
+			default:
+				changed = m.editJSON(value) || changed
+			}
+		}
+	case []any:
+		for _, value := range doc {
+			changed = m.editJSON(value) || changed
+		}
+	}
+	return changed
+}
+
+// search returns what the first secret in a file is, "" if it contains none.
+func (m *masker) search(r io.Reader) (kind string, err error) {
+	m.mu.Lock()
+	secrets := maps.Clone(m.secrets)
+	m.mu.Unlock()
+	longest := 0
+	for secret := range secrets {
+		longest = max(longest, len(secret))
+	}
+	if longest == 0 {
+		return "", nil
+	}
+	buf := make([]byte, 1<<20+longest)
+	kept := 0
+	for {
+		n, err := io.ReadFull(r, buf[kept:])
+		window := buf[:kept+n]
+		for _, secret := range slices.Sorted(maps.Keys(secrets)) {
+			if bytes.Contains(window, []byte(secret)) {
+				return secrets[secret], nil
+			}
+		}
+		switch err {
+		case nil:
+		case io.EOF, io.ErrUnexpectedEOF:
+			return "", nil
+		default:
+			return "", err
+		}
+		kept = copy(buf, window[max(0, len(window)-longest+1):])
+	}
+}
