@@ -95,7 +95,7 @@ var tapeUpstreams = map[string]func(t *testing.T) *tapeUpstream{
 			Policy:  auth.Rules{{User: "alice", Repo: "**", Actions: []auth.Action{auth.Pull, auth.Push}}}.Allow,
 		}
 		tokens := httptest.NewServer(u.note(server))
-		s := httptest.NewServer(auth.Bearer(tokens.URL+"/token", "registry.test", server.Verify)(newRegistry(t)))
+		s := httptest.NewServer(auth.Bearer(localhost(tokens.URL)+"/token", "registry.test", server.Verify)(newRegistry(t)))
 		u.url, u.close = s.URL, func() { s.Close(); tokens.Close() }
 		return u
 	},
@@ -114,7 +114,7 @@ var tapeUpstreams = map[string]func(t *testing.T) *tapeUpstream{
 			"delete":   configuration.Parameters{"enabled": true},
 		}}
 		c.Auth = configuration.Auth{"token": configuration.Parameters{
-			"realm": tokens.URL + "/token", "service": "registry.test", "issuer": "issuer", "jwks": keyFile,
+			"realm": localhost(tokens.URL) + "/token", "service": "registry.test", "issuer": "issuer", "jwks": keyFile,
 		}}
 		c.Catalog.MaxEntries = 1000
 		c.HTTP.Secret = "s"
@@ -126,6 +126,10 @@ var tapeUpstreams = map[string]func(t *testing.T) *tapeUpstream{
 		return u
 	},
 }
+
+// localhost returns a URL on loopback by name: go-containerregistry sends no password to
+// the address.
+func localhost(url string) string { return strings.Replace(url, "127.0.0.1", "localhost", 1) }
 
 // grantAll returns a token server that grants alice everything. It knows only GET.
 func grantAll(key *rsa.PrivateKey) http.Handler {
@@ -259,13 +263,14 @@ var tapeClients = map[string]func(t *testing.T, e tapeEnd, dir string, c *conten
 			qt.Check(t, qt.Equals(got, d.Digest))
 		}
 	},
-	"regclient": func(t *testing.T, e tapeEnd, dir string, c *content, _ ocispec.Descriptor) {
+	"regclient": func(t *testing.T, e tapeEnd, dir string, c *content, referrer ocispec.Descriptor) {
 		rc := regclient.New(
 			regclient.WithConfigHost(config.Host{Name: e.host, Hostname: e.host, TLS: config.TLSDisabled, User: "alice", Pass: tapePassword, BlobChunk: 10_000, BlobMax: 20_000}),
 			regclient.WithRegOpts(reg.WithDelay(10*time.Millisecond, 100*time.Millisecond), reg.WithHTTPClient(e.client())),
 		)
 		repo := regclientRef(t, e.host+"/team/app:v1")
-		qt.Assert(t, qt.IsNil(rc.ImageCopy(t.Context(), regclientRef(t, "ocidir://"+dir+":v1"), repo, regclient.ImageWithReferrers())))
+		qt.Assert(t, qt.IsNil(rc.ImageCopy(t.Context(), regclientRef(t, "ocidir://"+dir+":v1"), repo)))
+		qt.Assert(t, qt.IsNil(rc.ImageCopy(t.Context(), regclientRef(t, "ocidir://"+dir+"@"+referrer.Digest.String()), regclientRef(t, e.host+"/team/app@"+referrer.Digest.String()))))
 		pulled := t.TempDir()
 		to := regclientRef(t, "ocidir://"+pulled+":v1")
 		qt.Assert(t, qt.IsNil(rc.ImageCopy(t.Context(), repo, to, regclient.ImageWithReferrers(), regclient.ImageWithForceRecursive())))

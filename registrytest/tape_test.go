@@ -113,7 +113,7 @@ type tapeClient struct {
 }
 
 var (
-	uploadIDs = regexp.MustCompile(`uploads/[^?"/\s]+`)
+	uploadIDs = regexp.MustCompile(`(uploads/|Docker-Upload-Uuid:\[)[^]?"/\s]+`)
 	realm     = regexp.MustCompile(`realm="([^"]*)"`)
 )
 
@@ -141,9 +141,10 @@ func (c *tapeClient) do(method, target string, body []byte, header ...string) *h
 	challenge := realm.FindStringSubmatch(resp.Header.Get("Www-Authenticate"))
 	resp.Header.Del("Www-Authenticate")
 	resp.Header.Del("Date")
+	resp.Header.Del("X-Content-Type-Options") // of no use to a client
 	line := fmt.Sprintf("%s %d %v %v %q %v", method, resp.StatusCode, resp.ContentLength, resp.Header, data, err)
 	line = strings.ReplaceAll(line, c.base, "")
-	c.seen = append(c.seen, uploadIDs.ReplaceAllString(line, "uploads/ID"))
+	c.seen = append(c.seen, uploadIDs.ReplaceAllString(line, "${1}ID"))
 	if resp.StatusCode == http.StatusUnauthorized && challenge != nil && c.token == "" {
 		c.getToken(challenge[1])
 		return c.do(method, target, body, header...)
@@ -447,7 +448,7 @@ func TestReplayHandler(t *testing.T) {
 		qt.Check(t, qt.Matches(got, `501 {"errors":\[{"code":"UNSUPPORTED","message":"registrytest: the request is not on the tape:.*`))
 		qt.Check(t, qt.Matches(tapeGet(registrytest.Transport(tape), "http://any.example/_tape/ftp/x"), "400 .*names no URL\n"))
 	})
-	qt.Check(t, qt.HasLen(errors, 2))
+	qt.Check(t, qt.HasLen(errors, 1))
 }
 
 // TestReplayConcurrently sends each request from several goroutines.
