@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,13 +41,14 @@ import (
 //
 // A tape is a folder: an OCI image layout with the manifests and blobs that were
 // pushed or pulled, each once, and tape.txt, a list of requests and responses. It is
-// text, and sorted: by URL, then by time. So a tape recorded anew shows up in a diff only where the
-// conversation differs. The tags of the layout are those of the registry; with
+// text, and sorted by URL; only equal requests are in the order of time. So a tape
+// recorded anew shows up in a diff only where the conversation differs. The tags of the layout are those of the registry; with
 // several repositories, their names come first, as in "repo:tag".
 //
 // Times, the IDs of uploads and the ports of loopback addresses, which differ each
 // time, are replaced. Of responses, the body and the headers that clients of
-// registries use are recorded, except the body of a redirect.
+// registries use are recorded, except the body of a redirect. Registries are asked for
+// responses that are not compressed. Errors and bodies that break off are recorded too.
 //
 // # Secrets
 //
@@ -70,7 +72,7 @@ import (
 //
 // If no request matches, the test fails with those that are most similar, and the
 // client gets an error, or 501. When the test ends, exchanges that were not replayed
-// make it fail too; see [TapeOptions].Repeat.
+// make it fail too, except those without a response; see [TapeOptions].Repeat.
 //
 // A replay starts no goroutines and knows no time, so that it also works in the bubbles of
 // [testing/synctest].
@@ -101,15 +103,16 @@ type TapeOptions struct {
 	// are recognized, for example a password in a path.
 	Secrets []string
 
-	// Repeat lets a request of a replay be repeated or left out: when its recorded
+	// Repeat lets requests of a replay be repeated or left out: when the recorded
 	// responses are used up, the last of them is sent again, and exchanges that
-	// were not replayed are only logged. It is for clients that retry, or do not
-	// always send the same requests.
+	// were not replayed are only logged. If a request is on the tape only with or
+	// only without credentials, they are not compared. It is for clients that
+	// retry, or whose concurrent requests depend on chance.
 	Repeat bool
 }
 
-// TapeVariable is the environment variable that makes [OpenTape] record.
-const TapeVariable = "REGISTRYTEST_RECORD"
+// recordVariable is the environment variable that makes OpenTape record.
+const recordVariable = "REGISTRYTEST_RECORD"
 
 // OpenTape replays the tape in the folder dir; or, if the environment variable
 // REGISTRYTEST_RECORD is 1, records it anew:
@@ -119,13 +122,16 @@ const TapeVariable = "REGISTRYTEST_RECORD"
 // The arguments are those of [Record].
 func OpenTape(tb testing.TB, upstream, dir string, opts *TapeOptions) *Tape {
 	tb.Helper()
-	value := os.Getenv(TapeVariable)
+	value := os.Getenv(recordVariable)
 	record, err := strconv.ParseBool(value)
 	if value != "" && err != nil {
-		tb.Fatalf("registrytest: %s is %q: it must be 1 or 0", TapeVariable, value)
+		tb.Fatalf("registrytest: %s is %q: it must be 1 or 0", recordVariable, value)
 	}
 	if record {
 		return Record(tb, upstream, dir, opts)
+	}
+	if _, err := os.Stat(filepath.Join(dir, tapeFile)); errors.Is(err, fs.ErrNotExist) {
+		tb.Fatalf("registrytest: there is no tape in %s: record it with %s=1", dir, recordVariable)
 	}
 	return Replay(tb, os.DirFS(dir), opts)
 }
@@ -244,7 +250,7 @@ func parseOrigin(s string) (tapeOrigin, error) {
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
 		return tapeOrigin{}, errors.New("it has a path")
 	}
-	return tapeOrigin{u.Scheme, u.Host}, nil
+	return tapeOrigin{u.Scheme, strings.TrimSuffix(u.Host, map[string]string{"http": ":80", "https": ":443"}[u.Scheme])}, nil
 }
 
 // isLoopback reports whether a host is on loopback and has a port, which a test

@@ -43,9 +43,10 @@ func newTapeRecorder(t *Tape, dir string) (*tapeRecorder, error) {
 	}
 	return &tapeRecorder{
 		tape: t, dir: dir, stage: tapeStage{stage}, transport: transport,
-		redirects: make(map[string]digest.Digest),
+		redirects: make(map[string]redirectTarget),
 		chunks:    make(map[string][]digest.Digest),
 		manifests: make(map[manifestRef]taggedRecord),
+		heads:     make(map[manifestRef]taggedRecord),
 	}, nil
 }
 
@@ -86,8 +87,8 @@ func (r *tapeRecorder) close() {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.tape.tb.Failed() {
-		r.tape.tb.Logf("registrytest: the tape %s is not written, since the test has failed", r.dir)
+	if tb := r.tape.tb; tb.Failed() || tb.Skipped() {
+		tb.Logf("registrytest: the tape %s is not written, since the test has failed or was skipped", r.dir)
 		return
 	}
 	if err := r.write(); err != nil {
@@ -184,6 +185,7 @@ func (r *tapeRecorder) search() error {
 
 // index returns index.json.
 func (r *tapeRecorder) index() ([]byte, error) {
+	r.addHeads()
 	repos, hosts := make(map[string]bool), make(map[string]bool)
 	for ref := range r.manifests {
 		repos[ref.host+"/"+ref.repo] = true
@@ -225,6 +227,21 @@ func (r *tapeRecorder) index() ([]byte, error) {
 	}
 	data, err := json.MarshalIndent(index, "", "  ")
 	return append(data, '\n'), err
+}
+
+// addHeads adds the tags of manifests that were pulled by digest, after a HEAD request
+// for the tag.
+func (r *tapeRecorder) addHeads() {
+	pulled := make(map[digest.Digest]taggedRecord)
+	for _, m := range r.manifests {
+		pulled[m.digest] = m
+	}
+	for ref, head := range r.heads {
+		m, ok := pulled[head.digest]
+		if _, known := r.manifests[ref]; ok && !known {
+			r.manifests[ref] = m
+		}
+	}
 }
 
 // descriptor returns the descriptor of a manifest, and adds its children.

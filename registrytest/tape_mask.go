@@ -44,8 +44,10 @@ var (
 	secretName   = regexp.MustCompile(`(?i)token|secret|passw|auth|cookie|cred|sign|^sig$|hmac|policy|key|_state|verify|^code$`)
 	// secretMember is the name of a member of JSON with a secret.
 	secretMember = regexp.MustCompile(`(?i)^_?((.*[_-]?(token|secret|password|passwd|cookie))|auth|authorization|api_?key|private_?key|(secret)?_?access_?key|signature|credentials?)$`)
-	// timeMember is a member of JSON that differs each time.
-	timeMember = regexp.MustCompile(`(?i)^(issued_?at|expires_?at|expires_?on|not_?before|request_?id|trace_?id|timestamp)$`)
+	// timeMember is a member with a time, next to a secret, and idMember one with an
+	// ID of the request.
+	timeMember = regexp.MustCompile(`(?i)^(issued_?at|expires_?at|expires_?on|not_?before|expiration)$`)
+	idMember   = regexp.MustCompile(`(?i)^(request_?id|trace_?id)$`)
 	// jwt is a token in text.
 	jwt = regexp.MustCompile(`eyJ[\w-]{8,}\.[\w-]+\.[\w-]*`)
 	// queryURL is an absolute URL with a query, in text.
@@ -75,10 +77,11 @@ func (m *masker) add(secret, kind string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	quoted, _ := json.Marshal(secret)
-	for _, form := range []string{
-		secret, url.QueryEscape(secret), url.PathEscape(secret), string(quoted[1 : len(quoted)-1]),
-		base64.StdEncoding.EncodeToString([]byte(secret)), base64.RawURLEncoding.EncodeToString([]byte(secret)),
-	} {
+	forms := []string{secret, url.QueryEscape(secret), url.PathEscape(secret), string(quoted[1 : len(quoted)-1])}
+	if len(secret) >= minSecret {
+		forms = append(forms, base64.StdEncoding.EncodeToString([]byte(secret)), base64.RawURLEncoding.EncodeToString([]byte(secret)))
+	}
+	for _, form := range forms {
 		m.replace[form] = redacted
 		m.secrets[form] = kind
 	}
@@ -333,25 +336,27 @@ func parseJSON(data []byte) (doc any, ok bool) {
 	return doc, err == io.EOF
 }
 
-// editJSON adds the secrets of a document, redacts them, removes times, and reports
-// whether it has changed anything.
+// editJSON adds the secrets of a document, redacts them, removes the times next to them
+// and IDs of requests, and reports whether it has changed anything.
 func (m *masker) editJSON(doc any) (changed bool) {
 	switch doc := doc.(type) {
 	case map[string]any:
+		secret := false
 		for name, value := range doc {
 			text, isText := value.(string)
 			switch {
-			case timeMember.MatchString(name):
+			case idMember.MatchString(name):
 				delete(doc, name)
 				changed = true
 			case isText && text != "" && secretMember.MatchString(name):
 				m.found(text, "the member "+name+" of a response")
 				doc[name] = redacted
-				changed = true
+				secret, changed = true, true
 			default:
 				changed = m.editJSON(value) || changed
 			}
 		}
+		maps.DeleteFunc(doc, func(name string, _ any) bool { return secret && timeMember.MatchString(name) })
 	case []any:
 		for _, value := range doc {
 			changed = m.editJSON(value) || changed

@@ -27,10 +27,17 @@ type tapeRecorder struct {
 
 	mu        sync.Mutex
 	exchanges []*recordedExchange          // in the order of the requests
-	redirects map[string]digest.Digest     // content behind URLs that the registry redirected to
+	redirects map[string]redirectTarget    // content behind URLs that the registry redirected to
 	chunks    map[string][]digest.Digest   // of uploads in progress, by the path of their Location
 	uploaded  []digest.Digest              // blobs that were pushed
 	manifests map[manifestRef]taggedRecord // that were pushed or pulled
+	heads     map[manifestRef]taggedRecord // that were only looked up
+}
+
+// redirectTarget is the content behind a URL that the registry redirected to.
+type redirectTarget struct {
+	digest   digest.Digest // if it is known
+	manifest *url.URL      // the registry's URL, if it is a manifest
 }
 
 // recordedExchange is a request and its response.
@@ -140,14 +147,18 @@ func (r *tapeRecorder) keep(x *recordedExchange, complete bool) error {
 			mask.learnBody(x.request.Header.Get("Content-Type"), data)
 		}
 	}
-	x.content, _, _ = contentOf(u.Path)
-	_, isManifest, isContent := contentOf(u.Path)
-	if d, ok := r.redirects[u.String()]; ok {
-		x.content, isContent = d, true
+	d, isManifest, isContent := contentOf(u.Path)
+	target := redirectTarget{digest: d}
+	if isManifest {
+		target.manifest = u
 	}
+	if t, ok := r.redirects[u.String()]; ok {
+		target, isContent = t, true
+	}
+	x.content = target.digest
 	if isContent && status/100 == 3 {
 		if to, err := u.Parse(x.response.Header.Get("Location")); err == nil {
-			r.redirects[to.String()] = x.content
+			r.redirects[to.String()] = target
 		}
 	}
 	if err := r.keepUpload(x, complete, status); err != nil {
@@ -158,9 +169,18 @@ func (r *tapeRecorder) keep(x *recordedExchange, complete bool) error {
 		if err != nil {
 			return err
 		}
-		r.addManifest(u, d, x.request.Header.Get("Content-Type"), u.Query()["tag"])
+		r.addManifest(r.manifests, u, d, x.request.Header.Get("Content-Type"), u.Query()["tag"])
 	}
-	if x.response == nil || x.request.Method == http.MethodHead {
+	if _, ok := inlineBody(x.request, x.sent); x.sent != nil && !ok {
+		x.sent.drop() // only its digest is on tape
+	}
+	if x.response == nil {
+		return nil
+	}
+	if x.request.Method == http.MethodHead {
+		if d := digest.Digest(x.response.Header.Get("Docker-Content-Digest")); target.manifest != nil && status == http.StatusOK {
+			r.addManifest(r.heads, target.manifest, d, "", nil)
+		}
 		return nil
 	}
 	contentType := x.response.Header.Get("Content-Type")
@@ -174,8 +194,8 @@ func (r *tapeRecorder) keep(x *recordedExchange, complete bool) error {
 			return err
 		}
 		x.staged = d
-		if isManifest && status == http.StatusOK && x.err == nil {
-			r.addManifest(u, d, contentType, nil)
+		if target.manifest != nil && status == http.StatusOK && x.err == nil {
+			r.addManifest(r.manifests, target.manifest, d, contentType, nil)
 		}
 		return nil
 	}
@@ -228,13 +248,12 @@ func (r *tapeRecorder) keepUpload(x *recordedExchange, complete bool, status int
 	return nil
 }
 
-// addManifest notes a manifest that was pushed or pulled, and its tags, in addition to
-// the one in the URL.
-func (r *tapeRecorder) addManifest(u *url.URL, d digest.Digest, mediaType string, tags []string) {
+// addManifest adds a manifest to a list, with its tags in addition to the one in the URL.
+func (r *tapeRecorder) addManifest(list map[manifestRef]taggedRecord, u *url.URL, d digest.Digest, mediaType string, tags []string) {
 	repo, ref, _ := strings.Cut(strings.TrimPrefix(u.Path, "/v2/"), "/manifests/")
 	mediaType, _, _ = strings.Cut(mediaType, ";")
 	for _, ref := range append(tags, ref) {
-		r.manifests[manifestRef{u.Host, repo, ref}] = taggedRecord{d, strings.TrimSpace(mediaType)}
+		list[manifestRef{u.Host, repo, ref}] = taggedRecord{d, strings.TrimSpace(mediaType)}
 	}
 }
 
@@ -285,8 +304,8 @@ func (r *tapeRecorder) tapeExchange(x *recordedExchange) (*tapeExchange, error) 
 	if x.response.ContentLength < 0 && !isHead && x.received.size > 0 {
 		header.Set("Transfer-Encoding", "chunked")
 	}
-	if !isHead && e.err == "" {
-		header.Del("Content-Length")
+	if isHead && e.status >= http.StatusBadRequest || !isHead && e.err == "" {
+		header.Del("Content-Length") // of no use in an error, of which it may vary
 	}
 	e.header = mask.header(header, responseHeaders)
 	switch {

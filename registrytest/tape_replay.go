@@ -93,6 +93,9 @@ func (t *Tape) replay(req *http.Request) (*http.Response, error) {
 	t.mask.learnHeader(req.Header)
 	r := t.mask.tapeRequest(masked, nil)
 	candidates := p.byHead[r.head()]
+	if candidates == nil && t.opts.Repeat {
+		candidates = p.withoutCredentials(&r)
+	}
 	var body *spool
 	if req.Body != nil {
 		defer req.Body.Close()
@@ -125,6 +128,20 @@ func (t *Tape) replay(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
+// withoutCredentials returns the exchanges with the request, but for its body and
+// credentials, unless they are only about those.
+func (p *tapePlayer) withoutCredentials(r *tapeRequest) (found []int) {
+	isCredential := func(line string) bool { return strings.HasPrefix(line, "Authorization: ") }
+	header := slices.DeleteFunc(slices.Clone(r.header), isCredential)
+	for i, e := range p.exchanges {
+		if e.request.method == r.method && e.request.url == r.url && e.status != http.StatusUnauthorized &&
+			slices.Equal(header, slices.DeleteFunc(slices.Clone(e.request.header), isCredential)) {
+			found = append(found, i)
+		}
+	}
+	return found
+}
+
 // choose returns the exchange to replay for a request, or the reason why there is none.
 func (p *tapePlayer) choose(r *tapeRequest, candidates []int, repeat bool) (*tapeExchange, string) {
 	p.mu.Lock()
@@ -143,7 +160,7 @@ func (p *tapePlayer) choose(r *tapeRequest, candidates []int, repeat bool) (*tap
 	if last >= 0 && repeat {
 		return p.exchanges[last], ""
 	}
-	text := strings.Join(r.lines(), "\n")
+	text := r.short()
 	if last >= 0 {
 		return nil, "the request was sent more often than when the tape was recorded (see TapeOptions.Repeat):\n" + text
 	}
@@ -163,7 +180,7 @@ func (p *tapePlayer) nearest(r *tapeRequest) string {
 	seen := make(map[string]bool)
 	for _, n := range all {
 		e := p.exchanges[n.index]
-		text := strings.Join(e.request.lines(), "\n")
+		text := e.request.short()
 		if seen[text] {
 			continue
 		}
@@ -174,6 +191,20 @@ func (p *tapePlayer) nearest(r *tapeRequest) string {
 		fmt.Fprintf(&b, "\n\nnear it, %s:%d:\n%s", tapeFile, e.line, text)
 	}
 	return b.String()
+}
+
+// short returns the request as it is on tape, but for what is too long for a message.
+func (r *tapeRequest) short() string {
+	lines := r.lines()
+	for i, line := range lines {
+		if len(line) > 500 {
+			lines[i] = strings.ToValidUTF8(line[:500], "") + "…"
+		}
+	}
+	if len(lines) > 20 {
+		lines = append(lines[:20], "…")
+	}
+	return strings.Join(lines, "\n")
 }
 
 // distance returns how different two requests are.
@@ -226,13 +257,13 @@ func editDistance(a, b string) int {
 func (p *tapePlayer) response(e *tapeExchange, req *http.Request, session string) (*http.Response, error) {
 	header := make(http.Header)
 	for _, line := range e.header {
-		if strings.Contains(line, uploadID) {
+		name, value, _ := strings.Cut(line, ": ")
+		if (name == "Location" || name == "Docker-Upload-Uuid") && strings.Contains(value, uploadID) {
 			if session == "" {
 				session = p.newUpload()
 			}
-			line = strings.ReplaceAll(line, uploadID, session)
+			value = strings.ReplaceAll(value, uploadID, session)
 		}
-		name, value, _ := strings.Cut(line, ": ")
 		header.Add(name, value)
 	}
 	resp := &http.Response{
@@ -327,7 +358,7 @@ func (t *Tape) reportUnused() {
 	defer p.mu.Unlock()
 	var unused []string
 	for i, e := range p.exchanges {
-		if !p.used[i] {
+		if !p.used[i] && e.status != 0 {
 			unused = append(unused, fmt.Sprintf("%s:%d: %s %s", tapeFile, e.line, e.request.method, e.request.url))
 		}
 	}

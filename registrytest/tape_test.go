@@ -142,6 +142,10 @@ func (c *tapeClient) do(method, target string, body []byte, header ...string) *h
 	resp.Header.Del("Www-Authenticate")
 	resp.Header.Del("Date")
 	resp.Header.Del("X-Content-Type-Options") // of no use to a client
+	if method == "HEAD" && resp.StatusCode >= 400 {
+		resp.Header.Del("Content-Length") // likewise
+		resp.ContentLength = -1
+	}
 	line := fmt.Sprintf("%s %d %v %v %q %v", method, resp.StatusCode, resp.ContentLength, resp.Header, data, err)
 	line = strings.ReplaceAll(line, c.base, "")
 	c.seen = append(c.seen, uploadIDs.ReplaceAllString(line, "${1}ID"))
@@ -307,6 +311,92 @@ func TestTapeIsLayout(t *testing.T) {
 	qt.Check(t, qt.HasLen(blobs, 4)) // no chunks, no parts
 }
 
+// TestTapeTags checks which tags the layout has.
+func TestTapeTags(t *testing.T) {
+	push := func(s registry.Store, repo string, seed uint64, tags ...string) digest.Digest {
+		var d digest.Digest
+		for _, tag := range tags {
+			m, err := registrytest.PushRandomImage(t.Context(), s, repo, tag, seed, 1, 100)
+			qt.Assert(t, qt.IsNil(err))
+			d = m.Digest
+		}
+		return d
+	}
+	store := new(registry.MemStore)
+	one, two := push(store, "team/app", 1, "v1", "v2", "v3"), push(store, "other", 2, "v1")
+	for _, test := range []struct {
+		name     string
+		requests []string
+		want     []string // names and digests
+	}{
+		{"by_tag", []string{"GET team/app/manifests/v1", "GET team/app/manifests/v2"}, []string{"v1 " + string(one), "v2 " + string(one)}},
+		{"head_then_by_digest", []string{"HEAD team/app/manifests/v3", "GET team/app/manifests/" + string(one)}, []string{"v3 " + string(one)}},
+		{"head_only", []string{"HEAD team/app/manifests/v3"}, nil},
+		{"by_digest", []string{"GET team/app/manifests/" + string(one)}, []string{" " + string(one)}},
+		{"repositories", []string{"GET team/app/manifests/v1", "GET other/manifests/v1", "GET other/manifests/v2"}, []string{"other:v1 " + string(two), "team/app:v1 " + string(one)}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "tape")
+			errors, _ := runFake(func(tb testing.TB) {
+				h := registry.New(registry.WithStore(store))
+				tape := registrytest.Record(tb, "https://registry.example", dir, &registrytest.TapeOptions{Transport: registrytest.Transport(h)})
+				for _, request := range test.requests {
+					method, path, _ := strings.Cut(request, " ")
+					req, err := http.NewRequest(method, "https://registry.example/v2/"+path, nil)
+					qt.Assert(t, qt.IsNil(err))
+					resp, err := tape.RoundTrip(req)
+					qt.Assert(t, qt.IsNil(err))
+					resp.Body.Close()
+				}
+			})
+			qt.Assert(t, qt.HasLen(errors, 0))
+			var index ocispec.Index
+			qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(readFiles(t, dir)["index.json"]), &index)))
+			var got []string
+			for _, d := range index.Manifests {
+				got = append(got, d.Annotations[ocispec.AnnotationRefName]+" "+string(d.Digest))
+			}
+			qt.Check(t, qt.DeepEquals(got, test.want))
+		})
+	}
+}
+
+// TestTapeLarge records and replays a blob that is not held in memory.
+func TestTapeLarge(t *testing.T) {
+	data := bytes.Repeat([]byte("0123456789abcdef"), 300_000) // 4.8 MB
+	d := digest.FromBytes(data)
+	run := func(t *testing.T, tape *registrytest.Tape) {
+		c := &tapeClient{t: t, client: &http.Client{Transport: tape}, base: "https://registry.example"}
+		resp := c.do("POST", "/v2/app/blobs/uploads/", nil)
+		for offset := 0; offset < len(data); offset += 2_000_000 {
+			chunk := data[offset:min(offset+2_000_000, len(data))]
+			resp = c.do("PATCH", resp.Header.Get("Location"), chunk, "Content-Range", fmt.Sprintf("%d-%d", offset, offset+len(chunk)-1))
+		}
+		c.do("PUT", resp.Header.Get("Location")+"?digest="+string(d), nil)
+		for _, r := range []string{"bytes=0-", "bytes=1000000-2999999"} {
+			req, err := http.NewRequest("GET", c.base+"/v2/app/blobs/"+string(d), nil)
+			qt.Assert(t, qt.IsNil(err))
+			req.Header.Set("Range", r)
+			resp, err := tape.RoundTrip(req)
+			qt.Assert(t, qt.IsNil(err))
+			got, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.Equals(resp.StatusCode, 206))
+			var first, last int
+			_, err = fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-%d/4800000", &first, &last)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.IsTrue(bytes.Equal(got, data[first:last+1])))
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "tape")
+	t.Run("record", func(t *testing.T) {
+		run(t, registrytest.Record(t, "https://registry.example", dir, &registrytest.TapeOptions{Transport: registrytest.Transport(registry.New())}))
+	})
+	t.Run("replay", func(t *testing.T) { run(t, registrytest.Replay(t, os.DirFS(dir), nil)) })
+	qt.Check(t, qt.HasLen(readFiles(t, dir), 4)) // one blob
+}
+
 // readFiles returns the files of a folder.
 func readFiles(t testing.TB, dir string) map[string]string {
 	files := make(map[string]string)
@@ -424,13 +514,41 @@ near it, tape.txt:4:
 			errors: "registrytest: the request is not on the tape:\n> GET (?s).*",
 			logs:   "registrytest: 1 of the 4 (?s).*",
 		},
+		{
+			name:     "other_credentials",
+			requests: []string{"AUTH app/tags/list"},
+			want: []string{`registrytest: the request is not on the tape:
+> GET https://registry.example/v2/app/tags/list
+> Authorization: Basic
+
+near it, tape.txt:7:
+> GET https://registry.example/v2/app/tags/list
+
+near it, tape.txt:15:
+> GET https://registry.example/v2/app/tags/list?last=a&n=1
+
+near it, tape.txt:4:
+> GET https://registry.example/v2/`},
+			errors: "registrytest: the request is not on the tape:\n> GET (?s).*",
+			logs:   "registrytest: 4 of the 4 (?s).*",
+		},
+		{
+			name:     "other_credentials_repeat",
+			repeat:   true,
+			requests: []string{"AUTH app/tags/list", "app/tags/list", "AUTH app/tags/list?n=1&last=a", ""},
+			want:     []string{"404 none", "200 some", "200 page", "401 "},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			errors, logs := runFake(func(tb testing.TB) {
 				fsys := fstest.MapFS{"tape.txt": {Data: []byte(smallTape)}}
 				tape := registrytest.Replay(tb, fsys, &registrytest.TapeOptions{Repeat: test.repeat})
 				for i, request := range test.requests {
-					qt.Check(t, qt.Equals(tapeGet(tape, base+request), test.want[i]))
+					var header []string
+					if rest, ok := strings.CutPrefix(request, "AUTH "); ok {
+						request, header = rest, []string{"Authorization", "Basic YTpi"}
+					}
+					qt.Check(t, qt.Equals(tapeGet(tape, base+request, header...), test.want[i]))
 				}
 			})
 			qt.Check(t, qt.Matches(strings.Join(errors, "\n"), cmp.Or(test.errors, "^$")))
