@@ -5,7 +5,6 @@
 package interop
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -162,13 +161,13 @@ func grantAll(key *rsa.PrivateKey) http.Handler {
 	})
 }
 
-// newTapeContent returns an index of two platforms, and a referrer of it.
-func newTapeContent() (c *content, referrer ocispec.Descriptor) {
+// tapeContent returns an index of two platforms, and a referrer of it.
+var tapeContent = sync.OnceValues(func() (c *content, referrer ocispec.Descriptor) {
 	c = newContent("v1")
 	c.root = c.addIndex(map[string]string{"linux/amd64": "net/url", "linux/arm64": "net/textproto"}, false)
 	referrer = c.addArtifact(digest.SHA256, []byte(`{"bomFormat":"CycloneDX"}`), &c.root)
 	return c, referrer
-}
+})
 
 // tapeEnd is a client's end: the registry's host, and the transport of clients in Go,
 // nil for those that use the tape's handler.
@@ -285,10 +284,15 @@ var tapeClients = map[string]func(t *testing.T, e tapeEnd, dir string, c *conten
 	},
 }
 
-// TestTapes records each client with each registry, once as a transport and once as a
-// handler, and replays the tape when the registry and its token server are gone.
-func TestTapes(t *testing.T) {
-	c, referrer := newTapeContent()
+// runTape runs a client with a tape, as its transport or as its registry.
+func runTape(t *testing.T, tape *registrytest.Tape, client, form string) {
+	e := tapeEnd{tape.Host, tape}
+	if form == "handler" {
+		s := httptest.NewServer(tape)
+		defer s.Close()
+		e = tapeEnd{strings.TrimPrefix(s.URL, "http://"), s.Client().Transport}
+	}
+	c, referrer := tapeContent()
 	dir := c.writeLayout(t)
 	// The layout names the referrer too, so that clients find it.
 	index := readIndex(t, dir)
@@ -296,39 +300,69 @@ func TestTapes(t *testing.T) {
 	data, err := json.Marshal(index)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Assert(t, qt.IsNil(os.WriteFile(filepath.Join(dir, ocispec.ImageIndexFile), data, 0o644)))
+	tapeClients[client](t, e, dir, c, referrer)
+}
 
+// TestTapes records each client with each registry, once as a transport and once as a
+// handler, and replays the tape when the registry and its token server are gone.
+func TestTapes(t *testing.T) {
 	for _, upstream := range slices.Sorted(maps.Keys(tapeUpstreams)) {
-		for _, name := range slices.Sorted(maps.Keys(tapeClients)) {
+		for _, client := range slices.Sorted(maps.Keys(tapeClients)) {
 			for _, form := range []string{"transport", "handler"} {
-				if name == "skopeo" && form == "transport" {
+				if client == "skopeo" && form == "transport" {
 					continue // it is a program
 				}
-				t.Run(upstream+"/"+name+"/"+form, func(t *testing.T) {
-					run := func(t *testing.T, tape *registrytest.Tape) {
-						e := tapeEnd{tape.Host, tape}
-						if form == "handler" {
-							s := httptest.NewServer(tape)
-							defer s.Close()
-							e = tapeEnd{host: strings.TrimPrefix(s.URL, "http://"), transport: s.Client().Transport}
-						}
-						tapeClients[name](t, e, dir, c, referrer)
-					}
-					tapeDir := filepath.Join(t.TempDir(), "tape")
+				t.Run(upstream+"/"+client+"/"+form, func(t *testing.T) {
+					dir := filepath.Join(t.TempDir(), "tape")
 					u := tapeUpstreams[upstream](t)
-					t.Run("record", func(t *testing.T) { run(t, registrytest.Record(t, u.url, tapeDir, nil)) })
+					t.Run("record", func(t *testing.T) { runTape(t, registrytest.Record(t, u.url, dir, nil), client, form) })
 					u.close()
 					if t.Failed() {
 						return
 					}
-					t.Run("replay", func(t *testing.T) { run(t, registrytest.Replay(t, os.DirFS(tapeDir), nil)) })
-					if len(u.tokens) == 0 {
-						t.Error("no token was issued")
-					}
-					checkTape(t, tapeDir, c, append(u.tokens, tapePassword, base64.StdEncoding.EncodeToString([]byte("alice:"+tapePassword))))
+					t.Run("replay", func(t *testing.T) { runTape(t, registrytest.Replay(t, os.DirFS(dir), nil), client, form) })
+					qt.Check(t, qt.Not(qt.HasLen(u.tokens, 0)))
+					checkTape(t, dir, append(u.tokens, tapePassword, base64.StdEncoding.EncodeToString([]byte("alice:"+tapePassword))))
 				})
 			}
 		}
 	}
+}
+
+// TestTapesAreReproducible records each client several times, with other ports, tokens and
+// IDs of uploads each time, and checks that the tapes are the same.
+func TestTapesAreReproducible(t *testing.T) {
+	for _, upstream := range slices.Sorted(maps.Keys(tapeUpstreams)) {
+		for _, client := range slices.Sorted(maps.Keys(tapeClients)) {
+			t.Run(upstream+"/"+client, func(t *testing.T) {
+				var tapes []map[string]string
+				for _, name := range []string{"a", "b", "c"} {
+					dir := filepath.Join(t.TempDir(), "tape")
+					u := tapeUpstreams[upstream](t)
+					t.Run(name, func(t *testing.T) { runTape(t, registrytest.Record(t, u.url, dir, nil), client, "handler") })
+					u.close()
+					tapes = append(tapes, readTape(t, dir))
+				}
+				qt.Check(t, qt.DeepEquals(tapes[1], tapes[0]))
+				qt.Check(t, qt.DeepEquals(tapes[2], tapes[0]))
+			})
+		}
+	}
+}
+
+// readTape returns the files of a tape.
+func readTape(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := make(map[string]string)
+	qt.Assert(t, qt.IsNil(fs.WalkDir(os.DirFS(dir), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(filepath.Join(dir, path))
+		files[path] = string(data)
+		return err
+	})))
+	return files
 }
 
 func readIndex(t *testing.T, dir string) (index ocispec.Index) {
@@ -341,20 +375,16 @@ func readIndex(t *testing.T, dir string) (index ocispec.Index) {
 
 // checkTape checks that no file of a tape contains a secret, and that OCI tools can open
 // it.
-func checkTape(t *testing.T, dir string, c *content, secrets []string) {
+func checkTape(t *testing.T, dir string, secrets []string) {
 	t.Helper()
-	qt.Assert(t, qt.IsNil(fs.WalkDir(os.DirFS(dir), ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		data, err := os.ReadFile(filepath.Join(dir, path))
+	for name, data := range readTape(t, dir) {
 		for _, secret := range secrets {
-			if bytes.Contains(data, []byte(secret)) {
-				t.Errorf("%s contains the secret %s", path, secret)
+			if strings.Contains(data, secret) {
+				t.Errorf("%s contains the secret %s", name, secret)
 			}
 		}
-		return err
-	})))
+	}
+	c, _ := tapeContent()
 	m, err := ocidir.FS(os.DirFS(dir)).GetTag(t.Context(), ocidir.RootName, "v1")
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(m.Digest, c.root.Digest))

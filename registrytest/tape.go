@@ -49,11 +49,15 @@ import (
 // time, are replaced. Of responses, the body and the headers that clients of
 // registries use are recorded, except the body of a redirect. Registries are asked for
 // responses that are not compressed. Errors and bodies that break off are recorded too.
+// When a client closes a body early, the rest is still recorded.
+//
+// Git must not convert the line ends of tapes: .gitattributes should have a line like
+// "testdata/** -text".
 //
 // # Secrets
 //
-// No secret is written to a tape. Credentials are reduced to their scheme, cookies and
-// unknown headers left out. The values of all parameters of queries and forms are
+// No secret is written to a tape; names of users are. Credentials are reduced to their
+// scheme, cookies and unknown headers left out. The values of all parameters of queries and forms are
 // replaced by "redacted" except those that the specs of registries and tokens define,
 // and so are tokens and passwords in JSON. A secret that was seen in one of these
 // places is replaced wherever else it occurs. In content, which can't change, it makes
@@ -74,8 +78,8 @@ import (
 // client gets an error, or 501. When the test ends, exchanges that were not replayed
 // make it fail too, except those without a response; see [TapeOptions].Repeat.
 //
-// A replay starts no goroutines and knows no time, so that it also works in the bubbles of
-// [testing/synctest].
+// A Tape is safe for concurrent use. A replay starts no goroutines and knows no time, so
+// that it also works in the bubbles of [testing/synctest].
 type Tape struct {
 	// Host is the registry's host and port, for references of clients whose
 	// transport is the Tape. When a tape is replayed, a port on loopback is that
@@ -100,7 +104,8 @@ type TapeOptions struct {
 	Transport http.RoundTripper
 
 	// Secrets are values that the tape must not contain, in addition to those that
-	// are recognized, for example a password in a path.
+	// are recognized, for example a password in a path. They must have at least 4
+	// bytes. A replay needs them too.
 	Secrets []string
 
 	// Repeat lets requests of a replay be repeated or left out: when the recorded
@@ -182,11 +187,15 @@ func Replay(tb testing.TB, fsys fs.FS, opts *TapeOptions) *Tape {
 }
 
 func newTape(tb testing.TB, registry tapeOrigin, opts *TapeOptions) *Tape {
+	tb.Helper()
 	t := &Tape{tb: tb, registry: registry, mask: newMasker()}
 	if opts != nil {
 		t.opts = *opts
 	}
-	for _, secret := range t.opts.Secrets {
+	for i, secret := range t.opts.Secrets {
+		if len(secret) < minOption {
+			tb.Fatalf("registrytest: TapeOptions.Secrets[%d] has less than %d bytes: it could occur anywhere", i, minOption)
+		}
 		t.mask.add(secret, "one of TapeOptions.Secrets")
 	}
 	return t

@@ -98,6 +98,9 @@ func (r *tapeRecorder) close() {
 
 // write writes the tape to the stage, checks it, and puts it in place.
 func (r *tapeRecorder) write() error {
+	if r.err != nil {
+		return r.err
+	}
 	var exchanges []*tapeExchange
 	for _, x := range r.exchanges {
 		if !x.ended {

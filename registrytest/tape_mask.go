@@ -26,8 +26,10 @@ const (
 	// redacted replaces secrets, and uploadID the IDs of uploads.
 	redacted = "redacted"
 	uploadID = "UPLOAD"
-	// minSecret is the size of the shortest secret that is looked for everywhere.
+	// minSecret is the size of the shortest secret that is looked for everywhere,
+	// and minOption that of one of TapeOptions.Secrets.
 	minSecret = 8
+	minOption = 4
 )
 
 // publicParameters are the parameters of queries and forms whose values are recorded:
@@ -52,6 +54,8 @@ var (
 	jwt = regexp.MustCompile(`eyJ[\w-]{8,}\.[\w-]+\.[\w-]*`)
 	// queryURL is an absolute URL with a query, in text.
 	queryURL = regexp.MustCompile(`https?://[^\s"'<>\\?]+\?[^\s"'<>\\]+`)
+	// scopeParameter is the scope of a challenge.
+	scopeParameter = regexp.MustCompile(`(?i)\bscope="[^"]*"`)
 	// uploadPath is the path of an upload with its ID.
 	uploadPath = regexp.MustCompile(`(/v2/.+/blobs/uploads?/)([^/?]+)`)
 )
@@ -76,6 +80,9 @@ func (m *masker) add(secret, kind string) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if _, known := m.secrets[secret]; known {
+		return
+	}
 	quoted, _ := json.Marshal(secret)
 	forms := []string{secret, url.QueryEscape(secret), url.PathEscape(secret), string(quoted[1 : len(quoted)-1])}
 	if len(secret) >= minSecret {
@@ -178,15 +185,38 @@ func (m *masker) form(s string) string {
 		return redacted
 	}
 	for name, all := range values {
-		if !slices.Contains(publicParameters, name) {
-			for i := range all {
+		for i, value := range all {
+			switch {
+			case !slices.Contains(publicParameters, name):
 				all[i] = redacted
+			case name == "scope":
+				all[i] = sortScopes(value)
 			}
 		}
 		slices.Sort(all)
 	}
 	// Digests and scopes are easier to read as they are.
 	return strings.NewReplacer("%3A", ":", "%2F", "/", "%2C", ",").Replace(values.Encode())
+}
+
+// sortScopes sorts the actions of scopes, which some registries send in random order, and
+// clients send back.
+func sortScopes(s string) string {
+	scopes := strings.Split(s, " ")
+	for i, scope := range scopes {
+		if j := strings.LastIndexByte(scope, ':'); j >= 0 {
+			actions := strings.Split(scope[j+1:], ",")
+			slices.Sort(actions)
+			scopes[i] = scope[:j+1] + strings.Join(actions, ",")
+		}
+	}
+	return strings.Join(scopes, " ")
+}
+
+// sortQuotedScopes sorts the scope of a challenge.
+func sortQuotedScopes(s string) string {
+	name, value, _ := strings.Cut(strings.TrimSuffix(s, `"`), `"`)
+	return name + `"` + sortScopes(value) + `"`
 }
 
 // learnForm adds the secrets of a query or form.
@@ -271,6 +301,9 @@ func (m *masker) header(header http.Header, names []string) (lines []string) {
 			continue // a time
 		}
 		for _, value := range values {
+			if name == "Www-Authenticate" {
+				value = scopeParameter.ReplaceAllStringFunc(value, sortQuotedScopes)
+			}
 			if value = m.text(printable(value)); value != "" {
 				lines = append(lines, name+": "+value)
 			}
@@ -368,10 +401,15 @@ func (m *masker) editJSON(doc any) (changed bool) {
 // search returns what the first secret in a file is, "" if it contains none.
 func (m *masker) search(r io.Reader) (kind string, err error) {
 	m.mu.Lock()
-	secrets := maps.Clone(m.secrets)
+	secrets := slices.Sorted(maps.Keys(m.secrets))
+	kinds := maps.Clone(m.secrets)
 	m.mu.Unlock()
+	// By the first two bytes, so that a large file is read once, not once for each.
+	var first [1 << 16][]string
 	longest := 0
-	for secret := range secrets {
+	for _, secret := range secrets {
+		i := int(secret[0])<<8 | int(secret[1])
+		first[i] = append(first[i], secret)
 		longest = max(longest, len(secret))
 	}
 	if longest == 0 {
@@ -382,9 +420,11 @@ func (m *masker) search(r io.Reader) (kind string, err error) {
 	for {
 		n, err := io.ReadFull(r, buf[kept:])
 		window := buf[:kept+n]
-		for _, secret := range slices.Sorted(maps.Keys(secrets)) {
-			if bytes.Contains(window, []byte(secret)) {
-				return secrets[secret], nil
+		for i := 0; i+1 < len(window); i++ {
+			for _, secret := range first[int(window[i])<<8|int(window[i+1])] {
+				if len(window)-i >= len(secret) && string(window[i:i+len(secret)]) == secret {
+					return kinds[secret], nil
+				}
 			}
 		}
 		switch err {

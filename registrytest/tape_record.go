@@ -8,9 +8,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"mime"
 	"net/http"
 	"net/url"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -32,6 +34,7 @@ type tapeRecorder struct {
 	uploaded  []digest.Digest              // blobs that were pushed
 	manifests map[manifestRef]taggedRecord // that were pushed or pulled
 	heads     map[manifestRef]taggedRecord // that were only looked up
+	err       error                        // the first reason why there can be no tape
 }
 
 // redirectTarget is the content behind a URL that the registry redirected to.
@@ -117,12 +120,12 @@ func (r *tapeRecorder) end(x *recordedExchange, err error) {
 		complete = x.sent.freeze(size)
 		x.anyBody = !complete || x.response != nil && x.response.StatusCode == http.StatusUnauthorized
 	}
-	if x.response != nil && x.received.freeze(-1) {
+	if x.response != nil && x.received.freeze(x.response.ContentLength) {
 		err = nil
 	}
 	x.err = err
-	if e := r.keep(x, complete); e != nil {
-		r.tape.errorf("registrytest: recording %s %s: %v", x.request.Method, r.tape.mask.url(x.request.URL.String()), e)
+	if e := r.keep(x, complete); e != nil && r.err == nil {
+		r.err = fmt.Errorf("%s %s: %w", x.request.Method, r.tape.mask.url(x.request.URL.String()), e)
 	}
 }
 
@@ -257,6 +260,9 @@ func (r *tapeRecorder) addManifest(list map[manifestRef]taggedRecord, u *url.URL
 	}
 }
 
+// uploadsPath is the path to which the content of a blob may be sent by POST.
+var uploadsPath = regexp.MustCompile(`^/v2/.+/blobs/uploads?/`)
+
 // inlineBody returns the body of a request that is not content: that of a token
 // request, for example.
 func inlineBody(req *http.Request, body *spool) (text string, ok bool) {
@@ -265,10 +271,10 @@ func inlineBody(req *http.Request, body *spool) (text string, ok bool) {
 	}
 	data, ok := body.data()
 	contentType := strings.ToLower(req.Header.Get("Content-Type"))
-	toRegistry := strings.HasPrefix(req.URL.Path, "/v2/") && !isForm(contentType) ||
-		req.Method == http.MethodPut || req.Method == http.MethodPatch ||
+	isContent := req.Method == http.MethodPut || req.Method == http.MethodPatch ||
+		uploadsPath.MatchString(req.URL.Path) && !isForm(contentType) ||
 		strings.HasPrefix(contentType, "application/octet-stream")
-	return string(data), ok && !toRegistry && isText(data)
+	return string(data), ok && !isContent && isText(data)
 }
 
 // tapeRequest returns a request as it is on tape. Its body has been read into the
@@ -282,7 +288,19 @@ func (m *masker) tapeRequest(req *http.Request, body *spool) tapeRequest {
 			r.body.digest, r.body.size = body.digest(), body.size
 		}
 	}
+	r.replaceBoundary(req.Header.Get("Content-Type"))
 	return r
+}
+
+// replaceBoundary replaces the boundary of a multipart body, which is random.
+func (r *tapeRequest) replaceBoundary(contentType string) {
+	_, params, err := mime.ParseMediaType(contentType)
+	if boundary := params["boundary"]; err == nil && len(boundary) >= minSecret {
+		r.body.text = strings.ReplaceAll(r.body.text, boundary, "boundary")
+		for i, line := range r.header {
+			r.header[i] = strings.ReplaceAll(line, boundary, "boundary")
+		}
+	}
 }
 
 // tapeExchange returns an exchange as it is on tape.

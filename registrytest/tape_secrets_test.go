@@ -75,7 +75,7 @@ func TestTapeSecrets(t *testing.T) {
 		},
 		{
 			name:    "token_response",
-			request: "GET /token?account=alice&service=s&scope=repository:a:pull&scope=repository:b:pull,push&password=" + url.QueryEscape(secret),
+			request: "GET /token?account=alice&service=s&scope=repository:b:push,pull&scope=repository:a:pull&password=" + url.QueryEscape(secret),
 			handler: func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Content-Type", "application/json")
 				fmt.Fprintf(w, `{"token":%q,"access_token":"short","expires_in":300,"issued_at":"2026-01-01T00:00:00Z","other":[{"Client-Secret":%q}]}`, secret+"1", secret+"2")
@@ -90,6 +90,18 @@ func TestTapeSecrets(t *testing.T) {
 			handler: func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "no such password: ", secret) },
 			want: "> POST https://registry.example/token\n> Content-Type: application/x-www-form-urlencoded\n>| grant_type=password&password=redacted&refresh_token=redacted&username=alice\n" +
 				"< 200\n< Content-Type: text/plain; charset=utf-8\n<| no such password: redacted\n",
+		},
+		{
+			name:    "json_login",
+			request: `POST /v2/users/login {"username":"alice","password":"` + secret + `"}`,
+			header:  [2]string{"Content-Type", "application/json"},
+			want:    "> POST https://registry.example/v2/users/login\n> Content-Type: application/json\n>| {\"password\":\"redacted\",\"username\":\"alice\"}\n< 200\n",
+		},
+		{
+			name:    "multipart",
+			request: "POST /x --3a1f5b9c2d\n\nx\n--3a1f5b9c2d--",
+			header:  [2]string{"Content-Type", "multipart/form-data; boundary=3a1f5b9c2d"},
+			want:    "> POST https://registry.example/x\n> Content-Type: multipart/form-data; boundary=boundary\n>| --boundary\n>|\n>| x\n>| --boundary--\n< 200\n",
 		},
 		{
 			name:    "jwt_in_text",
@@ -118,11 +130,11 @@ func TestTapeSecrets(t *testing.T) {
 			request: "GET /v2/x",
 			handler: func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Link", `</v2/x?n=1&last=b&next_token=`+url.QueryEscape(secret)+`>; rel="next"`)
-				w.Header().Set("WWW-Authenticate", `Bearer realm="https://u:`+url.QueryEscape(secret)+`@auth.example/token?k=v",service="s"`)
+				w.Header().Set("WWW-Authenticate", `Bearer realm="https://u:`+url.QueryEscape(secret)+`@auth.example/token?k=v",service="s",scope="repository:a:push,pull repository:b:pull"`)
 				w.WriteHeader(http.StatusUnauthorized)
 			},
 			want: "> GET https://registry.example/v2/x\n< 401\n< Link: </v2/x?last=b&n=1&next_token=redacted>; rel=\"next\"\n" +
-				"< Www-Authenticate: Bearer realm=\"https://auth.example/token?k=redacted\",service=\"s\"\n",
+				"< Www-Authenticate: Bearer realm=\"https://auth.example/token?k=redacted\",service=\"s\",scope=\"repository:a:pull,push repository:b:pull\"\n",
 		},
 		{
 			name:    "upload_state",
@@ -165,7 +177,7 @@ func TestTapeSecrets(t *testing.T) {
 				w.Header().Set("Content-Encoding", "br")
 				io.WriteString(w, "compressed")
 			},
-			err: "registrytest: recording GET https://registry.example/v2/x: the response is encoded by br, .*",
+			err: "registrytest: the tape .* is not written: GET https://registry.example/v2/x: the response is encoded by br, .*",
 		},
 		{
 			name:    "in_manifest",
