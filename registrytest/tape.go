@@ -179,6 +179,7 @@ func Replay(tb testing.TB, fsys fs.FS, opts *TapeOptions) *Tape {
 	t := newTape(tb, o, opts)
 	t.Host = o.host
 	t.player = player
+	t.mask.replays = true
 	tb.Cleanup(func() {
 		t.end()
 		t.reportUnused()

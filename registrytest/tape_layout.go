@@ -168,6 +168,7 @@ func boolInt(b bool) int {
 
 // search fails if a file of the tape contains a secret.
 func (r *tapeRecorder) search() error {
+	secrets := r.tape.mask.search()
 	return filepath.WalkDir(r.stage.dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
@@ -177,7 +178,7 @@ func (r *tapeRecorder) search() error {
 			return err
 		}
 		defer f.Close()
-		kind, err := r.tape.mask.search(f)
+		kind, err := secrets.in(f)
 		if err == nil && kind != "" {
 			name, _ := filepath.Rel(r.stage.dir, path)
 			err = fmt.Errorf("%s contains a secret: %s", filepath.ToSlash(name), kind)

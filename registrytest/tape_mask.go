@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
+	"html"
 	"io"
 	"maps"
 	"net/http"
@@ -54,6 +55,8 @@ var (
 	jwt = regexp.MustCompile(`eyJ[\w-]{8,}\.[\w-]+\.[\w-]*`)
 	// queryURL is an absolute URL with a query, in text.
 	queryURL = regexp.MustCompile(`https?://[^\s"'<>\\?]+\?[^\s"'<>\\]+`)
+	// escape is a byte in a URL.
+	escape = regexp.MustCompile(`%[0-9A-F]{2}`)
 	// scopeParameter is the scope of a challenge.
 	scopeParameter = regexp.MustCompile(`(?i)\bscope="[^"]*"`)
 	// uploadPath is the path of an upload with its ID.
@@ -62,6 +65,8 @@ var (
 
 // masker replaces what a tape must not contain. It is safe for concurrent use.
 type masker struct {
+	replays bool // the ports of loopback hosts are those on tape
+
 	mu       sync.Mutex
 	replace  map[string]string // replacements of texts
 	secrets  map[string]string // texts that must not occur in content, with what they are
@@ -84,7 +89,14 @@ func (m *masker) add(secret, kind string) {
 		return
 	}
 	quoted, _ := json.Marshal(secret)
-	forms := []string{secret, url.QueryEscape(secret), url.PathEscape(secret), string(quoted[1 : len(quoted)-1])}
+	escaped := string(quoted[1 : len(quoted)-1])
+	forms := []string{
+		secret, url.QueryEscape(secret), url.PathEscape(secret), html.EscapeString(secret),
+		escaped, strings.ReplaceAll(escaped, "/", `\/`),
+	}
+	for _, form := range forms[1:3] {
+		forms = append(forms, lowerEscapes(form))
+	}
 	if len(secret) >= minSecret {
 		forms = append(forms, base64.StdEncoding.EncodeToString([]byte(secret)), base64.RawURLEncoding.EncodeToString([]byte(secret)))
 	}
@@ -93,6 +105,11 @@ func (m *masker) add(secret, kind string) {
 		m.secrets[form] = kind
 	}
 	m.replacer = nil
+}
+
+// lowerEscapes returns an escaped part of a URL with escapes in lower case.
+func lowerEscapes(s string) string {
+	return escape.ReplaceAllStringFunc(s, strings.ToLower)
 }
 
 // found adds a secret that was seen in a message, if it is long enough.
@@ -117,7 +134,7 @@ func (m *masker) upload(id string) {
 
 // host returns a host as it is on tape: the ports of loopback are numbered.
 func (m *masker) host(host string) string {
-	if !isLoopback(host) {
+	if m.replays || !isLoopback(host) {
 		return host
 	}
 	m.mu.Lock()
@@ -396,44 +413,4 @@ func (m *masker) editJSON(doc any) (changed bool) {
 		}
 	}
 	return changed
-}
-
-// search returns what the first secret in a file is, "" if it contains none.
-func (m *masker) search(r io.Reader) (kind string, err error) {
-	m.mu.Lock()
-	secrets := slices.Sorted(maps.Keys(m.secrets))
-	kinds := maps.Clone(m.secrets)
-	m.mu.Unlock()
-	// By the first two bytes, so that a large file is read once, not once for each.
-	var first [1 << 16][]string
-	longest := 0
-	for _, secret := range secrets {
-		i := int(secret[0])<<8 | int(secret[1])
-		first[i] = append(first[i], secret)
-		longest = max(longest, len(secret))
-	}
-	if longest == 0 {
-		return "", nil
-	}
-	buf := make([]byte, 1<<20+longest)
-	kept := 0
-	for {
-		n, err := io.ReadFull(r, buf[kept:])
-		window := buf[:kept+n]
-		for i := 0; i+1 < len(window); i++ {
-			for _, secret := range first[int(window[i])<<8|int(window[i+1])] {
-				if len(window)-i >= len(secret) && string(window[i:i+len(secret)]) == secret {
-					return kinds[secret], nil
-				}
-			}
-		}
-		switch err {
-		case nil:
-		case io.EOF, io.ErrUnexpectedEOF:
-			return "", nil
-		default:
-			return "", err
-		}
-		kept = copy(buf, window[max(0, len(window)-longest+1):])
-	}
 }

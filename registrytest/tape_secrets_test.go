@@ -5,6 +5,7 @@ package registrytest_test
 import (
 	"encoding/base64"
 	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"net/url"
@@ -46,6 +47,18 @@ func TestTapeSecrets(t *testing.T) {
 			header:  [2]string{"Authorization", "Bearer " + secret},
 			handler: func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%q %s", secret, url.QueryEscape(secret)) },
 			want:    "> GET https://registry.example/v2/x\n> Authorization: Bearer\n< 200\n< Content-Type: text/plain; charset=utf-8\n<| \"redacted\" redacted\n",
+		},
+		{
+			name:    "encoded",
+			request: "GET /v2/x",
+			header:  [2]string{"Authorization", "Basic " + pair},
+			handler: func(w http.ResponseWriter, r *http.Request) {
+				fmt.Fprintln(w, url.QueryEscape(secret), strings.NewReplacer("%2F", "%2f", "%2B", "%2b", "%3D", "%3d").Replace(url.QueryEscape(secret)))
+				fmt.Fprintln(w, url.PathEscape(secret), html.EscapeString(secret), strings.ReplaceAll(secret, "/", `\/`))
+				fmt.Fprintln(w, base64.StdEncoding.EncodeToString([]byte(secret)), base64.RawURLEncoding.EncodeToString([]byte(secret)), pair)
+			},
+			want: "> GET https://registry.example/v2/x\n> Authorization: Basic\n< 200\n< Content-Type: text/plain; charset=utf-8\n" +
+				"<| redacted redacted\n<| redacted redacted redacted\n<| redacted redacted redacted\n<|\n",
 		},
 		{
 			name:    "unknown_scheme",

@@ -323,6 +323,17 @@ func TestTapeTags(t *testing.T) {
 		return d
 	}
 	store := new(registry.MemStore)
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path, moved := strings.CutPrefix(r.URL.Path, "/v2/moved/")
+		switch {
+		case moved:
+			http.Redirect(w, r, "https://cdn.example/"+path, http.StatusTemporaryRedirect)
+			return
+		case r.Host == "cdn.example":
+			r.URL.Path = "/v2/other" + r.URL.Path
+		}
+		registry.New(registry.WithStore(store)).ServeHTTP(w, r)
+	})
 	one, two := push(store, "team/app", 1, "v1", "v2", "v3"), push(store, "other", 2, "v1")
 	for _, test := range []struct {
 		name     string
@@ -333,18 +344,18 @@ func TestTapeTags(t *testing.T) {
 		{"head_then_by_digest", []string{"HEAD team/app/manifests/v3", "GET team/app/manifests/" + string(one)}, []string{"v3 " + string(one)}},
 		{"head_only", []string{"HEAD team/app/manifests/v3"}, nil},
 		{"by_digest", []string{"GET team/app/manifests/" + string(one)}, []string{" " + string(one)}},
+		{"redirected", []string{"GET moved/manifests/v1"}, []string{"v1 " + string(two)}},
 		{"repositories", []string{"GET team/app/manifests/v1", "GET other/manifests/v1", "GET other/manifests/v2"}, []string{"other:v1 " + string(two), "team/app:v1 " + string(one)}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "tape")
 			errors, _ := runFake(func(tb testing.TB) {
-				h := registry.New(registry.WithStore(store))
 				tape := registrytest.Record(tb, "https://registry.example", dir, &registrytest.TapeOptions{Transport: registrytest.Transport(h)})
 				for _, request := range test.requests {
 					method, path, _ := strings.Cut(request, " ")
 					req, err := http.NewRequest(method, "https://registry.example/v2/"+path, nil)
 					qt.Assert(t, qt.IsNil(err))
-					resp, err := tape.RoundTrip(req)
+					resp, err := (&http.Client{Transport: tape}).Do(req)
 					qt.Assert(t, qt.IsNil(err))
 					resp.Body.Close()
 				}
@@ -591,6 +602,55 @@ func TestReplayConcurrently(t *testing.T) {
 		}()
 	}
 	wg.Wait()
+}
+
+// TestReplayHosts replays requests to several hosts on loopback, in another order than
+// they were recorded.
+func TestReplayHosts(t *testing.T) {
+	var urls []string
+	for range 3 {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Host) }))
+		defer s.Close()
+		urls = append(urls, s.URL)
+	}
+	dir := filepath.Join(t.TempDir(), "tape")
+	t.Run("record", func(t *testing.T) {
+		tape := registrytest.Record(t, urls[0], dir, nil)
+		for _, url := range urls {
+			qt.Check(t, qt.Equals("http://"+strings.TrimPrefix(tapeGet(tape, url), "200 "), url))
+		}
+	})
+	t.Run("replay", func(t *testing.T) {
+		tape := registrytest.Replay(t, os.DirFS(dir), nil)
+		for _, host := range []string{"127.0.0.1:3", "127.0.0.1:2", "127.0.0.1:1"} {
+			qt.Check(t, qt.Equals(tapeGet(tape, "http://"+host), "200 "+host))
+		}
+	})
+}
+
+// FuzzReplay opens malformed tapes: each is replayed or rejected with one sentence.
+func FuzzReplay(f *testing.F) {
+	f.Add([]byte(smallTape))
+	f.Add([]byte("registrytest tape 1\nregistry http://x\n\n> PUT http://x/\n> Range: bytes=0-1\n>= *\n< 200\n< Etag: x\n<= sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 0\n<! EOF\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		fsys := fstest.MapFS{
+			"tape.txt": {Data: data},
+			"blobs/sha256/e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855": {},
+		}
+		errors, _ := runFake(func(tb testing.TB) {
+			tape := registrytest.Replay(tb, fsys, &registrytest.TapeOptions{Repeat: true})
+			for line := range strings.Lines(string(data)) {
+				if url, ok := strings.CutPrefix(strings.TrimSpace(line), "> GET "); ok {
+					tapeGet(tape, url)
+				}
+			}
+		})
+		for _, err := range errors {
+			if !strings.HasPrefix(err, "registrytest: ") {
+				t.Error(err)
+			}
+		}
+	})
 }
 
 // TestAfterTest checks that a client that outlives the test gets an error.
