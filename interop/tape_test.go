@@ -353,6 +353,26 @@ func TestTapesAreReproducible(t *testing.T) {
 	}
 }
 
+// TestTapesOfProfiles records each client with each profile, with its redirects to storage and
+// its forms of Locations, and replays it.
+func TestTapesOfProfiles(t *testing.T) {
+	registrytest.ForEachProfile(t, func(t *testing.T, p registrytest.Profile) {
+		for _, client := range slices.Sorted(maps.Keys(profileClients)) {
+			t.Run(client, func(t *testing.T) {
+				run := func(t *testing.T, tape *registrytest.Tape) {
+					s := httptest.NewServer(tape)
+					defer s.Close()
+					err := profileClients[client](t, p, strings.TrimPrefix(s.URL, "http://"), contents()["image"])
+					qt.Assert(t, qt.IsNil(err))
+				}
+				dir := filepath.Join(t.TempDir(), "tape")
+				t.Run("record", func(t *testing.T) { run(t, registrytest.Record(t, p.NewServer(t).URL, dir, nil)) })
+				t.Run("replay", func(t *testing.T) { run(t, registrytest.Replay(t, os.DirFS(dir), nil)) })
+			})
+		}
+	})
+}
+
 // readTape returns the files of a tape.
 func readTape(t *testing.T, dir string) map[string]string {
 	t.Helper()

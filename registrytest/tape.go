@@ -61,8 +61,8 @@ import (
 // replaced by "redacted" except those that the specs of registries and tokens define,
 // and so are tokens and passwords in JSON. A secret that was seen in one of these
 // places is replaced wherever else it occurs. In content, which can't change, it makes
-// the recording fail. (Passwords shorter than 8 bytes are words that may occur
-// anywhere; they are replaced only in their places.) Compressed content is not
+// the recording fail. Passwords that are shorter than 8 bytes, or a word of the protocol
+// such as "password", are replaced only in their places. Compressed content is not
 // searched.
 //
 // # Matching

@@ -112,9 +112,15 @@ func lowerEscapes(s string) string {
 	return escape.ReplaceAllStringFunc(s, strings.ToLower)
 }
 
-// found adds a secret that was seen in a message, if it is long enough.
+// protocolWords occur in messages with another meaning, as in grant_type=password.
+// Nobody's password is meant to be secret if it is one of them.
+var protocolWords = []string{
+	"access_token", "anonymous", "manifests", "password", "redacted", "refresh_token", "registry", "repository", "username",
+}
+
+// found adds a secret that was seen in a message, if it can be looked for.
 func (m *masker) found(secret, kind string) {
-	if len(secret) >= minSecret && digest.Digest(secret).Validate() != nil {
+	if len(secret) >= minSecret && digest.Digest(secret).Validate() != nil && !slices.Contains(protocolWords, secret) {
 		m.add(secret, kind)
 	}
 }

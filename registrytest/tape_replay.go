@@ -109,6 +109,9 @@ func (t *Tape) replay(req *http.Request) (*http.Response, error) {
 			if _, err := io.Copy(io.Discard, &sentBody{req.Body, body}); err != nil {
 				return nil, err
 			}
+			if text, ok := inlineBody(masked, body); ok {
+				t.mask.learnBody(req.Header.Get("Content-Type"), []byte(text))
+			}
 			r = t.mask.tapeRequest(masked, body)
 		}
 	}
