@@ -91,6 +91,9 @@ func (r *tapeRecorder) close() {
 		tb.Logf("registrytest: the tape %s is not written, since the test has failed or was skipped", r.dir)
 		return
 	}
+	for _, note := range r.notes {
+		r.tape.tb.Logf("registrytest: %s", note)
+	}
 	if err := r.write(); err != nil {
 		r.tape.tb.Errorf("registrytest: the tape %s is not written: %v", r.dir, err)
 	}

@@ -134,6 +134,7 @@ func (m *masker) upload(id string) {
 	defer m.mu.Unlock()
 	if _, ok := m.replace[id]; !ok {
 		m.replace[id] = uploadID
+		m.replace[url.PathEscape(id)] = uploadID
 		m.replacer = nil
 	}
 }

@@ -34,6 +34,7 @@ type tapeRecorder struct {
 	uploaded  []digest.Digest              // blobs that were pushed
 	manifests map[manifestRef]taggedRecord // that were pushed or pulled
 	heads     map[manifestRef]taggedRecord // that were only looked up
+	notes     []string                     // to log
 	err       error                        // the first reason why there can be no tape
 }
 
@@ -98,7 +99,7 @@ func (r *tapeRecorder) roundTrip(req *http.Request) (*http.Response, error) {
 		r.end(x, nil)
 		return resp, nil
 	}
-	body := &receivedBody{ReadCloser: resp.Body, spool: x.received, end: func(err error) { r.end(x, err) }}
+	body := &receivedBody{ReadCloser: resp.Body, spool: x.received, length: resp.ContentLength, end: func(err error) { r.end(x, err) }}
 	r.mu.Lock()
 	x.body = body
 	r.mu.Unlock()
@@ -222,9 +223,11 @@ func (r *tapeRecorder) keepUpload(x *recordedExchange, complete bool, status int
 		return nil
 	}
 	location := u
-	if to, err := u.Parse(x.response.Header.Get("Location")); err == nil && status == http.StatusAccepted {
+	header := x.response.Header
+	if to, err := u.Parse(header.Get("Location")); err == nil && header.Get("Location") != "" && status == http.StatusAccepted {
 		location = to
 		r.tape.mask.upload(path.Base(to.Path))
+		r.tape.mask.upload(header.Get("Docker-Upload-Uuid"))
 	}
 	var chunk []digest.Digest
 	if _, inline := inlineBody(x.request, x.sent); x.sent != nil && x.sent.size > 0 && complete && !inline && (status == http.StatusAccepted || status == http.StatusCreated) {
@@ -243,7 +246,7 @@ func (r *tapeRecorder) keepUpload(x *recordedExchange, complete bool, status int
 	case status == http.StatusCreated && (method == http.MethodPut || method == http.MethodPost) && final.Validate() == nil:
 		delete(r.chunks, u.Path)
 		if err := r.stage.join(final, chunks); err != nil {
-			r.tape.tb.Logf("registrytest: the tape does not have the blob %s: its chunks: %v", final, err)
+			r.notes = append(r.notes, fmt.Sprintf("the tape does not have the blob %s, since its chunks are not complete: %v", final, err))
 			return nil
 		}
 		r.uploaded = append(r.uploaded, final)

@@ -130,8 +130,9 @@ func (b *sentBody) Read(p []byte) (int, error) {
 // receivedBody is the body of a response, as the client reads it.
 type receivedBody struct {
 	io.ReadCloser
-	spool *spool
-	end   func(err error) // called once, with the error that ended the body
+	spool  *spool
+	length int64           // -1 if it is unknown
+	end    func(err error) // called once, with the error that ended the body
 
 	mu    sync.Mutex // a test may end while the client reads
 	ended bool
@@ -145,12 +146,15 @@ func (b *receivedBody) Read(p []byte) (int, error) {
 
 func (b *receivedBody) read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if !b.ended {
-		b.spool.read(p[:n], err)
-		if err != nil {
-			b.ended = true
-			b.end(err)
-		}
+	if b.ended {
+		return n, err
+	}
+	b.spool.read(p[:n], err)
+	// Not only at io.EOF: with the last byte, the client has what it needs to end the
+	// test.
+	if err != nil || b.spool.size == b.length {
+		b.ended = true
+		b.end(err)
 	}
 	return n, err
 }
