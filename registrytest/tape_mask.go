@@ -5,12 +5,10 @@
 package registrytest
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"html"
-	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -45,12 +43,6 @@ var (
 	// those of parameters.
 	secretHeader = regexp.MustCompile(`(?i)token|secret|passw|authorization|cookie|credential|signature|api-?key`)
 	secretName   = regexp.MustCompile(`(?i)token|secret|passw|auth|cookie|cred|sign|^sig$|hmac|policy|key|_state|verify|^code$`)
-	// secretMember is the name of a member of JSON with a secret.
-	secretMember = regexp.MustCompile(`(?i)^_?((.*[_-]?(token|secret|password|passwd|cookie))|auth|authorization|api_?key|private_?key|(secret)?_?access_?key|signature|credentials?)$`)
-	// timeMember is a member with a time, next to a secret, and idMember one with an
-	// ID of the request.
-	timeMember = regexp.MustCompile(`(?i)^(issued_?at|expires_?at|expires_?on|not_?before|expiration)$`)
-	idMember   = regexp.MustCompile(`(?i)^(request_?id|trace_?id)$`)
 	// jwt is a token in text.
 	jwt = regexp.MustCompile(`eyJ[\w-]{8,}\.[\w-]+\.[\w-]*`)
 	// queryURL is an absolute URL with a query, in text.
@@ -91,10 +83,10 @@ func (m *masker) add(secret, kind string) {
 	quoted, _ := json.Marshal(secret)
 	escaped := string(quoted[1 : len(quoted)-1])
 	forms := []string{
-		secret, url.QueryEscape(secret), url.PathEscape(secret), html.EscapeString(secret),
-		escaped, strings.ReplaceAll(escaped, "/", `\/`),
+		secret, url.QueryEscape(secret), url.PathEscape(secret), (&url.URL{Path: secret}).EscapedPath(),
+		html.EscapeString(secret), escaped, strings.ReplaceAll(escaped, "/", `\/`),
 	}
-	for _, form := range forms[1:3] {
+	for _, form := range forms[1:4] {
 		forms = append(forms, lowerEscapes(form))
 	}
 	if len(secret) >= minSecret {
@@ -208,19 +200,22 @@ func (m *masker) form(s string) string {
 	if err != nil {
 		return redacted
 	}
+	masked := make(url.Values)
 	for name, all := range values {
 		for i, value := range all {
 			switch {
 			case !slices.Contains(publicParameters, name):
-				all[i] = redacted
+				value = redacted
 			case name == "scope":
-				all[i] = sortScopes(value)
+				value = sortScopes(value)
 			}
+			all[i] = m.text(value)
 		}
 		slices.Sort(all)
+		masked[m.text(name)] = all
 	}
 	// Digests and scopes are easier to read as they are.
-	return strings.NewReplacer("%3A", ":", "%2F", "/", "%2C", ",").Replace(values.Encode())
+	return strings.NewReplacer("%3A", ":", "%2F", "/", "%2C", ",").Replace(masked.Encode())
 }
 
 // sortScopes sorts the actions of scopes, which some registries send in random order, and
@@ -328,7 +323,7 @@ func (m *masker) header(header http.Header, names []string) (lines []string) {
 			if name == "Www-Authenticate" {
 				value = scopeParameter.ReplaceAllStringFunc(value, sortQuotedScopes)
 			}
-			if value = m.text(printable(value)); value != "" {
+			if value = printable(m.text(value)); value != "" {
 				lines = append(lines, name+": "+value)
 			}
 		}
@@ -361,63 +356,19 @@ func (m *masker) body(contentType string, data []byte) string {
 		return m.text(m.form(string(data)))
 	}
 	if doc, ok := parseJSON(data); ok && m.editJSON(doc) {
-		var b bytes.Buffer
-		encoder := json.NewEncoder(&b)
-		encoder.SetEscapeHTML(false)
-		if encoder.Encode(doc) == nil {
-			data = bytes.TrimSuffix(b.Bytes(), []byte("\n"))
-		}
+		data = encodeJSON(doc)
 	}
 	s := queryURL.ReplaceAllStringFunc(string(data), func(s string) string {
 		return m.url(strings.ReplaceAll(s, "&amp;", "&"))
 	})
-	return m.text(s)
+	s = m.text(s)
+	// A string may be written with escapes.
+	if doc, ok := parseJSON([]byte(s)); ok && !m.isMasked(doc) {
+		return m.text(string(encodeJSON(doc)))
+	}
+	return s
 }
 
 func isForm(contentType string) bool {
 	return strings.HasPrefix(strings.ToLower(contentType), "application/x-www-form-urlencoded")
-}
-
-// parseJSON returns the document in data, if it is an object or an array.
-func parseJSON(data []byte) (doc any, ok bool) {
-	trimmed := bytes.TrimSpace(data)
-	if len(trimmed) == 0 || trimmed[0] != '{' && trimmed[0] != '[' {
-		return nil, false
-	}
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.UseNumber()
-	if decoder.Decode(&doc) != nil {
-		return nil, false
-	}
-	_, err := decoder.Token()
-	return doc, err == io.EOF
-}
-
-// editJSON adds the secrets of a document, redacts them, removes the times next to them
-// and IDs of requests, and reports whether it has changed anything.
-func (m *masker) editJSON(doc any) (changed bool) {
-	switch doc := doc.(type) {
-	case map[string]any:
-		secret := false
-		for name, value := range doc {
-			text, isText := value.(string)
-			switch {
-			case idMember.MatchString(name):
-				delete(doc, name)
-				changed = true
-			case isText && text != "" && secretMember.MatchString(name):
-				m.found(text, "the member "+name+" of a response")
-				doc[name] = redacted
-				secret, changed = true, true
-			default:
-				changed = m.editJSON(value) || changed
-			}
-		}
-		maps.DeleteFunc(doc, func(name string, _ any) bool { return secret && timeMember.MatchString(name) })
-	case []any:
-		for _, value := range doc {
-			changed = m.editJSON(value) || changed
-		}
-	}
-	return changed
 }

@@ -314,7 +314,7 @@ func (r *tapeRecorder) tapeExchange(x *recordedExchange) (*tapeExchange, error) 
 		e.request.body = tapeBody{any: true}
 	}
 	if x.err != nil {
-		e.err = mask.text(printable(rootCause(x.err)))
+		e.err = printable(mask.text(rootCause(x.err)))
 	}
 	if x.response == nil {
 		return e, nil

@@ -61,6 +61,21 @@ func TestTapeSecrets(t *testing.T) {
 				"<| redacted redacted\n<| redacted redacted redacted\n<| redacted redacted redacted\n<|\n",
 		},
 		{
+			name:    "escaped_in_json",
+			request: "GET /v2/x",
+			header:  [2]string{"Authorization", "Basic " + pair},
+			handler: func(w http.ResponseWriter, r *http.Request) {
+				fmt.Fprintf(w, `{"error":["%s"]}`, strings.NewReplacer("=", `\u003d`, "+", `\u002B`).Replace(secret))
+			},
+			want: "> GET https://registry.example/v2/x\n> Authorization: Basic\n< 200\n< Content-Type: text/plain; charset=utf-8\n<| {\"error\":[\"redacted\"]}\n",
+		},
+		{
+			name:    "in_public_parameters",
+			request: "GET /x?scope=" + url.QueryEscape(secret) + "&" + url.QueryEscape(secret) + "=1",
+			header:  [2]string{"Authorization", "Basic " + pair},
+			want:    "> GET https://registry.example/x?redacted=redacted&scope=redacted\n> Authorization: Basic\n< 200\n",
+		},
+		{
 			name:    "unknown_scheme",
 			request: "GET /v2/x",
 			header:  [2]string{"Authorization", secret},
