@@ -16,6 +16,9 @@ import (
 var (
 	// secretMember is the name of a member of JSON with a secret.
 	secretMember = regexp.MustCompile(`(?i)^_?((.*[_-]?(token|secret|password|passwd|cookie))|auth|authorization|api_?key|private_?key|(secret)?_?access_?key|signature|credentials?)$`)
+	// brokenMember is such a member in text that is not JSON, such as a truncated
+	// response.
+	brokenMember = regexp.MustCompile(`(?i)("[\w-]*(?:token|secret|password|passwd)"\s*:\s*")([^"]+)`)
 	// timeMember is a member with a time, next to a secret, and idMember one with an
 	// ID of the request.
 	timeMember = regexp.MustCompile(`(?i)^(issued_?at|expires_?at|expires_?on|not_?before|expiration)$`)

@@ -43,8 +43,8 @@ var (
 	// those of parameters.
 	secretHeader = regexp.MustCompile(`(?i)token|secret|passw|authorization|cookie|credential|signature|api-?key`)
 	secretName   = regexp.MustCompile(`(?i)token|secret|passw|auth|cookie|cred|sign|^sig$|hmac|policy|key|_state|verify|^code$`)
-	// jwt is a token in text.
-	jwt = regexp.MustCompile(`eyJ[\w-]{8,}\.[\w-]+\.[\w-]*`)
+	// jwt is a token in text, or the beginning of one.
+	jwt = regexp.MustCompile(`eyJ[\w-]{8,}(\.[\w-]*){0,4}`)
 	// queryURL is an absolute URL with a query, in text.
 	queryURL = regexp.MustCompile(`https?://[^\s"'<>\\?]+\?[^\s"'<>\\]+`)
 	// escape is a byte in a URL.
@@ -339,6 +339,10 @@ func (m *masker) learnBody(contentType string, data []byte) {
 	}
 	if doc, ok := parseJSON(data); ok {
 		m.editJSON(doc)
+	} else {
+		for _, member := range brokenMember.FindAllSubmatch(data, -1) {
+			m.found(string(member[2]), "a token or password of a response")
+		}
 	}
 	for _, token := range jwt.FindAll(data, -1) {
 		m.found(string(token), "a token")
@@ -355,7 +359,9 @@ func (m *masker) body(contentType string, data []byte) string {
 	if isForm(contentType) {
 		return m.text(m.form(string(data)))
 	}
-	if doc, ok := parseJSON(data); ok && m.editJSON(doc) {
+	if doc, ok := parseJSON(data); !ok {
+		data = brokenMember.ReplaceAll(data, []byte("${1}"+redacted))
+	} else if m.editJSON(doc) {
 		data = encodeJSON(doc)
 	}
 	s := queryURL.ReplaceAllStringFunc(string(data), func(s string) string {

@@ -76,6 +76,14 @@ func TestTapeSecrets(t *testing.T) {
 			want:    "> GET https://registry.example/x?redacted=redacted&scope=redacted\n> Authorization: Basic\n< 200\n",
 		},
 		{
+			name:    "truncated_token",
+			request: "GET /token",
+			handler: func(w http.ResponseWriter, r *http.Request) {
+				io.WriteString(w, `{"token":"`+secret+`","refresh_token":"eyJhbGciOiJub25lIn0.e30`)
+			},
+			want: "> GET https://registry.example/token\n< 200\n< Content-Type: text/plain; charset=utf-8\n<| {\"token\":\"redacted\",\"refresh_token\":\"redacted\n",
+		},
+		{
 			name:    "unknown_scheme",
 			request: "GET /v2/x",
 			header:  [2]string{"Authorization", secret},
