@@ -49,7 +49,7 @@ const (
 var (
 	requestHeaders = []string{
 		"Accept", "Authorization", "Content-Range", "Content-Type",
-		"If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since", "Oci-Tag", "Range",
+		"If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since", "Range",
 	}
 	responseHeaders = []string{
 		"Accept-Ranges", "Allow", "Content-Digest", "Content-Encoding", "Content-Length", "Content-Location", "Content-Range", "Content-Type",

@@ -87,12 +87,12 @@ func (r *tapeRecorder) close() {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for _, note := range r.notes {
+		r.tape.tb.Logf("registrytest: %s", note)
+	}
 	if tb := r.tape.tb; tb.Failed() || tb.Skipped() {
 		tb.Logf("registrytest: the tape %s is not written, since the test has failed or was skipped", r.dir)
 		return
-	}
-	for _, note := range r.notes {
-		r.tape.tb.Logf("registrytest: %s", note)
 	}
 	if err := r.write(); err != nil {
 		r.tape.tb.Errorf("registrytest: the tape %s is not written: %v", r.dir, err)
@@ -202,7 +202,11 @@ func (r *tapeRecorder) index() ([]byte, error) {
 	children := make(map[digest.Digest]bool)
 	tagged := make(map[digest.Digest]bool)
 	names := make(map[string]digest.Digest)
-	for ref, m := range r.manifests {
+	refs := slices.SortedFunc(maps.Keys(r.manifests), func(a, b manifestRef) int {
+		return cmp.Or(cmp.Compare(r.tape.mask.host(a.host), r.tape.mask.host(b.host)), cmp.Compare(a.repo, b.repo), cmp.Compare(a.ref, b.ref))
+	})
+	for _, ref := range refs {
+		m := r.manifests[ref]
 		d, err := r.descriptor(m, children)
 		if err != nil {
 			return nil, err

@@ -6,6 +6,7 @@ package registrytest
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"mime"
@@ -125,6 +126,10 @@ func (r *tapeRecorder) end(x *recordedExchange, err error) {
 		err = nil
 	}
 	x.err = err
+	if x.response == nil && !errors.Is(err, context.Canceled) {
+		// A client of the handler sees only a broken connection.
+		r.notes = append(r.notes, fmt.Sprintf("no response to %s %s: %v", x.request.Method, r.tape.mask.url(x.request.URL.String()), r.tape.mask.text(err.Error())))
+	}
 	if e := r.keep(x, complete); e != nil && r.err == nil {
 		r.err = fmt.Errorf("%s %s: %w", x.request.Method, r.tape.mask.url(x.request.URL.String()), e)
 	}
