@@ -120,7 +120,9 @@ func (r *tapeRecorder) end(x *recordedExchange, err error) {
 			size = -1 // unknown
 		}
 		complete = x.sent.freeze(size)
-		x.anyBody = !complete || x.response != nil && x.response.StatusCode == http.StatusUnauthorized
+		// How much of content a client sends before it gets a 401 is up to chance.
+		_, inline := inlineBody(x.request, x.sent)
+		x.anyBody = !complete || !inline && x.response != nil && x.response.StatusCode == http.StatusUnauthorized
 	}
 	if x.response != nil && x.received.freeze(x.response.ContentLength) {
 		err = nil
@@ -245,7 +247,10 @@ func (r *tapeRecorder) keepUpload(x *recordedExchange, complete bool, status int
 	chunks := slices.Concat(r.chunks[u.Path], chunk)
 	final := digest.Digest(u.Query().Get("digest"))
 	switch {
-	case status == http.StatusAccepted && (method == http.MethodPatch || method == http.MethodPost):
+	case status == http.StatusAccepted && method == http.MethodPost:
+		// If the request had a body, the registry has ignored it.
+		r.chunks[location.Path] = nil
+	case status == http.StatusAccepted && method == http.MethodPatch:
 		delete(r.chunks, u.Path)
 		r.chunks[location.Path] = chunks
 	case status == http.StatusCreated && (method == http.MethodPut || method == http.MethodPost) && final.Validate() == nil:
@@ -279,9 +284,10 @@ func inlineBody(req *http.Request, body *spool) (text string, ok bool) {
 	}
 	data, ok := body.data()
 	contentType := strings.ToLower(req.Header.Get("Content-Type"))
-	isContent := req.Method == http.MethodPut || req.Method == http.MethodPatch ||
-		uploadsPath.MatchString(req.URL.Path) && !isForm(contentType) ||
-		strings.HasPrefix(contentType, "application/octet-stream")
+	_, _, isContent := contentOf(req.URL.Path)
+	if isUpload := req.Method == http.MethodPut || req.Method == http.MethodPatch || uploadsPath.MatchString(req.URL.Path); isUpload {
+		isContent = isContent || !isForm(contentType) && !strings.HasPrefix(contentType, "application/json")
+	}
 	return string(data), ok && !isContent && isText(data)
 }
 
@@ -327,7 +333,7 @@ func (r *tapeRecorder) tapeExchange(x *recordedExchange) (*tapeExchange, error) 
 	e.status = x.response.StatusCode
 	header := x.response.Header.Clone()
 	isHead := x.request.Method == http.MethodHead
-	if x.response.ContentLength < 0 && !isHead && x.received.size > 0 {
+	if x.response.ContentLength < 0 && !isHead && (x.received.size > 0 || x.err != nil) {
 		header.Set("Transfer-Encoding", "chunked")
 	}
 	if isHead && e.status >= http.StatusBadRequest || !isHead && e.err == "" {
