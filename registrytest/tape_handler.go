@@ -106,7 +106,7 @@ var (
 	// linkTarget is the URL in a Link header, and realmParameter the one in a
 	// challenge.
 	linkTarget     = regexp.MustCompile(`<([^>]*)>`)
-	realmParameter = regexp.MustCompile(`(?i)(realm=")([^"]*)(")`)
+	realmParameter = regexp.MustCompile(`(?i)(\brealm=")([^":]+://[^"]*)(")`)
 )
 
 // editURLs calls edit for each URL in the headers that have one.

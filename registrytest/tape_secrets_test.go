@@ -173,6 +173,15 @@ func TestTapeSecrets(t *testing.T) {
 				"< Www-Authenticate: Bearer realm=\"https://auth.example/token?k=redacted\",service=\"s\",scope=\"repository:a:pull,push repository:b:pull\"\n",
 		},
 		{
+			name:    "realm_without_url",
+			request: "GET /v2/x",
+			handler: func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("WWW-Authenticate", `Basic realm="Registry Realm"`)
+				w.WriteHeader(http.StatusUnauthorized)
+			},
+			want: "> GET https://registry.example/v2/x\n< 401\n< Www-Authenticate: Basic realm=\"Registry Realm\"\n",
+		},
+		{
 			name:    "upload_state",
 			request: "POST /v2/x/blobs/uploads/",
 			handler: func(w http.ResponseWriter, r *http.Request) {
