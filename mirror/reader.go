@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"time"
 )
 
 // far is the number of bytes that a reader waits for. For bytes that are farther away it
@@ -68,29 +69,34 @@ func (r *reader) Prepare() error {
 	if distance < far || r.offset >= r.size {
 		return nil
 	}
-	ctx, cancel := context.WithCancel(r.ctx)
+	// The timer bounds the wait for the response, and for the next bytes.
+	timeout := r.mirror.opts.Timeout
+	ctx, cancel := context.WithCancelCause(r.ctx)
+	stalled := time.AfterFunc(timeout, func() { cancel(context.DeadlineExceeded) })
 	resp, err := r.target.up.do(ctx, call{method: http.MethodGet, name: r.target.name, kind: "blobs", ref: string(r.fetch.digest), from: r.offset})
+	stalled.Stop()
 	if err != nil {
-		cancel()
+		cancel(nil)
 		return nil // the bytes will come by the fetch, or it fails too
 	}
+	r.body = &rangeBody{resp.Body, cancel, stalled, timeout}
 	if checkRange(resp, r.offset) != nil {
-		resp.Body.Close()
-		cancel()
-		return nil
+		r.closeBody()
 	}
-	r.body = cancelBody{resp.Body, cancel}
 	return nil
 }
 
 // Read implements io.Reader. It waits for bytes that have not come.
 func (r *reader) Read(p []byte) (int, error) {
+	if r.offset >= r.size {
+		return 0, io.EOF
+	}
 	r.Prepare()
 	if r.body != nil {
 		n, err := r.body.Read(p)
 		r.offset += int64(n)
 		r.target.up.bytes.Add(uint64(n))
-		if n > 0 || err == io.EOF && r.offset >= r.size {
+		if n > 0 || err == nil {
 			return n, nil
 		}
 		r.closeBody() // the fetch will bring the rest
@@ -107,8 +113,6 @@ func (r *reader) Read(p []byte) (int, error) {
 				err = nil
 			}
 			return n, err
-		case r.offset >= r.size:
-			return 0, io.EOF
 		case err != nil:
 			return 0, err
 		}
@@ -137,13 +141,22 @@ func (r *reader) closeBody() {
 	}
 }
 
-// cancelBody is a body whose Close ends the request.
-type cancelBody struct {
+// rangeBody is the body of a response to a request for a range. Its Close ends the request,
+// as does a Read that waits too long.
+type rangeBody struct {
 	io.ReadCloser
-	cancel context.CancelFunc
+	cancel  context.CancelCauseFunc
+	stalled *time.Timer
+	timeout time.Duration
 }
 
-func (b cancelBody) Close() error {
-	b.cancel()
+func (b *rangeBody) Read(p []byte) (int, error) {
+	b.stalled.Reset(b.timeout)
+	defer b.stalled.Stop() // the client may be slow
+	return b.ReadCloser.Read(p)
+}
+
+func (b *rangeBody) Close() error {
+	b.cancel(nil)
 	return b.ReadCloser.Close()
 }
