@@ -6,6 +6,7 @@ require (
 	cuelabs.dev/go/oci/ociregistry v0.0.0-20251212221603-3adeb8663819
 	github.com/berth-oci/registry v0.1.0
 	github.com/berth-oci/registry/bucket v0.1.0
+	github.com/berth-oci/registry/mirror v0.1.0
 	github.com/berth-oci/registry/observe v0.1.0
 	github.com/berth-oci/registry/tokens v0.1.0
 	github.com/containerd/containerd/v2 v2.2.9

@@ -141,6 +141,47 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// TestMovedTags has tags that move upstream in unusual ways.
+func TestMovedTags(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		header string // Docker-Content-Digest of HEAD responses, unless empty
+		ask    bool   // for the new manifest before it is there
+	}{
+		{name: "the digest has just been unknown", ask: true},
+		{name: "the digest of a manifest that is gone", header: "sha256:" + strings.Repeat("1", 64)},
+		{name: "no digest", header: "none"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o, later := newOrigin(), newOrigin()
+				o.push(t, "library/nginx", "1", "a layer")
+				moved, _ := later.push(t, "library/nginx", "1", "another layer")
+				c := newClient(t, o, &registry.MemStore{}, nil)
+				qt.Assert(t, qt.Equals(c.get("/v2/docker.io/nginx/manifests/1").status, 200))
+				if test.ask {
+					qt.Assert(t, qt.Equals(c.get("/v2/docker.io/nginx/manifests/"+string(moved)).status, 404))
+				}
+				o.push(t, "library/nginx", "1", "another layer")
+				o.set(func(h http.Handler) http.Handler {
+					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						if r.Method == http.MethodHead && test.header != "" {
+							w.Header().Set("Docker-Content-Digest", test.header)
+							w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+							return
+						}
+						h.ServeHTTP(w, r)
+					})
+				})
+				got := c.get("/v2/docker.io/nginx/manifests/1")
+				qt.Check(t, qt.Equals(got.status, 200))
+				qt.Check(t, qt.Equals(got.header.Get("Docker-Content-Digest"), string(moved)))
+				qt.Check(t, qt.Equals(got.header.Get("Warning"), ""))
+			})
+		})
+	}
+}
+
 // TestBlobFailures has the responses for a blob that is not stored.
 func TestBlobFailures(t *testing.T) {
 	for _, test := range []struct {

@@ -150,6 +150,10 @@ func (m *Mirror) receive(f *fetch, c call, verifier io.Writer) (n int64, err err
 		if body, err = rest(resp, c.from); err != nil {
 			return 0, fail(err)
 		}
+	} else if f.known() { // nothing came the last time
+		if resp.ContentLength >= 0 && resp.ContentLength != f.size {
+			return 0, fail(notContent("%d bytes, but %d the last time", resp.ContentLength, f.size))
+		}
 	} else if err := f.begin(m.opts.Dir, resp.ContentLength); err != nil {
 		return 0, err
 	}

@@ -172,15 +172,17 @@ func (m *Mirror) currentManifest(ctx context.Context, t target, tag string, know
 	resp.Body.Close()
 	d := digest.Digest(resp.Header.Get("Docker-Content-Digest"))
 	switch {
-	case d.Validate() != nil: // the header is optional
-		return m.getManifest(ctx, t, tag, "")
 	case d == known.Digest:
 		return known, nil
+	case d.Validate() == nil: // the header is optional
+		if manifest, err := m.store.GetManifest(ctx, t.cache, d); err == nil {
+			return manifest, nil
+		}
 	}
-	if manifest, err := m.store.GetManifest(ctx, t.cache, d); err == nil {
-		return manifest, nil
-	}
-	return m.getManifest(ctx, t, string(d), d)
+	// Asking for the digest would turn a header that is wrong, or that names a manifest
+	// of a moment ago, into a tag that is unknown.
+	m.unknown.Remove(unknownKey(t, call{name: t.name, kind: "manifests", ref: tag}))
+	return m.getManifest(ctx, t, tag, "")
 }
 
 // fetchManifest fetches and keeps a manifest without a tag.
@@ -275,7 +277,7 @@ func flight[T any](ctx context.Context, m *Mirror, key string, fetch func(contex
 
 // isUnknown returns a failure if the upstream has just said that it has no such content.
 func (m *Mirror) isUnknown(t target, c call) *failure {
-	until, ok := m.unknown.Get(t.up.URL + c.path(t.up.prefix))
+	until, ok := m.unknown.Get(unknownKey(t, c))
 	if !ok || !time.Now().Before(until) {
 		return nil
 	}
@@ -286,9 +288,12 @@ func (m *Mirror) isUnknown(t target, c call) *failure {
 func (m *Mirror) noteUnknown(t target, c call, err error) {
 	var f *failure
 	if errors.As(err, &f) && f.kind == missing {
-		m.unknown.Add(t.up.URL+c.path(t.up.prefix), time.Now().Add(forgetUnknown))
+		m.unknown.Add(unknownKey(t, c), time.Now().Add(forgetUnknown))
 	}
 }
+
+// unknownKey returns the key of unknown content, whatever the method of the call.
+func unknownKey(t target, c call) string { return t.up.URL + c.path(t.up.prefix) }
 
 // failed returns the error of the response for an error of a fetch, if there is one, and
 // logs it.

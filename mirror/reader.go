@@ -74,23 +74,24 @@ func (r *reader) Prepare() error {
 		cancel()
 		return nil // the bytes will come by the fetch, or it fails too
 	}
-	if checkRange(resp, r.offset) != nil {
-		resp.Body.Close()
-		cancel()
-		return nil
-	}
 	r.body = farBody{resp.Body, progress, cancel}
+	if checkRange(resp, r.offset) != nil {
+		r.closeBody()
+	}
 	return nil
 }
 
 // Read implements io.Reader. It waits for bytes that have not come.
 func (r *reader) Read(p []byte) (int, error) {
+	if r.offset >= r.size {
+		return 0, io.EOF
+	}
 	r.Prepare()
 	if r.body != nil {
 		n, err := r.body.Read(p)
 		r.offset += int64(n)
 		r.target.up.bytes.Add(uint64(n))
-		if n > 0 || err == io.EOF && r.offset >= r.size {
+		if n > 0 || err == nil {
 			return n, nil
 		}
 		r.closeBody() // the fetch will bring the rest
@@ -107,8 +108,6 @@ func (r *reader) Read(p []byte) (int, error) {
 				err = nil
 			}
 			return n, err
-		case r.offset >= r.size:
-			return 0, io.EOF
 		case err != nil:
 			return 0, err
 		}

@@ -142,11 +142,15 @@ func newTransport(timeout time.Duration) http.RoundTripper {
 	return t
 }
 
-// checkRedirect follows redirects that keep TLS. The authentication client removes the
-// credentials if the host changes.
+// checkRedirect follows redirects that keep TLS, without credentials if the host changes:
+// net/http sends them to other ports and to subdomains, and the authentication client
+// removes them only where the host changes, so that a second redirect there has them again.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= 10 {
 		return errors.New("too many redirects")
+	}
+	if first := via[0].URL; req.URL.Scheme != first.Scheme || req.URL.Host != first.Host {
+		req.Header.Del("Authorization")
 	}
 	if req.URL.Scheme != "https" && via[len(via)-1].URL.Scheme == "https" {
 		return errors.New("a redirect from https to http")
