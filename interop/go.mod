@@ -6,6 +6,7 @@ require (
 	cuelabs.dev/go/oci/ociregistry v0.0.0-20251212221603-3adeb8663819
 	github.com/berth-oci/registry v0.1.0
 	github.com/berth-oci/registry/bucket v0.1.0
+	github.com/berth-oci/registry/mirror v0.1.0
 	github.com/berth-oci/registry/observe v0.1.0
 	github.com/berth-oci/registry/tokens v0.1.0
 	github.com/containerd/containerd/v2 v2.2.9
@@ -83,7 +84,6 @@ require (
 	github.com/aws/aws-sdk-go-v2/service/sts v1.42.3
 	github.com/aws/smithy-go v1.26.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
-	github.com/berth-oci/registry/mirror v0.1.0
 	github.com/cenkalti/backoff/v5 v5.0.3 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/compose-spec/compose-go/v2 v2.9.1
