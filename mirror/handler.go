@@ -17,7 +17,7 @@ import (
 // request is what a store needs to know of the request that it serves.
 type request struct {
 	header http.Header // of the response
-	write  bool
+	method string
 }
 
 type requestKey struct{}
@@ -39,7 +39,7 @@ func (m *Mirror) Handler(next http.Handler) http.Handler {
 		if translated != r && namespace(r) != "" {
 			w.Header().Set("OCI-Namespace", namespace(r))
 		}
-		facts := &request{header: w.Header(), write: r.Method != http.MethodGet && r.Method != http.MethodHead}
+		facts := &request{header: w.Header(), method: r.Method}
 		next.ServeHTTP(w, translated.WithContext(context.WithValue(r.Context(), requestKey{}, facts)))
 	})
 }
@@ -47,7 +47,13 @@ func (m *Mirror) Handler(next http.Handler) http.Handler {
 // goesUp reports whether a request that ctx belongs to may call an upstream.
 func goesUp(ctx context.Context) bool {
 	r, _ := ctx.Value(requestKey{}).(*request)
-	return r == nil || !r.write
+	return r == nil || r.method == http.MethodGet || r.method == http.MethodHead
+}
+
+// isHead reports whether ctx belongs to a HEAD request.
+func isHead(ctx context.Context) bool {
+	r, _ := ctx.Value(requestKey{}).(*request)
+	return r != nil && r.method == http.MethodHead
 }
 
 // warn adds the header Warning to the response of a request, since the failure f kept it

@@ -145,15 +145,35 @@ func withUpstream[T any](ctx context.Context, m *Mirror, repo string, compare fu
 		}
 		return merge(compare, stored(t.local, after), stored(t.cache, after), elements(all[start:]))
 	}
-	var first T // which is before all others
 	var f *failure
-	if !errors.As(err, &f) || f.kind != missing && (f.hides(t.up) || !hasAny(stored(t.local, first)) && !hasAny(stored(t.cache, first))) {
+	if !errors.As(err, &f) {
+		return failing[T](err)
+	}
+	if f.kind == missing {
+		return merge(compare, stored(t.local, after), stored(t.cache, after))
+	}
+	repos := []string{t.local}
+	if !f.hides(t.up) {
+		repos = append(repos, t.cache)
+	}
+	var first T // which is before all others
+	var lists []iter.Seq2[T, error]
+	some := m.isPushed(ctx, t)
+	for _, repo := range repos {
+		lists = append(lists, stored(repo, after))
+		some = some || hasAny(stored(repo, first))
+	}
+	if !some {
 		return failing[T](m.failed(ctx, t, err, registry.ErrNameUnknown))
 	}
-	if f.kind != missing {
-		warn(ctx, f)
-	}
-	return merge(compare, stored(t.local, after), stored(t.cache, after))
+	warn(ctx, f)
+	return merge(compare, lists...)
+}
+
+// isPushed reports whether a repository whose name does not say that it is the upstream's
+// has been pushed: it is likely not to be.
+func (m *Mirror) isPushed(ctx context.Context, t target) bool {
+	return t.byDefault && hasAny(m.store.Manifests(ctx, t.local, ""))
 }
 
 func hasAny[T any](list iter.Seq2[T, error]) bool {

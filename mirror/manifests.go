@@ -296,9 +296,10 @@ func (m *Mirror) failed(ctx context.Context, t target, err, unknown error) error
 	if f.kind != missing && ctx.Err() == nil {
 		m.log.Warn(f.Error(), "repository", t.local, "error", f.err)
 	}
-	if t.byDefault && f.kind == denied {
-		// Registries say that of repositories that do not exist. The name need not
-		// be the upstream's.
+	if t.byDefault && (f.kind == denied || isHead(ctx)) {
+		// The name need not be the upstream's. Registries deny access to repositories
+		// that do not exist. Clients send HEAD requests for what they are about to
+		// push, which must not depend on the upstream.
 		return unknown
 	}
 	return f.response(unknown)
