@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -34,9 +35,12 @@ import (
 
 // engine is a client that runs.
 type engine struct {
-	// pull pulls an image of docker.io, such as library/app:v1, all of it: the engine
-	// forgets before what it has of the image.
+	// pull pulls an image such as docker.io/library/berth-app:v1, all of it: the engine
+	// first forgets its own copy.
 	pull func(image string) error
+
+	// dockerIO is whether the engine has mirrors of docker.io alone.
+	dockerIO bool
 
 	// push pushes an image that has been pulled to a repository of a registry; nil if the
 	// engine can't push.
@@ -60,6 +64,13 @@ var clients = []struct {
 	{"BuildKit", "by ns", []string{"buildkitd", "buildctl", "runc"}, true, startBuildKit},
 }
 
+const (
+	app   = "docker.io/library/berth-app:v1"
+	other = "docker.io/library/berth-other:v1" // which is not pulled while the upstream works
+
+	otherRegistry = "registry.example:5000" // that the upstream plays, too
+)
+
 // mirrored is a registry that plays docker.io, with a berth serve that mirrors it.
 type mirrored struct {
 	upstream *httptest.Server
@@ -73,12 +84,12 @@ type mirrored struct {
 	files map[string]string // the configurations that berth mirror hosts prints, by file
 }
 
-// newMirrored starts a registry with the images app and other, which gives tokens to
+// newMirrored starts a registry with the images berth-app and berth-other, which gives tokens to
 // everyone, as docker.io does, and its mirror.
 func newMirrored(t *testing.T) *mirrored {
 	m := &mirrored{agents: make(map[string]bool)}
 	store := &registry.MemStore{}
-	for _, name := range []string{"library/app", "library/other"} {
+	for _, name := range []string{"library/berth-app", "library/berth-other"} {
 		_, err := registrytest.PushIndex(t.Context(), store, name, "v1", randomIndex(t))
 		qt.Assert(t, qt.IsNil(err))
 	}
@@ -100,7 +111,7 @@ func newMirrored(t *testing.T) *mirrored {
 		served.ServeHTTP(w, r)
 	})))
 
-	flags := []string{"--mirror=docker.io=" + m.upstream.URL, "--mirror-default=docker.io", "--mirror-ttl=0"}
+	flags := []string{"--mirror=docker.io=" + m.upstream.URL, "--mirror=" + otherRegistry + "=" + m.upstream.URL, "--mirror-default=docker.io", "--mirror-ttl=0"}
 	m.host = berth.Start(t, flags...).Addr
 	binary, err := berth.Build()
 	qt.Assert(t, qt.IsNil(err))
@@ -180,19 +191,28 @@ func TestClients(t *testing.T) {
 					t.Skipf("%s needs root", c.name)
 				}
 				m := newMirrored(t)
-				rows[i] = append(rows[i][:2], try(t, m, c.start(t, m))...)
+				rows[i] = slices.Concat([]string{c.name + version(c.programs), c.names}, try(t, m, c.start(t, m)))
 			})
 		}
 	})
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 1, ' ', 0)
-	fmt.Fprintln(w, "| client\t| names the upstream\t| cold\t| warm\t| push\t| 429\t| 429, new image\t| stopped\t| stopped, new image\t|")
-	fmt.Fprintln(w, strings.Repeat("|---\t", 9)+"|")
+	fmt.Fprintln(w, "| client\t| names the upstream\t| cold\t| warm\t| other registry\t| push\t| 429\t| 429, push\t| 429, new image\t| stopped\t| stopped, push\t| stopped, new image\t|")
+	fmt.Fprintln(w, strings.Repeat("|---\t", 12)+"|")
 	for _, row := range rows {
 		fmt.Fprintln(w, "| "+strings.Join(row, "\t| ")+"\t|")
 	}
 	w.Flush()
 	t.Logf("the numbers are requests upstream, without those for tokens\n\n%s", &table)
+}
+
+// version returns the version of the first program, after a space, or "".
+func version(programs []string) string {
+	if len(programs) == 0 {
+		return ""
+	}
+	out, _ := exec.Command(programs[0], "--version").Output()
+	return " " + regexp.MustCompile(`[0-9]+\.[0-9]+\.[0-9]+`).FindString(string(out))
 }
 
 // try pulls and pushes in each situation, and returns the cells of the table.
@@ -220,7 +240,7 @@ func try(t *testing.T, m *mirrored, e engine) (cells []string) {
 	// fails pulls an image that the mirror does not have and can't get.
 	fails := func(situation string) {
 		t.Helper()
-		_, bypassed, err := do(situation, func() error { return e.pull("library/other:v1") })
+		_, bypassed, err := do(situation, func() error { return e.pull(other) })
 		qt.Assert(t, qt.IsNotNil(err), qt.Commentf("%s", situation))
 		cell := "fails"
 		if bypassed {
@@ -228,25 +248,35 @@ func try(t *testing.T, m *mirrored, e engine) (cells []string) {
 		}
 		cells = append(cells, cell+", "+reason(err))
 	}
-	pull := func() error { return e.pull("library/app:v1") }
+	pull := func() error { return e.pull(app) }
 
 	works("cold", pull)
 	qt.Check(t, qt.IsTrue(seen > 0))
 	works("warm", pull, "HEAD manifest-head 200")
-	if e.push == nil {
-		cells = append(cells, "can't push")
+	if e.dockerIO {
+		cells = append(cells, "can't")
 	} else {
-		// The mirror looks for the manifests of own/app in its default upstream. To build
-		// the image that it pushes, BuildKit asks for the tag of another.
-		works("push", func() error { return e.push("library/app:v1", m.host+"/own/app:v1") },
-			"GET manifest-get 401", "HEAD manifest-head 401", "HEAD manifest-head 200")
-		qt.Check(t, qt.IsNil(craneSave(t, m.host+"/own/app:v1")))
+		works("other registry", func() error { return e.pull(otherRegistry + "/library/berth-app:v1") })
 	}
+	push := func(situation, to string, allowed ...string) {
+		t.Helper()
+		if e.push == nil {
+			cells = append(cells, "can't")
+			return
+		}
+		works(situation, func() error { return e.push(app, m.host+"/own/"+to) }, allowed...)
+		qt.Check(t, qt.IsNil(craneSave(t, m.host+"/own/"+to)))
+	}
+	// The mirror looks for the manifests of own/app in its default upstream. To build the
+	// image that it pushes, BuildKit asks for the tag of another.
+	push("push", "app:v1", "GET manifest-get 401", "HEAD manifest-head 401", "HEAD manifest-head 200")
 	m.limited.Store(true)
 	works("429", pull, "HEAD manifest-head 429")
+	push("429, push", "limited:v1", "GET manifest-get 429", "HEAD manifest-head 429")
 	fails("429, new image")
 	m.stop(t)
 	works("stopped", pull)
+	push("stopped, push", "stopped:v1")
 	fails("stopped, new image")
 	return cells
 }
@@ -268,14 +298,14 @@ func (m *mirrored) stop(t *testing.T) {
 	}
 }
 
-// reason returns the part of a client's error that says why.
+// reason returns the part of a client's error that tells why the mirror has failed.
 func reason(err error) string {
-	for _, part := range []string{"limits the rate", "429", "can't be reached", "502", "no such host"} {
+	for _, part := range []string{"limits the rate of requests", "429 Too Many Requests", "can't be reached", "502 Bad Gateway"} {
 		if strings.Contains(err.Error(), part) {
 			return fmt.Sprintf("%q", part)
 		}
 	}
-	return "for another reason"
+	return "without the mirror's reason"
 }
 
 // run runs a command, and returns an error with its output if it fails.

@@ -3,6 +3,7 @@
 package mirror
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,27 +17,23 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// containerdConfig has the settings of containerd 1 and 2. It names the folder of the files
-// hosts.toml for the CRI.
-const containerdConfig = `version = 2
-root = "DIR/root"
-state = "DIR/state"
-[grpc]
-address = "DIR/sock"
-[plugins."io.containerd.grpc.v1.cri".registry]
-config_path = "DIR/certs.d"
-[plugins."io.containerd.cri.v1.images".registry]
-config_path = "DIR/certs.d"
-`
-
 // startContainerd returns containerd's folder, which has a socket, and a function that runs
 // ctr.
 func startContainerd(t *testing.T, m *mirrored) (dir string, ctr func(args ...string) error) {
 	t.Helper()
 	dir = shortDir(t)
-	m.write(t, dir+"/certs.d/docker.io", "/etc/containerd/certs.d/docker.io/hosts.toml")
+	for file := range m.files {
+		if rest, ok := strings.CutPrefix(file, "/etc/containerd/"); ok {
+			m.write(t, filepath.Join(dir, filepath.Dir(rest)), file)
+		}
+	}
 	config := filepath.Join(dir, "config.toml")
-	text := strings.ReplaceAll(containerdConfig, "DIR", dir)
+	format, images := 2, "io.containerd.grpc.v1.cri"
+	if strings.HasPrefix(version([]string{"containerd"}), " 2.") {
+		format, images = 3, "io.containerd.cri.v1.images"
+	}
+	text := fmt.Sprintf("version = %d\nroot = %q\nstate = %q\n[grpc]\naddress = %q\n[plugins.%q.registry]\nconfig_path = %q\n",
+		format, dir+"/root", dir+"/state", dir+"/sock", images, dir+"/certs.d")
 	qt.Assert(t, qt.IsNil(os.WriteFile(config, []byte(text), 0o600)))
 	startDaemon(t, exec.Command("containerd", "--config", config), "ctr", "--address", dir+"/sock", "version")
 	return dir, func(args ...string) error {
@@ -48,11 +45,11 @@ func startCtr(t *testing.T, m *mirrored) engine {
 	dir, ctr := startContainerd(t, m)
 	return engine{
 		pull: func(image string) error {
-			ctr("images", "rm", "--sync", "docker.io/"+image)
-			return ctr("images", "pull", "--hosts-dir", dir+"/certs.d", "docker.io/"+image)
+			ctr("images", "rm", "--sync", image)
+			return ctr("images", "pull", "--hosts-dir", dir+"/certs.d", image)
 		},
 		push: func(image, to string) error {
-			if err := ctr("images", "tag", "docker.io/"+image, to); err != nil {
+			if err := ctr("images", "tag", image, to); err != nil {
 				return err
 			}
 			defer ctr("images", "rm", "--sync", to)
@@ -69,7 +66,7 @@ func startCRI(t *testing.T, m *mirrored) engine {
 	t.Cleanup(func() { conn.Close() })
 	images := cri.NewImageServiceClient(conn)
 	return engine{pull: func(image string) error {
-		spec := &cri.ImageSpec{Image: "docker.io/" + image}
+		spec := &cri.ImageSpec{Image: image}
 		if _, err := images.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: spec}); err != nil {
 			return err
 		}

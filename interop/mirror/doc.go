@@ -9,6 +9,6 @@
 // built from their source:
 //
 //	buildkitd, buildctl   cd "$(go mod download -json github.com/moby/buildkit@v0.25.2 | jq -r .Dir)" &&
-//	                      GOWORK=off go build -o "$(go env GOPATH)/bin/" ./cmd/buildkitd ./cmd/buildctl
+//	                      GOWORK=off go build -ldflags '-X github.com/moby/buildkit/version.Version=v0.25.2' -o "$(go env GOPATH)/bin/" ./cmd/buildkitd ./cmd/buildctl
 //	zot                   in a clone of github.com/project-zot/zot: go build ./cmd/zot
 package mirror

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -62,6 +63,7 @@ func startDocker(t *testing.T, m *mirrored) engine {
 		"--storage-driver", "vfs", "--iptables=false", "--bridge=none"), "docker", "-H", host, "version")
 	docker := func(args ...string) error { return run(t, nil, append([]string{"docker", "-H", host}, args...)...) }
 	return engine{
+		dockerIO: true,
 		pull: func(image string) error {
 			docker("rmi", "-f", image)
 			return docker("pull", image)
@@ -84,10 +86,10 @@ func startPodman(t *testing.T, m *mirrored) engine {
 	}
 	return engine{
 		pull: func(image string) error {
-			podman("rmi", "-f", "docker.io/"+image)
-			return podman("pull", "docker.io/"+image)
+			podman("rmi", "-f", image)
+			return podman("pull", image)
 		},
-		push: func(image, to string) error { return podman("push", "--tls-verify=false", "docker.io/"+image, to) },
+		push: func(image, to string) error { return podman("push", "--tls-verify=false", image, to) },
 	}
 }
 
@@ -104,7 +106,7 @@ func startSkopeo(t *testing.T, m *mirrored) engine {
 	return engine{
 		pull: func(image string) error {
 			copied++
-			return skopeo("copy", "docker://docker.io/"+image, to())
+			return skopeo("copy", "docker://"+image, to())
 		},
 		push: func(_, image string) error {
 			return skopeo("copy", "--dest-tls-verify=false", to(), "docker://"+image)
@@ -115,9 +117,11 @@ func startSkopeo(t *testing.T, m *mirrored) engine {
 // startCrane returns the library of crane, which the command consists of.
 func startCrane(t *testing.T, m *mirrored) engine {
 	return engine{
-		pull: func(image string) error { return craneSave(t, m.host+"/docker.io/"+image) },
+		pull: func(image string) error {
+			return craneSave(t, m.host+"/"+strings.ReplaceAll(image, "example:", "example_"))
+		},
 		push: func(image, to string) error {
-			pulled, err := cranePull(t, m.host+"/docker.io/"+image)
+			pulled, err := cranePull(t, m.host+"/"+image)
 			if err != nil {
 				return err
 			}
@@ -147,7 +151,7 @@ func startBuildKit(t *testing.T, m *mirrored) engine {
 		"--containerd-worker=false", "--oci-worker=true", "--oci-worker-snapshotter=native"), "buildctl", "--addr", addr, "debug", "workers")
 	build := func(image, output string) error {
 		from := t.TempDir()
-		err := os.WriteFile(filepath.Join(from, "Dockerfile"), []byte("FROM docker.io/"+image+"\nCOPY Dockerfile /\n"), 0o600)
+		err := os.WriteFile(filepath.Join(from, "Dockerfile"), []byte("FROM "+image+"\nCOPY Dockerfile /\n"), 0o600)
 		qt.Assert(t, qt.IsNil(err))
 		return run(t, nil, "buildctl", "--addr", addr, "build", "--frontend", "dockerfile.v0", "--local", "context="+from, "--local", "dockerfile="+from, "--output", output)
 	}
@@ -158,6 +162,8 @@ func startBuildKit(t *testing.T, m *mirrored) engine {
 			}
 			return build(image, "type=oci,dest="+filepath.Join(t.TempDir(), "image.tar"))
 		},
-		push: func(image, to string) error { return build(image, "type=image,push=true,name="+to) },
+		push: func(image, to string) error {
+			return build(image, "type=image,push=true,name="+to)
+		},
 	}
 }
