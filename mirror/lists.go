@@ -145,15 +145,30 @@ func withUpstream[T any](ctx context.Context, m *Mirror, repo string, compare fu
 		}
 		return merge(compare, stored(t.local, after), stored(t.cache, after), elements(all[start:]))
 	}
-	var first T // which is before all others
+	return withoutUpstream(ctx, m, t, err, compare, stored, after)
+}
+
+// withoutUpstream is withUpstream after the upstream's list could not be had.
+func withoutUpstream[T any](ctx context.Context, m *Mirror, t target, err error, compare func(a, b T) int, stored func(repo string, after T) iter.Seq2[T, error], after T) iter.Seq2[T, error] {
 	var f *failure
-	if !errors.As(err, &f) || f.kind != missing && (f.hides(t.up) || !hasAny(stored(t.local, first)) && !hasAny(stored(t.cache, first))) {
+	if !errors.As(err, &f) {
+		return failing[T](err)
+	}
+	if f.kind == missing {
+		return merge(compare, stored(t.local, after), stored(t.cache, after))
+	}
+	lists := []iter.Seq2[T, error]{stored(t.local, after)}
+	var first T // which is before all others
+	some := hasAny(stored(t.local, first))
+	if !f.hides(t.up) {
+		lists = append(lists, stored(t.cache, after))
+		some = some || hasAny(stored(t.cache, first))
+	}
+	if !some {
 		return failing[T](m.failed(ctx, t, err, registry.ErrNameUnknown))
 	}
-	if f.kind != missing {
-		warn(ctx, f)
-	}
-	return merge(compare, stored(t.local, after), stored(t.cache, after))
+	warn(ctx, f)
+	return merge(compare, lists...)
 }
 
 func hasAny[T any](list iter.Seq2[T, error]) bool {
