@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +17,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
+
+func isContainerd2() bool { return strings.HasPrefix(version([]string{"containerd"}), " 2.") }
 
 // startContainerd returns containerd's folder, which has a socket, and a function that runs
 // ctr.
@@ -29,7 +32,7 @@ func startContainerd(t *testing.T, m *mirrored) (dir string, ctr func(args ...st
 	}
 	config := filepath.Join(dir, "config.toml")
 	format, images := 2, "io.containerd.grpc.v1.cri"
-	if strings.HasPrefix(version([]string{"containerd"}), " 2.") {
+	if isContainerd2() {
 		format, images = 3, "io.containerd.cri.v1.images"
 	}
 	text := fmt.Sprintf("version = %d\nroot = %q\nstate = %q\n[grpc]\naddress = %q\n[plugins.%q.registry]\nconfig_path = %q\n",
@@ -53,7 +56,12 @@ func startCtr(t *testing.T, m *mirrored) engine {
 				return err
 			}
 			defer ctr("images", "rm", "--sync", to)
-			return ctr("images", "push", "--plain-http", "--platform", "linux/"+runtime.GOARCH, to)
+			push := []string{"images", "push", "--plain-http", "--platform", "linux/" + runtime.GOARCH, to}
+			if isContainerd2() {
+				// Otherwise it would push the index without the other platform's image.
+				push = slices.Insert(push, 2, "--local")
+			}
+			return ctr(push...)
 		},
 	}
 }
