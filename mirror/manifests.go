@@ -296,10 +296,11 @@ func (m *Mirror) failed(ctx context.Context, t target, err, unknown error) error
 	if f.kind != missing && ctx.Err() == nil {
 		m.log.Warn(f.Error(), "repository", t.local, "error", f.err)
 	}
-	if t.byDefault && (f.kind == denied || isHead(ctx)) {
+	if t.byDefault && (f.kind == denied || isHead(ctx) || m.isPushed(ctx, t)) {
 		// The name need not be the upstream's. Registries deny access to repositories
-		// that do not exist. Clients send HEAD requests for what they are about to
-		// push, which must not depend on the upstream.
+		// that do not exist. Clients look by HEAD for what they are about to push, and
+		// by GET for the signatures of what they have pushed: that must not depend on
+		// the upstream.
 		return unknown
 	}
 	return f.response(unknown)
