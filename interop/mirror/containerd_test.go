@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/go-quicktest/qt"
+	"go.yaml.in/yaml/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -88,4 +89,16 @@ func startCRI(t *testing.T, m *mirrored) engine {
 		_, err := images.PullImage(t.Context(), &cri.PullImageRequest{Image: spec})
 		return err
 	}}
+}
+
+// TestK3s reads the file for k3s, which makes a hosts.toml of it: k3s itself is not run.
+func TestK3s(t *testing.T) {
+	m := newMirrored(t)
+	text, err := os.ReadFile(m.write(t, t.TempDir(), "/etc/rancher/k3s/registries.yaml"))
+	qt.Assert(t, qt.IsNil(err))
+	type mirror struct{ Endpoint []string }
+	var file struct{ Mirrors map[string]mirror }
+	qt.Assert(t, qt.IsNil(yaml.Unmarshal(text, &file)))
+	here := mirror{[]string{"http://" + m.host}}
+	qt.Check(t, qt.DeepEquals(file.Mirrors, map[string]mirror{"docker.io": here, otherRegistry: here}))
 }
