@@ -4,7 +4,7 @@
 // hostile requests (attack), flood it (memlimit), kill it (crash), run several
 // processes on one bucket (replicas), observe it (observe), measure its collections of
 // garbage (garbage), compare it with a model (model) and with other registries
-// (compare), check the files for its deployment (deploy), and run the examples of its
-// documentation (docs). It is a separate module so that the dependencies of these tests
-// are not Berth's.
+// (compare), pull through mirrors of these (mirror), check the files for its deployment
+// (deploy), and run the examples of its documentation (docs). It is a separate module so
+// that the dependencies of these tests are not Berth's.
 package interop

@@ -15,7 +15,7 @@ import (
 )
 
 // TestDefault pushes to a repository that the default upstream does not have, with the
-// requests of containerd, BuildKit and crane: they look for the manifest first. The push
+// requests of containerd, BuildKit, crane and cosign: they look for manifests first. That
 // does not depend on the upstream.
 func TestDefault(t *testing.T) {
 	const manifest = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
@@ -32,6 +32,7 @@ func TestDefault(t *testing.T) {
 		{"HEAD", "/v2/own/app/manifests/1", "", "", 200},
 		{"GET", "/v2/own/app/manifests/" + d, "", "", 200},
 		{"HEAD", "/v2/own/app/manifests/2", "", "", 404},
+		{"GET", "/v2/own/app/manifests/sha256-0.sig", "", "", 404},
 		{"GET", "/v2/own/app/tags/list", "", "", 200},
 		{"GET", "/v2/own/app/referrers/" + d, "", "", 200},
 	}

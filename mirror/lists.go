@@ -300,15 +300,17 @@ func (m *Mirror) pages(ctx context.Context, t target, c call, add func(page []by
 	return nil
 }
 
+// links matches the links of a header Link: RFC 8288 section 3.
+var links = regexp.MustCompile(`<([^>]*)>([^<]*)`)
+
 // nextPage returns the query of the next page, "" for none. The rest of its URL is not
 // used, so that an upstream can't send the mirror elsewhere.
 func nextPage(h http.Header) string {
-	for _, link := range h.Values("Link") {
-		target, params, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(link), "<"), ">")
-		if !ok || !strings.Contains(strings.ReplaceAll(params, `"`, ""), "rel=next") {
+	for _, link := range links.FindAllStringSubmatch(strings.Join(h.Values("Link"), ","), -1) {
+		if !strings.Contains(strings.ReplaceAll(link[2], `"`, ""), "rel=next") {
 			continue
 		}
-		if u, err := url.Parse(target); err == nil {
+		if u, err := url.Parse(link[1]); err == nil {
 			return u.RawQuery
 		}
 	}

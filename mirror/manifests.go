@@ -284,10 +284,11 @@ func (m *Mirror) isUnknown(t target, c call) *failure {
 	return &failure{kind: missing, upstream: t.up.Name, status: http.StatusNotFound}
 }
 
-// noteUnknown notes that the upstream has no such content, if err says that.
+// noteUnknown notes that the upstream has no such content, if err says that: see also
+// failed.
 func (m *Mirror) noteUnknown(t target, c call, err error) {
 	var f *failure
-	if errors.As(err, &f) && f.kind == missing {
+	if errors.As(err, &f) && (f.kind == missing || f.kind == denied && t.byDefault) {
 		m.unknown.Add(unknownKey(t, c), time.Now().Add(forgetUnknown))
 	}
 }

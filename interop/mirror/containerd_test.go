@@ -8,14 +8,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/go-quicktest/qt"
+	"go.yaml.in/yaml/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
+
+func isContainerd2() bool { return strings.HasPrefix(version([]string{"containerd"}), " 2.") }
 
 // startContainerd returns containerd's folder, which has a socket, and a function that runs
 // ctr.
@@ -29,7 +33,7 @@ func startContainerd(t *testing.T, m *mirrored) (dir string, ctr func(args ...st
 	}
 	config := filepath.Join(dir, "config.toml")
 	format, images := 2, "io.containerd.grpc.v1.cri"
-	if strings.HasPrefix(version([]string{"containerd"}), " 2.") {
+	if isContainerd2() {
 		format, images = 3, "io.containerd.cri.v1.images"
 	}
 	text := fmt.Sprintf("version = %d\nroot = %q\nstate = %q\n[grpc]\naddress = %q\n[plugins.%q.registry]\nconfig_path = %q\n",
@@ -53,7 +57,12 @@ func startCtr(t *testing.T, m *mirrored) engine {
 				return err
 			}
 			defer ctr("images", "rm", "--sync", to)
-			return ctr("images", "push", "--plain-http", "--platform", "linux/"+runtime.GOARCH, to)
+			push := []string{"images", "push", "--plain-http", "--platform", "linux/" + runtime.GOARCH, to}
+			if isContainerd2() {
+				// Otherwise it would push the index without the other platform's image.
+				push = slices.Insert(push, 2, "--local")
+			}
+			return ctr(push...)
 		},
 	}
 }
@@ -80,4 +89,16 @@ func startCRI(t *testing.T, m *mirrored) engine {
 		_, err := images.PullImage(t.Context(), &cri.PullImageRequest{Image: spec})
 		return err
 	}}
+}
+
+// TestK3s reads the file for k3s, which makes a hosts.toml of it: k3s itself is not run.
+func TestK3s(t *testing.T) {
+	m := newMirrored(t)
+	text, err := os.ReadFile(m.write(t, t.TempDir(), "/etc/rancher/k3s/registries.yaml"))
+	qt.Assert(t, qt.IsNil(err))
+	type mirror struct{ Endpoint []string }
+	var file struct{ Mirrors map[string]mirror }
+	qt.Assert(t, qt.IsNil(yaml.Unmarshal(text, &file)))
+	here := mirror{[]string{"http://" + m.host}}
+	qt.Check(t, qt.DeepEquals(file.Mirrors, map[string]mirror{"docker.io": here, otherRegistry: here}))
 }
