@@ -3,11 +3,53 @@
 package ocidir
 
 import (
+	"os"
 	"testing"
 	"time"
 
 	"github.com/berth-oci/registry"
 )
+
+// TestPushAgain pushes a manifest again, without a tag, before it has a file. The second push
+// is a use, also after a crash.
+func TestPushAgain(t *testing.T) {
+	NoFolds(t)
+	dir := t.TempDir()
+	s, err := Open(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var m registry.Manifest
+	var last time.Time
+	for _, content := range []string{"other", "manifest", "manifest"} {
+		time.Sleep(10 * time.Millisecond)
+		last = time.Now()
+		m, err = registry.PushManifest(t.Context(), s, "a", registry.ManifestPush{MediaType: "text/plain", Content: []byte(content)})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	copied := t.TempDir()
+	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	crashed, err := Open(copied, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer crashed.Close()
+	for name, s := range map[string]*Store{"running": s, "after a crash": crashed} {
+		for info, err := range s.Manifests(t.Context(), "a", "") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info.Digest == m.Digest && info.Time.Before(last.Truncate(time.Millisecond)) {
+				t.Errorf("%s: the time is %v, before the second push at %v", name, info.Time, last)
+			}
+		}
+	}
+}
 
 // TestPushDuringFold pushes a manifest again while its file is written. The second push is
 // a use: it counts for garbage collection.

@@ -133,7 +133,7 @@ func (l *layout) removeUse(d digest.Digest, u use) {
 }
 
 // putManifest adds a manifest of the given size, and points tags at it. Its content
-// is in a file or, unless data is nil, pending.
+// is in a file or, unless data is nil, pending; or pending already.
 func (l *layout) putManifest(m registry.Manifest, size int64, data []byte, tags []string, allow registry.AllowFunc, now time.Time) error {
 	if err := (withoutContent{l.manifests}).PutManifest(context.Background(), l.name, m, tags, allow); err != nil {
 		return err
@@ -149,6 +149,9 @@ func (l *layout) putManifest(m registry.Manifest, size int64, data []byte, tags 
 		if m.Subject != "" {
 			l.stale = l.stale.With(string(m.Subject), struct{}{})
 		}
+	}
+	if p, ok := l.pending.Get(string(m.Digest)); ok && data == nil {
+		data = p.data
 	}
 	if data != nil {
 		l.pending = l.pending.With(string(m.Digest), pendingContent{data, now})

@@ -59,12 +59,13 @@ func (t *txn) put(m registry.Manifest, tags []string, allow registry.AllowFunc) 
 	if r.Blob {
 		t.addUse(m.Digest, asBlob)
 	}
-	if p, ok := t.pending.Get(string(m.Digest)); ok {
-		t.pending = t.pending.With(string(m.Digest), pendingContent{p.data, now})
-	} else if err := t.repo.s.touch(t.file(m.Digest)); err != nil {
-		return false, err
+	_, isPending := t.pending.Get(string(m.Digest))
+	if !isPending {
+		if err := t.repo.s.touch(t.file(m.Digest)); err != nil {
+			return false, err
+		}
 	}
-	if r.Content != nil || len(tags) > 0 {
+	if isPending || len(tags) > 0 { // without a record nothing of t becomes visible
 		t.record(r)
 	}
 	return wasDamaged, nil
