@@ -5,12 +5,18 @@
 package mirror_test
 
 import (
+	"context"
 	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/go-quicktest/qt"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/auth"
 )
 
 const (
@@ -44,5 +50,50 @@ func TestCatalog(t *testing.T) {
 		} {
 			qt.Check(t, qt.Equals(c.get("/v2/_catalog"+query).body, `{"repositories":[`+want+`]}`), qt.Commentf("%s", query))
 		}
+	}
+}
+
+// TestPoliciesSeeCanonicalNames spells the name of a repository in ways that a rule may not
+// have foreseen.
+func TestPoliciesSeeCanonicalNames(t *testing.T) {
+	for _, test := range []struct {
+		method, target string
+		want           string // the repositories that the policy is asked about
+	}{
+		{"GET", "/v2/docker.io/secret/manifests/1", "docker.io/library/secret"},
+		{"GET", "/v2/docker%2eio/secret/manifests/1", "docker.io/library/secret"},
+		{"GET", "/v2/docker.io/s%65cret/manifests/1", "docker.io/library/secret"},
+		{"GET", "/v2/secret/manifests/1?ns=docker%2eio", "docker.io/library/secret"},
+		{"GET", "/v2/secret/manifests/1?n%73=docker.io", "docker.io/library/secret"},
+		{"GET", "/v2/secret/manifests/1?ns=DOCKER.IO", "docker.io/library/secret"},
+		{"GET", "/v2/secret/manifests/1?ns=docker.io&ns=ghcr.io", "docker.io/library/secret"},
+		{"POST", "/v2/app/blobs/uploads/?mount=DIGEST&from=docker.io/secret", "app docker.io/library/secret"},
+		{"POST", "/v2/app/blobs/uploads/?mount=DIGEST&fr%6fm=docker.io/secret", "app docker.io/library/secret"},
+		{"POST", "/v2/app/blobs/uploads/?mount=DIGEST&%66rom=index.docker.io%2fsecret", "app docker.io/library/secret"},
+		{"POST", "/v2/app/blobs/uploads/?mount=DIGEST", "app docker.io/library/secret"},
+	} {
+		t.Run(test.target, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOrigin()
+				_, blob := o.push(t, "library/secret", "1", "a layer")
+				c := newClient(t, o, &registry.MemStore{}, nil)
+				qt.Assert(t, qt.Equals(c.get("/v2/docker.io/secret/blobs/"+string(blob)).status, 200))
+				synctest.Wait()
+				var seen []string
+				policy := func(_ context.Context, _ string, _ auth.Action, req registry.Request) error {
+					if !slices.Contains(seen, req.Repo) {
+						seen = append(seen, req.Repo)
+					}
+					return nil
+				}
+				h := c.mirror.Handler(auth.Basic("test", auth.Users{"user": "password"}.Check, policy)(registry.New(registry.WithStore(c.mirror))))
+				r := httptest.NewRequest(test.method, strings.ReplaceAll(test.target, "DIGEST", string(blob)), nil)
+				r.SetBasicAuth("user", "password")
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, r)
+				qt.Check(t, qt.Equals(w.Code/100, 2))
+				qt.Check(t, qt.Equals(strings.Join(seen, " "), test.want))
+			})
+		})
 	}
 }
