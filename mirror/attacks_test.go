@@ -10,13 +10,16 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/go-quicktest/qt"
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/auth"
+	"github.com/berth-oci/registry/mirror"
 )
 
 const (
@@ -95,5 +98,51 @@ func TestPoliciesSeeCanonicalNames(t *testing.T) {
 				qt.Check(t, qt.Equals(strings.Join(seen, " "), test.want))
 			})
 		})
+	}
+}
+
+// TestFetchesOfOthers asks for a blob that another client asks for by another name, where the
+// upstream does not respond, or does not have it: that does not concern this client.
+func TestFetchesOfOthers(t *testing.T) {
+	for _, test := range []struct {
+		other string
+		fault http.HandlerFunc
+	}{
+		{"evil.test/library/nginx", func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }},
+		{"docker.io/library/other", func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(5 * time.Second)
+			w.WriteHeader(404)
+		}},
+	} {
+		for _, method := range []string{"GET", "HEAD"} {
+			t.Run(method+" "+test.other, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					o := newOrigin()
+					_, blob := o.push(t, "library/nginx", "1", large())
+					o.set(func(h http.Handler) http.Handler {
+						return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+							if r.Method == http.MethodGet && (strings.Contains(r.Host, "evil") || strings.Contains(r.URL.Path, "other")) {
+								test.fault(w, r)
+								return
+							}
+							h.ServeHTTP(w, r)
+						})
+					})
+					c := newClient(t, o, &registry.MemStore{}, func(opts *mirror.Options) {
+						opts.Upstreams = append(opts.Upstreams, mirror.Upstream{Name: "evil.test", URL: "http://evil.test"})
+					})
+					var wg sync.WaitGroup
+					wg.Go(func() { c.get("/v2/" + test.other + "/blobs/" + string(blob)) })
+					time.Sleep(time.Second)
+					for range 2 {
+						wg.Go(func() {
+							got := c.do(method, "/v2/docker.io/nginx/blobs/"+string(blob), "", "")
+							qt.Check(t, qt.Equals(got.status, 200))
+						})
+					}
+					wg.Wait()
+				})
+			})
+		}
 	}
 }

@@ -34,8 +34,9 @@ func (m *Mirror) StatBlob(ctx context.Context, repo string, d digest.Digest) (re
 	}
 	if f := m.fetchOf(t, d); f != nil {
 		defer f.release()
-		size, err := f.waitHeader(ctx)
-		return registry.Info{Digest: d, Size: size, Time: time.Now()}, m.failed(ctx, t, err, registry.ErrBlobUnknown)
+		if size, err := f.waitHeader(ctx); err == nil || f.isOf(t) {
+			return registry.Info{Digest: d, Size: size, Time: time.Now()}, m.failed(ctx, t, err, registry.ErrBlobUnknown)
+		}
 	}
 	size, err := m.headBlob(ctx, t, d)
 	return registry.Info{Digest: d, Size: size, Time: time.Now()}, m.failed(ctx, t, err, registry.ErrBlobUnknown)
@@ -62,6 +63,9 @@ func (m *Mirror) OpenBlob(ctx context.Context, repo string, d digest.Digest) (io
 				return f.open(ctx, m, t), nil
 			}
 			f.release()
+			if !f.isOf(t) && errors.As(err, new(*failure)) {
+				continue
+			}
 		}
 		if !errors.Is(err, errStored) {
 			return nil, m.failed(ctx, t, err, registry.ErrBlobUnknown)
@@ -120,7 +124,7 @@ func (m *Mirror) headBlob(ctx context.Context, t target, d digest.Digest) (int64
 func (m *Mirror) fetchOf(t target, d digest.Digest) *fetch {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if f := m.fetches[d]; f != nil && f.repos[t.cache] {
+	if f := m.fetches[fetchKey{t.up.Name, d}]; f != nil && f.repos[t.cache] {
 		f.use()
 		return f
 	}
@@ -167,7 +171,8 @@ func (m *Mirror) joinFetch(ctx context.Context, t target, d digest.Digest) (*fet
 func (m *Mirror) startFetch(t target, d digest.Digest, proven bool) *fetch {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f := m.fetches[d]
+	key := fetchKey{t.up.Name, d}
+	f := m.fetches[key]
 	switch {
 	case f != nil && !proven && !f.repos[t.cache]:
 		return nil
@@ -178,7 +183,7 @@ func (m *Mirror) startFetch(t target, d digest.Digest, proven bool) *fetch {
 		return &fetch{finished: true, err: registry.ErrUnavailable, users: 1}
 	default:
 		f = newFetch(t, d)
-		m.fetches[d] = f
+		m.fetches[key] = f
 		m.background.Go(func() { m.run(f) })
 	}
 	f.use()

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2"
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/berth-oci/registry"
@@ -97,7 +96,7 @@ type Mirror struct {
 
 	slots      chan struct{} // one for each fetch of a blob
 	mu         sync.Mutex    // guards fetches and closed
-	fetches    map[digest.Digest]*fetch
+	fetches    map[fetchKey]*fetch
 	closed     bool
 	ctx        context.Context // ends when the mirror is closed
 	stop       context.CancelFunc
@@ -129,7 +128,7 @@ func New(s registry.Store, opts Options) (*Mirror, error) {
 		opts:    opts,
 		log:     opts.Logger,
 		slots:   make(chan struct{}, maxFetches),
-		fetches: make(map[digest.Digest]*fetch),
+		fetches: make(map[fetchKey]*fetch),
 	}
 	m.fresh, _ = lru.New[tagKey, time.Time](maxRemembered)
 	m.unknown, _ = lru.New[string, time.Time](maxRemembered)
