@@ -6,16 +6,19 @@ package mirror_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/auth"
@@ -145,4 +148,37 @@ func TestFetchesOfOthers(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestSlowUpstream fetches as many blobs as possible from an upstream that does not send
+// them: others are served.
+func TestSlowUpstream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		_, blob := o.push(t, "library/nginx", "1", "a layer")
+		o.set(func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if strings.Contains(r.Host, "evil") {
+					<-r.Context().Done()
+					return
+				}
+				h.ServeHTTP(w, r)
+			})
+		})
+		c := newClient(t, o, &registry.MemStore{}, func(opts *mirror.Options) {
+			opts.Upstreams = append(opts.Upstreams, mirror.Upstream{Name: "evil.test", URL: "http://evil.test"})
+		})
+		var wg sync.WaitGroup
+		var served atomic.Int64
+		for i := range 100 {
+			wg.Go(func() {
+				c.get("/v2/evil.test/app/blobs/" + string(digest.FromString(fmt.Sprint(i))))
+				served.Add(1)
+			})
+		}
+		synctest.Wait()
+		qt.Check(t, qt.Equals(c.get("/v2/docker.io/nginx/blobs/"+string(blob)).status, 200))
+		qt.Check(t, qt.Equals(served.Load(), 0)) // so the others still wait
+		wg.Wait()
+	})
 }

@@ -141,7 +141,7 @@ func (m *Mirror) joinFetch(ctx context.Context, t target, d digest.Digest) (*fet
 		return f, nil
 	}
 	select {
-	case m.slots <- struct{}{}: // which the fetch gives back
+	case t.up.slots <- struct{}{}: // which the fetch gives back
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -152,11 +152,11 @@ func (m *Mirror) joinFetch(ctx context.Context, t target, d digest.Digest) (*fet
 		}
 	}
 	if _, err := m.headBlob(ctx, t, d); err != nil {
-		<-m.slots
+		<-t.up.slots
 		return nil, err
 	}
 	if from != "" && m.store.MountBlob(ctx, t.cache, from, d) == nil {
-		<-m.slots
+		<-t.up.slots
 		if info, err := m.store.StatBlob(ctx, t.cache, d); err == nil {
 			m.stored(entry{digest: d, size: info.Size}, t.cache)
 		}
@@ -177,9 +177,9 @@ func (m *Mirror) startFetch(t target, d digest.Digest, proven bool) *fetch {
 	case f != nil && !proven && !f.repos[t.cache]:
 		return nil
 	case f != nil:
-		<-m.slots
+		<-t.up.slots
 	case m.closed:
-		<-m.slots
+		<-t.up.slots
 		return &fetch{finished: true, err: registry.ErrUnavailable, users: 1}
 	default:
 		f = newFetch(t, d)

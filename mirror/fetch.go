@@ -67,7 +67,7 @@ func (f *fetch) isOf(t target) bool { return f.target.cache == t.cache }
 
 // run fetches a blob, and stores it.
 func (m *Mirror) run(f *fetch) {
-	defer func() { <-m.slots }()
+	defer func() { <-f.target.up.slots }()
 	defer f.release()
 	err := m.fetch(f)
 	if err == nil {
