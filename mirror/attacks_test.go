@@ -23,6 +23,7 @@ import (
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/auth"
 	"github.com/berth-oci/registry/mirror"
+	"github.com/berth-oci/registry/registrytest"
 )
 
 const (
@@ -181,4 +182,38 @@ func TestSlowUpstream(t *testing.T) {
 		qt.Check(t, qt.Equals(served.Load(), 0)) // so the others still wait
 		wg.Wait()
 	})
+}
+
+// TestSmallMirror pulls an image that is larger than what the mirror, or its store, may keep:
+// by the names of the default, too, clients get all of it.
+func TestSmallMirror(t *testing.T) {
+	for name, change := range map[string]func(*mirror.Options, *registry.MemStore){
+		"mirror": func(opts *mirror.Options, _ *registry.MemStore) { opts.MaxBytes = 150_000 },
+		"store":  func(_ *mirror.Options, s *registry.MemStore) { s.Limits.TotalBytes = 100 },
+	} {
+		for _, repo := range []string{"docker.io/library/nginx", "library/nginx"} {
+			t.Run(name+" "+repo, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					o := newOrigin()
+					image, err := registrytest.PushRandomImage(t.Context(), o.store, "library/nginx", "1", 1, 3, 100_000)
+					qt.Assert(t, qt.IsNil(err))
+					store := &registry.MemStore{}
+					c := newClient(t, o, store, func(opts *mirror.Options) {
+						opts.Default = "docker.io"
+						change(opts, store)
+					})
+					paths := []string{"/manifests/1", "/manifests/" + string(image.Digest)}
+					for _, d := range image.Blobs {
+						paths = append(paths, "/blobs/"+string(d))
+					}
+					for _, path := range append(paths, paths...) {
+						for _, method := range []string{"GET", "HEAD"} {
+							qt.Check(t, qt.Equals(c.do(method, "/v2/"+repo+path, "", "").status, 200), qt.Commentf("%s %s", method, path))
+							synctest.Wait()
+						}
+					}
+				})
+			})
+		}
+	}
 }

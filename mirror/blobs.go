@@ -79,14 +79,20 @@ var errStored = errors.New("the blob is stored")
 // mayFetchBlob reports whether a blob of t that is not stored can be fetched. Under a name
 // that is not the upstream's, clients ask for the manifest first; others are about to push.
 func (m *Mirror) mayFetchBlob(ctx context.Context, t target) bool {
-	return t.up != nil && goesUp(ctx) && (!t.byDefault || m.hasManifest(ctx, t.cache))
+	return t.up != nil && goesUp(ctx) && (!t.byDefault || m.hasFetched(ctx, t))
 }
 
 // mayFetch reports whether other content of t that is not stored can be fetched. A
 // repository that clients have pushed to is not the upstream's just because its name could
 // be.
 func (m *Mirror) mayFetch(ctx context.Context, t target) bool {
-	return t.up != nil && goesUp(ctx) && (!t.byDefault || m.hasManifest(ctx, t.cache) || !m.hasManifest(ctx, t.local))
+	return t.up != nil && goesUp(ctx) && (!t.byDefault || m.hasFetched(ctx, t) || !m.hasManifest(ctx, t.local))
+}
+
+// hasFetched reports whether a manifest of t has been fetched. It need not be stored: the
+// store may be full, or it has been evicted for the blobs that it names.
+func (m *Mirror) hasFetched(ctx context.Context, t target) bool {
+	return m.fresh.Contains(tagKey{repo: t.cache}) || m.hasManifest(ctx, t.cache)
 }
 
 func (m *Mirror) hasManifest(ctx context.Context, repo string) bool {
