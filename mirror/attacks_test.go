@@ -217,3 +217,32 @@ func TestSmallMirror(t *testing.T) {
 		}
 	}
 }
+
+// TestPushedIndex pushes an index of images that were fetched: what they need stays when it
+// is evicted, and the upstream is gone.
+func TestPushedIndex(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		manifest, blob := o.push(t, "library/nginx", "1", strings.Repeat("1", 100_000))
+		_, other := o.push(t, "library/nginx", "2", strings.Repeat("2", 100_000))
+		c := newClient(t, o, &registry.MemStore{}, func(opts *mirror.Options) { opts.MaxBytes = 150_000 })
+		const repo = "/v2/docker.io/nginx"
+		image := c.get(repo + "/manifests/1")
+		qt.Assert(t, qt.Equals(c.get(repo+"/blobs/"+string(blob)).status, 200))
+		synctest.Wait()
+		inner := fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":%q,"digest":%q,"size":%d}]}`, image.header.Get("Content-Type"), manifest, len(image.body))
+		outer := fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.index.v1+json","digest":%q,"size":%d}]}`, digest.FromString(inner), len(inner))
+		for tag, content := range map[string]string{"inner": inner, "outer": outer} {
+			_, err := registry.PushManifest(t.Context(), o.store, "library/nginx", registry.ManifestPush{MediaType: "application/vnd.oci.image.index.v1+json", Content: []byte(content), Tags: []string{tag}})
+			qt.Assert(t, qt.IsNil(err))
+		}
+		qt.Assert(t, qt.Equals(c.get(repo+"/manifests/inner").status, 200))
+		qt.Assert(t, qt.Equals(c.do(http.MethodPut, repo+"/manifests/mine", indexType, outer).status, 201))
+		qt.Assert(t, qt.Equals(c.get(repo+"/blobs/"+string(other)).status, 200)) // evicts the first
+		synctest.Wait()
+		o.stop()
+		for _, path := range []string{"/manifests/mine", "/manifests/" + string(digest.FromString(inner)), "/manifests/" + string(manifest), "/blobs/" + string(blob)} {
+			qt.Check(t, qt.Equals(c.get(repo+path).status, 200), qt.Commentf("%s", path))
+		}
+	})
+}
