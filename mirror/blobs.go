@@ -34,8 +34,9 @@ func (m *Mirror) StatBlob(ctx context.Context, repo string, d digest.Digest) (re
 	}
 	if f := m.fetchOf(t, d); f != nil {
 		defer f.release()
-		size, err := f.waitHeader(ctx)
-		return registry.Info{Digest: d, Size: size, Time: time.Now()}, m.failed(ctx, t, err, registry.ErrBlobUnknown)
+		if size, err := f.waitHeader(ctx); err == nil || f.isOf(t) {
+			return registry.Info{Digest: d, Size: size, Time: time.Now()}, m.failed(ctx, t, err, registry.ErrBlobUnknown)
+		}
 	}
 	size, err := m.headBlob(ctx, t, d)
 	return registry.Info{Digest: d, Size: size, Time: time.Now()}, m.failed(ctx, t, err, registry.ErrBlobUnknown)
@@ -62,6 +63,9 @@ func (m *Mirror) OpenBlob(ctx context.Context, repo string, d digest.Digest) (io
 				return f.open(ctx, m, t), nil
 			}
 			f.release()
+			if !f.isOf(t) && errors.As(err, new(*failure)) {
+				continue
+			}
 		}
 		if !errors.Is(err, errStored) {
 			return nil, m.failed(ctx, t, err, registry.ErrBlobUnknown)
@@ -75,14 +79,20 @@ var errStored = errors.New("the blob is stored")
 // mayFetchBlob reports whether a blob of t that is not stored can be fetched. Under a name
 // that is not the upstream's, clients ask for the manifest first; others are about to push.
 func (m *Mirror) mayFetchBlob(ctx context.Context, t target) bool {
-	return t.up != nil && goesUp(ctx) && (!t.byDefault || m.hasManifest(ctx, t.cache))
+	return t.up != nil && goesUp(ctx) && (!t.byDefault || m.hasFetched(ctx, t))
 }
 
 // mayFetch reports whether other content of t that is not stored can be fetched. A
 // repository that clients have pushed to is not the upstream's just because its name could
 // be.
 func (m *Mirror) mayFetch(ctx context.Context, t target) bool {
-	return t.up != nil && goesUp(ctx) && (!t.byDefault || m.hasManifest(ctx, t.cache) || !m.hasManifest(ctx, t.local))
+	return t.up != nil && goesUp(ctx) && (!t.byDefault || m.hasFetched(ctx, t) || !m.hasManifest(ctx, t.local))
+}
+
+// hasFetched reports whether a manifest of t has been fetched. It need not be stored: the
+// store may be full, or it has been evicted for the blobs that it names.
+func (m *Mirror) hasFetched(ctx context.Context, t target) bool {
+	return m.fresh.Contains(tagKey{repo: t.cache}) || m.hasManifest(ctx, t.cache)
 }
 
 func (m *Mirror) hasManifest(ctx context.Context, repo string) bool {
@@ -120,7 +130,7 @@ func (m *Mirror) headBlob(ctx context.Context, t target, d digest.Digest) (int64
 func (m *Mirror) fetchOf(t target, d digest.Digest) *fetch {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if f := m.fetches[d]; f != nil && f.repos[t.cache] {
+	if f := m.fetches[fetchKey{t.up.Name, d}]; f != nil && f.repos[t.cache] {
 		f.use()
 		return f
 	}
@@ -137,7 +147,7 @@ func (m *Mirror) joinFetch(ctx context.Context, t target, d digest.Digest) (*fet
 		return f, nil
 	}
 	select {
-	case m.slots <- struct{}{}: // which the fetch gives back
+	case t.up.slots <- struct{}{}: // which the fetch gives back
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -148,11 +158,11 @@ func (m *Mirror) joinFetch(ctx context.Context, t target, d digest.Digest) (*fet
 		}
 	}
 	if _, err := m.headBlob(ctx, t, d); err != nil {
-		<-m.slots
+		<-t.up.slots
 		return nil, err
 	}
 	if from != "" && m.store.MountBlob(ctx, t.cache, from, d) == nil {
-		<-m.slots
+		<-t.up.slots
 		if info, err := m.store.StatBlob(ctx, t.cache, d); err == nil {
 			m.stored(entry{digest: d, size: info.Size}, t.cache)
 		}
@@ -167,18 +177,19 @@ func (m *Mirror) joinFetch(ctx context.Context, t target, d digest.Digest) (*fet
 func (m *Mirror) startFetch(t target, d digest.Digest, proven bool) *fetch {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f := m.fetches[d]
+	key := fetchKey{t.up.Name, d}
+	f := m.fetches[key]
 	switch {
 	case f != nil && !proven && !f.repos[t.cache]:
 		return nil
 	case f != nil:
-		<-m.slots
+		<-t.up.slots
 	case m.closed:
-		<-m.slots
+		<-t.up.slots
 		return &fetch{finished: true, err: registry.ErrUnavailable, users: 1}
 	default:
 		f = newFetch(t, d)
-		m.fetches[d] = f
+		m.fetches[key] = f
 		m.background.Go(func() { m.run(f) })
 	}
 	f.use()

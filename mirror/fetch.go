@@ -48,22 +48,33 @@ type fetch struct {
 	users    int // of the file: the fetch and its readers
 }
 
+// fetchKey is what fetches are shared by. An upstream must not delay, or fail, what another
+// one has, too.
+type fetchKey struct {
+	upstream string
+	digest   digest.Digest
+}
+
 func newFetch(t target, d digest.Digest) *fetch {
 	return &fetch{target: t, digest: d, repos: make(map[string]bool), changed: make(chan struct{}), users: 1}
 }
 
+func (f *fetch) key() fetchKey { return fetchKey{f.target.up.Name, f.digest} }
+
+// isOf reports whether the fetch is of the repository t. That of another repository can fail
+// for reasons that do not concern t.
+func (f *fetch) isOf(t target) bool { return f.target.cache == t.cache }
+
 // run fetches a blob, and stores it.
 func (m *Mirror) run(f *fetch) {
-	defer func() { <-m.slots }()
+	defer func() { <-f.target.up.slots }()
 	defer f.release()
 	err := m.fetch(f)
 	if err == nil {
 		err = m.commit(f)
 	}
 	if err != nil {
-		m.mu.Lock()
-		delete(m.fetches, f.digest)
-		m.mu.Unlock()
+		m.forget(f)
 	}
 	var failed *failure
 	if err != nil && !errors.As(err, &failed) && !errors.Is(err, errStored) {
@@ -71,9 +82,21 @@ func (m *Mirror) run(f *fetch) {
 	}
 }
 
+// forget lets the next client that asks for the blob begin another fetch.
+func (m *Mirror) forget(f *fetch) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if key := f.key(); m.fetches[key] == f {
+		delete(m.fetches, key)
+	}
+}
+
 // fetch gets a blob, and tells the readers how it ended.
 func (m *Mirror) fetch(f *fetch) (err error) {
 	defer func() {
+		if err != nil {
+			m.forget(f)
+		}
 		f.change(func() {
 			if f.finished, f.err = true, err; err == nil {
 				f.header, f.readable = true, f.size
@@ -223,7 +246,7 @@ func (m *Mirror) commit(f *fetch) error {
 	}
 	m.stored(entry{digest: f.digest, size: f.size}, cache)
 	m.mu.Lock()
-	delete(m.fetches, f.digest)
+	delete(m.fetches, f.key())
 	repos := f.repos
 	m.mu.Unlock()
 	for repo := range repos {

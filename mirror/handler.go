@@ -97,7 +97,7 @@ func cutNamespace(query string) (ns, rest string) {
 	if ns, ok := strings.CutPrefix(query, "ns="); ok && !strings.ContainsAny(ns, "&%+;") {
 		return ns, ""
 	}
-	if !strings.Contains(query, "ns=") {
+	if !strings.Contains(query, "ns=") && !strings.Contains(query, "%") {
 		return "", query
 	}
 	values, err := url.ParseQuery(query)
@@ -113,7 +113,8 @@ func cutNamespace(query string) (ns, rest string) {
 
 // withCanonicalNames returns r with the canonical names of upstreams' repositories.
 func (all *upstreams) withCanonicalNames(r *http.Request) *http.Request {
-	if all.pathIsCanonical(r.URL.Path) && !strings.Contains(r.URL.RawQuery, "from=") {
+	// The name of a parameter can have escapes, too.
+	if all.pathIsCanonical(r.URL.Path) && !strings.Contains(r.URL.RawQuery, "from=") && !strings.Contains(r.URL.RawQuery, "%") {
 		return r
 	}
 	req, err := registry.ParseRequest(r)
@@ -122,7 +123,8 @@ func (all *upstreams) withCanonicalNames(r *http.Request) *http.Request {
 	}
 	path, query := r.URL.EscapedPath(), r.URL.RawQuery
 	if name := all.canonical(req.Repo); name != req.Repo {
-		path = "/v2/" + name + strings.TrimPrefix(path, "/v2/"+req.Repo)
+		// Without its escapes: they may be in the name.
+		path = (&url.URL{Path: "/v2/" + name + strings.TrimPrefix(r.URL.Path, "/v2/"+req.Repo)}).EscapedPath()
 	}
 	if from := all.canonical(req.From); from != req.From {
 		values := r.URL.Query()

@@ -39,17 +39,19 @@ type upstreamList struct {
 // with content that was fetched.
 func (m *Mirror) Repositories(ctx context.Context, after string) iter.Seq2[string, error] {
 	pushed := func(yield func(string, error) bool) {
+		skip := false
 		for name, err := range m.store.Repositories(ctx, after) {
-			if err == nil && strings.HasPrefix(name, CachePrefix) {
+			if skip = err == nil && strings.HasPrefix(name, CachePrefix); skip {
 				break
 			}
 			if !yield(name, err) {
 				return
 			}
 		}
-		// The names after those of fetched content: 0 is the byte after a slash.
-		last := strings.TrimSuffix(CachePrefix, "/") + "0"
-		for name, err := range m.store.Repositories(ctx, max(after, last)) {
+		if !skip {
+			return
+		}
+		for name, err := range m.store.Repositories(ctx, CachePrefix+"~") { // which no name has
 			if !yield(name, err) {
 				return
 			}

@@ -43,7 +43,13 @@ func (m *Mirror) StatManifest(ctx context.Context, repo string, d digest.Digest)
 	if err != nil {
 		return registry.Info{}, err
 	}
-	return firstOf(ctx, m, t, func(repo string) (registry.Info, error) { return m.store.StatManifest(ctx, repo, d) })
+	info, err := firstOf(ctx, m, t, func(repo string) (registry.Info, error) { return m.store.StatManifest(ctx, repo, d) })
+	if err == nil || !isUnknown(err) || !m.mayFetch(ctx, t) {
+		return info, err
+	}
+	// A HEAD has just fetched it, but it could not be kept.
+	manifest, err := m.GetManifest(ctx, repo, d)
+	return registry.Info{Digest: d, Size: int64(len(manifest.Content)), Time: time.Now()}, err
 }
 
 // firstOf looks something up in the repositories of t in which it can be. Content of an
@@ -125,7 +131,8 @@ func (m *Mirror) storedTags(ctx context.Context, t target, tag string) (pushed, 
 	return r.Manifest, fetched, r.error, fetchedErr
 }
 
-// tagKey is a tag of a repository of the store.
+// tagKey is a tag of a repository of the store; without a tag, it is the repository, of which
+// something has been fetched.
 type tagKey struct{ repo, tag string }
 
 // isFresh reports whether the time to live of a fetched tag has not ended.
@@ -228,6 +235,7 @@ func (m *Mirror) getManifest(ctx context.Context, t target, ref string, d digest
 		f.upstream = t.up.Name
 		return registry.Manifest{}, f
 	}
+	m.fresh.Add(tagKey{repo: t.cache}, time.Time{})
 	return manifest, nil
 }
 

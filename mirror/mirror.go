@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2"
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/berth-oci/registry"
@@ -66,8 +65,8 @@ const (
 	defaultTimeout = 30 * time.Second
 	defaultTTL     = time.Minute
 
-	// maxFetches is the number of blobs that are fetched at the same time. The others
-	// wait.
+	// maxFetches is the number of blobs that are fetched from an upstream at the same
+	// time. The others wait, but not for another upstream.
 	maxFetches = 64
 
 	// forgetUnknown is how long the mirror remembers that an upstream does not have
@@ -95,9 +94,8 @@ type Mirror struct {
 	lists   *lru.Cache[string, *upstreamList]
 	usage   usage
 
-	slots      chan struct{} // one for each fetch of a blob
-	mu         sync.Mutex    // guards fetches and closed
-	fetches    map[digest.Digest]*fetch
+	mu         sync.Mutex // guards fetches and closed
+	fetches    map[fetchKey]*fetch
 	closed     bool
 	ctx        context.Context // ends when the mirror is closed
 	stop       context.CancelFunc
@@ -128,8 +126,7 @@ func New(s registry.Store, opts Options) (*Mirror, error) {
 		memory:  inMemory(s),
 		opts:    opts,
 		log:     opts.Logger,
-		slots:   make(chan struct{}, maxFetches),
-		fetches: make(map[digest.Digest]*fetch),
+		fetches: make(map[fetchKey]*fetch),
 	}
 	m.fresh, _ = lru.New[tagKey, time.Time](maxRemembered)
 	m.unknown, _ = lru.New[string, time.Time](maxRemembered)

@@ -150,8 +150,8 @@ func (m *Mirror) PutManifest(ctx context.Context, repo string, manifest registry
 	})
 }
 
-// takeOver gives the repository of pushes the content that a manifest names and that was
-// fetched.
+// takeOver gives the repository of pushes the content that a manifest names, and that
+// which its children name, if it was fetched.
 func (m *Mirror) takeOver(ctx context.Context, t target, manifest registry.Manifest) error {
 	for _, d := range manifest.Blobs {
 		if _, err := m.store.StatBlob(ctx, t.local, d); err == nil || !isUnknown(err) {
@@ -174,6 +174,9 @@ func (m *Mirror) takeOver(ctx context.Context, t target, manifest registry.Manif
 		}
 		if parsed, err := parseManifest(child.MediaType, child.Content, d); err == nil {
 			child = parsed
+		}
+		if err := m.takeOver(ctx, t, child); err != nil {
+			return err
 		}
 		child.Sparse = true
 		if err := m.store.PutManifest(ctx, t.local, child, nil, nil); err != nil {

@@ -70,6 +70,7 @@ type upstream struct {
 // state is what survives a change of an upstream's options.
 type state struct {
 	counters
+	slots chan struct{} // one for each fetch of a blob
 
 	mu      sync.Mutex
 	resting *failure // the response to all calls until the time
@@ -99,7 +100,7 @@ func newUpstream(u Upstream, opts *Options, old *upstreams) (*upstream, error) {
 	if u.TTL == 0 {
 		u.TTL = defaultTTL
 	}
-	up := &upstream{Upstream: u, base: base, state: new(state)}
+	up := &upstream{Upstream: u, base: base, state: &state{slots: make(chan struct{}, maxFetches)}}
 	if path := strings.Trim(base.Path, "/"); path != "" {
 		up.prefix = path + "/"
 	}
