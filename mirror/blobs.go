@@ -35,6 +35,9 @@ func (m *Mirror) StatBlob(ctx context.Context, repo string, d digest.Digest) (re
 	if f := m.fetchOf(t, d); f != nil {
 		defer f.release()
 		size, err := f.waitHeader(ctx)
+		if errors.Is(err, errStored) {
+			return m.store.StatBlob(ctx, f.target.cache, d)
+		}
 		return registry.Info{Digest: d, Size: size, Time: time.Now()}, m.failed(ctx, t, err, registry.ErrBlobUnknown)
 	}
 	size, err := m.headBlob(ctx, t, d)
