@@ -17,7 +17,7 @@ import (
 // request is what a store needs to know of the request that it serves.
 type request struct {
 	header http.Header // of the response
-	write  bool
+	write  bool        // or otherwise about what is stored here
 }
 
 type requestKey struct{}
@@ -42,6 +42,12 @@ func (m *Mirror) Handler(next http.Handler) http.Handler {
 		facts := &request{header: w.Header(), write: r.Method != http.MethodGet && r.Method != http.MethodHead}
 		next.ServeHTTP(w, translated.WithContext(context.WithValue(r.Context(), requestKey{}, facts)))
 	})
+}
+
+// WithoutUpstream returns a context for uses of a Mirror that concern what is stored alone,
+// such as retention.Collect: nothing that they ask for comes from an upstream.
+func WithoutUpstream(ctx context.Context) context.Context {
+	return context.WithValue(ctx, requestKey{}, &request{header: make(http.Header), write: true})
 }
 
 // goesUp reports whether a request that ctx belongs to may call an upstream.

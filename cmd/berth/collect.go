@@ -11,6 +11,7 @@ import (
 
 	"github.com/docker/go-units"
 
+	"github.com/berth-oci/registry/mirror"
 	"github.com/berth-oci/registry/observe/metrics"
 	"github.com/berth-oci/registry/retention"
 )
@@ -56,7 +57,7 @@ func (s *server) collectNow(ctx context.Context, o retention.Options) (retention
 	}
 	defer s.collecting.Unlock()
 	start := time.Now()
-	report, err := retention.Collect(ctx, s.store, o)
+	report, err := retention.Collect(mirror.WithoutUpstream(ctx), s.store, o)
 	if o.DryRun {
 		return report, err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/guard"
+	"github.com/berth-oci/registry/mirror"
 	"github.com/berth-oci/registry/observe/metrics"
 )
 
@@ -28,7 +29,9 @@ func (s *server) newMetrics() *metrics.Metrics {
 	_, inMemory := s.start.store.(*registry.MemStore)
 	switch {
 	case inMemory:
-		o.Storage = func(ctx context.Context) (metrics.Storage, error) { return metrics.Count(ctx, s.store) }
+		o.Storage = func(ctx context.Context) (metrics.Storage, error) {
+			return metrics.Count(mirror.WithoutUpstream(ctx), s.store)
+		}
 	case s.quotas != nil:
 		o.Storage = func(context.Context) (metrics.Storage, error) {
 			total, repositories := s.quotas.Total(), int64(0)
