@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -73,8 +72,7 @@ func (m *machine) Crowd(t *rapid.T) {
 	}
 	excused := restarted || disturbance == "cut, then a fault"
 	c.clients.Wait()
-	time.Sleep(4 * timeout) // until the fetch has ended, whether clients wait for it or not
-	synctest.Wait()
+	m.settle()
 	calls := m.callsSince(counts)
 	t.Logf("%s: %s: calls %q, problems %q", b.digest, disturbance, calls, c.problems)
 	for _, p := range c.wrong {
