@@ -34,7 +34,11 @@ func (m *Mirror) StatBlob(ctx context.Context, repo string, d digest.Digest) (re
 	}
 	if f := m.fetchOf(t, d); f != nil {
 		defer f.release()
-		if size, err := f.waitHeader(ctx); err == nil || f.isOf(t) {
+		size, err := f.waitHeader(ctx)
+		switch {
+		case errors.Is(err, errStored):
+			return m.store.StatBlob(ctx, f.target.cache, d)
+		case err == nil || f.isOf(t):
 			return registry.Info{Digest: d, Size: size, Time: time.Now()}, m.failed(ctx, t, err, registry.ErrBlobUnknown)
 		}
 	}

@@ -161,6 +161,16 @@ func TestCut(t *testing.T) {
 			})
 		}, true},
 		{"an upstream without ranges", 1, registrytest.Disconnect(300_000), true},
+		{"a slow upstream without ranges", 1, registrytest.Disconnect(900_000), true},
+		{"no response, twice", 3, func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Range") != "" {
+					<-r.Context().Done()
+					return
+				}
+				registrytest.Disconnect(300_000)(h).ServeHTTP(w, r)
+			})
+		}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -177,12 +187,15 @@ func TestCut(t *testing.T) {
 						cut := cuts < test.cuts
 						cuts++
 						mu.Unlock()
-						if test.name == "an upstream without ranges" {
+						if strings.HasSuffix(test.name, "upstream without ranges") {
 							r.Header.Del("Range")
 						}
 						if cut {
 							test.fault(h).ServeHTTP(w, r)
 							return
+						}
+						if strings.HasPrefix(test.name, "a slow") {
+							h = registrytest.Throttle(50_000)(h) // for longer than the timeout
 						}
 						h.ServeHTTP(w, r)
 					})

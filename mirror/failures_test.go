@@ -3,9 +3,11 @@
 package mirror_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -277,5 +279,42 @@ func TestStalledRange(t *testing.T) {
 		qt.Check(t, qt.Equals(got.status, 206))
 		qt.Check(t, qt.IsNil(got.err))
 		qt.Check(t, qt.Equals(got.body, text[3000000:3000100]))
+	})
+}
+
+// fullStore has no room for manifests once it is full.
+type fullStore struct {
+	*registry.MemStore
+	full atomic.Bool
+}
+
+func (s *fullStore) PutManifest(ctx context.Context, repo string, m registry.Manifest, tags []string, allow registry.AllowFunc) error {
+	if s.full.Load() {
+		return registry.ErrTooManyRequests
+	}
+	return s.MemStore.PutManifest(ctx, repo, m, tags, allow)
+}
+
+// TestNoRoomForManifests moves a tag upstream while nothing more can be stored: clients get the new
+// manifest each time, not the stored one again.
+func TestNoRoomForManifests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		o.push(t, "library/nginx", "1", "a layer")
+		s := &fullStore{MemStore: &registry.MemStore{}}
+		c := newClient(t, o, s, func(opts *mirror.Options) { opts.Upstreams[0].TTL = time.Minute })
+		qt.Assert(t, qt.Equals(c.get("/v2/docker.io/nginx/manifests/1").status, 200))
+		moved, _ := o.push(t, "library/nginx", "1", "another layer")
+		time.Sleep(2 * time.Minute)
+		s.full.Store(true)
+		for range 3 {
+			for _, ref := range []string{"1", string(moved)} {
+				for _, method := range []string{http.MethodGet, http.MethodHead} {
+					got := c.do(method, "/v2/docker.io/nginx/manifests/"+ref, "", "")
+					qt.Check(t, qt.Equals(got.status, 200), qt.Commentf("%s %s", method, ref))
+					qt.Check(t, qt.Equals(got.header.Get("Docker-Content-Digest"), string(moved)))
+				}
+			}
+		}
 	})
 }

@@ -134,7 +134,11 @@ func (m *Mirror) download(f *fetch, c call) error {
 			return err
 		}
 		m.log.Info("continuing a blob", "repository", f.target.local, "digest", f.digest, "from", done, "error", failed.err)
-		time.Sleep(retryDelay << try)
+		// An upstream that is left in peace after a timeout would use up the tries.
+		select {
+		case <-time.After(max(retryDelay<<try, f.target.up.pause())):
+		case <-m.ctx.Done():
+		}
 	}
 	if digest.NewDigest(f.digest.Algorithm(), verifier) != f.digest {
 		failed := notContent("%d bytes with another digest than %s", done, f.digest)
@@ -168,9 +172,8 @@ func (m *Mirror) receive(f *fetch, c call, verifier io.Writer) (n int64, err err
 		return 0, err
 	}
 	defer resp.Body.Close()
-	body := io.Reader(resp.Body)
 	if c.from > 0 {
-		if body, err = rest(resp, c.from); err != nil {
+		if err = skip(resp, c.from, progress); err != nil {
 			return 0, fail(err)
 		}
 	} else if f.known() { // nothing came the last time
@@ -183,7 +186,7 @@ func (m *Mirror) receive(f *fetch, c call, verifier io.Writer) (n int64, err err
 	buf := make([]byte, 128<<10)
 	for {
 		progress()
-		k, err := body.Read(buf)
+		k, err := resp.Body.Read(buf)
 		if k > 0 {
 			verifier.Write(buf[:k])
 			if err := f.append(buf[:k], c.from+n); err != nil {
@@ -216,14 +219,22 @@ func (m *Mirror) withStallTimeout(parent context.Context) (ctx context.Context, 
 	}
 }
 
-// rest returns the body of a response from the byte at offset on: some servers ignore
-// ranges and send everything.
-func rest(resp *http.Response, offset int64) (io.Reader, error) {
-	if resp.StatusCode == http.StatusOK {
-		_, err := io.CopyN(io.Discard, resp.Body, offset)
-		return resp.Body, err
+// skip reads a response up to the byte at offset, if it begins before: some servers ignore
+// ranges and send everything. It calls progress when bytes have come.
+func skip(resp *http.Response, offset int64, progress writerFunc) error {
+	if resp.StatusCode != http.StatusOK {
+		return checkRange(resp, offset)
 	}
-	return resp.Body, checkRange(resp, offset)
+	_, err := io.CopyN(progress, resp.Body, offset)
+	return err
+}
+
+// writerFunc is called for each Write.
+type writerFunc func()
+
+func (f writerFunc) Write(p []byte) (int, error) {
+	f()
+	return len(p), nil
 }
 
 // checkRange returns an error unless a response has the bytes from offset on.

@@ -156,12 +156,10 @@ func (m *Mirror) revalidate(ctx context.Context, t target, tag string, known reg
 		if err != nil {
 			return registry.Manifest{}, err
 		}
-		if manifest.Digest != known.Digest {
-			if err := m.keepManifest(ctx, t, manifest, tag); err != nil {
-				return registry.Manifest{}, err
-			}
+		// A manifest that was not kept is asked for again: the store has an older one.
+		if manifest.Digest == known.Digest || m.keepManifest(ctx, t, manifest, tag) {
+			m.fresh.Add(tagKey{t.cache, tag}, time.Now().Add(t.up.TTL))
 		}
-		m.fresh.Add(tagKey{t.cache, tag}, time.Now().Add(t.up.TTL))
 		return manifest, nil
 	})
 }
@@ -197,7 +195,7 @@ func (m *Mirror) fetchManifest(ctx context.Context, t target, ref string, d dige
 	return flight(ctx, m, "manifest "+t.cache+"@"+ref, func(ctx context.Context) (registry.Manifest, error) {
 		manifest, err := m.getManifest(ctx, t, ref, d)
 		if err == nil {
-			err = m.keepManifest(ctx, t, manifest)
+			m.keepManifest(ctx, t, manifest)
 		}
 		return manifest, err
 	})
@@ -246,8 +244,9 @@ func parseManifest(mediaType string, content []byte, d digest.Digest) (registry.
 	return registry.PushManifest(context.Background(), scratch, "manifest", registry.ManifestPush{MediaType: mediaType, Content: content, Digest: d, Sparse: true})
 }
 
-// keepManifest stores a manifest that was fetched. Its content may not be there yet.
-func (m *Mirror) keepManifest(ctx context.Context, t target, manifest registry.Manifest, tags ...string) error {
+// keepManifest stores a manifest that was fetched, and reports whether it could. Its
+// content may not be there yet.
+func (m *Mirror) keepManifest(ctx context.Context, t target, manifest registry.Manifest, tags ...string) bool {
 	_, err := registry.PushManifest(ctx, m.store, t.cache, registry.ManifestPush{
 		MediaType: manifest.MediaType,
 		Content:   manifest.Content,
@@ -258,10 +257,10 @@ func (m *Mirror) keepManifest(ctx context.Context, t target, manifest registry.M
 	if err != nil {
 		// The client gets what there is, even if the store is full.
 		m.log.Warn("a manifest was not kept", "repository", t.local, "digest", manifest.Digest, "error", err)
-		return nil
+		return false
 	}
 	m.stored(entry{digest: manifest.Digest, size: int64(len(manifest.Content)), manifest: true}, t.cache)
-	return nil
+	return true
 }
 
 // flight calls fetch once for all callers with the same key, which get its result, unless

@@ -259,6 +259,14 @@ func (u *upstream) rests() *failure {
 	return &f
 }
 
+// pause returns how long the upstream is still left in peace after a timeout.
+func (u *upstream) pause() time.Duration {
+	if f := u.rests(); f != nil && f.kind == timeout {
+		return f.retryAfter
+	}
+	return 0
+}
+
 // rest leaves the upstream in peace after some failures: until its Retry-After, and for
 // a moment after one that took long.
 func (u *upstream) rest(f *failure) {

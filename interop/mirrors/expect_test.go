@@ -32,11 +32,10 @@ func (m *machine) classOf(n naming, a access, path string, exists bool) (class, 
 	now := time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if now.Before(o.quietUntil) {
-		return limited, 0
-	}
-	c := o.fault.class(a)
+	c, calls := o.fault.class(a), maxCalls
 	switch {
+	case now.Before(o.quietUntil):
+		c, calls = limited, 0
 	case !exists && o.fault.body: // the bodies of errors do not matter
 		c = served
 	case o.fault.token != 0 && o.auth != "Bearer":
@@ -48,7 +47,7 @@ func (m *machine) classOf(n naming, a access, path string, exists bool) (class, 
 	if at, ok := o.notFound["/v2/"+n.name+path]; ok && now.Before(at.Add(forgetUnknown)) {
 		c |= missing
 	}
-	return c, maxCalls
+	return c, calls
 }
 
 // noteTime notes that the upstream may not have responded in time.

@@ -129,11 +129,11 @@ var faults = []*fault{
 		}
 		return broken
 	}},
-	{name: "short", body: true, wrap: plain(registrytest.Truncate(50)), class: func(a access) class {
+	{name: "short", body: true, wrap: plain(registrytest.Truncate(10)), class: func(a access) class {
 		switch {
 		case a.kind == "blobs" && a.head:
 			return broken // it does not say how long the blob is
-		case a.head, a.kind == "blobs" && a.size <= 50:
+		case a.head, a.kind == "blobs" && a.size <= 10:
 			return served
 		}
 		return broken

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"testing/synctest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -21,20 +22,22 @@ import (
 func pickMethod(t *rapid.T) string { return pick(t, "method", http.MethodGet, http.MethodHead) }
 
 func (m *machine) Tag(t *rapid.T) {
-	n, tag := pick(t, "naming", namings...), pick(t, "tag", tagPool...)
+	m.getTag(t, pick(t, "naming", namings...), pick(t, "tag", tagPool...), pickMethod(t))
+}
+
+// getTag asks for a tag.
+func (m *machine) getTag(t *rapid.T, n naming, tag, method string) response {
 	allowed, calls := m.expectTag(n, tag)
-	r := m.send(t, pickMethod(t), n.url("manifests/"+tag), "", "")
+	r := m.send(t, method, n.url("manifests/"+tag), "", "")
 	expect(t, r, calls, allowed...)
 	m.noteTag(t, n, tag, r)
+	return r
 }
 
 // Pull pulls an image as a client does: the manifest, and what it names.
 func (m *machine) Pull(t *rapid.T) {
-	n, tag := pick(t, "naming", namings...), pick(t, "tag", tagPool...)
-	allowed, calls := m.expectTag(n, tag)
-	r := m.send(t, http.MethodGet, n.url("manifests/"+tag), "", "")
-	expect(t, r, calls, allowed...)
-	m.noteTag(t, n, tag, r)
+	n := pick(t, "naming", namings...)
+	r := m.getTag(t, n, pick(t, "tag", tagPool...), http.MethodGet)
 	img := imageOf(digest.Digest(r.header.Get("Docker-Content-Digest")))
 	if r.status != http.StatusOK || img == nil {
 		return
@@ -78,7 +81,11 @@ func (m *machine) getBlob(t *rapid.T, n naming, b blob, method string) {
 }
 
 func (m *machine) Range(t *rapid.T) {
-	n, b := pick(t, "naming", namings...), pick(t, "blob", blobPool[2:]...)
+	m.readRange(t, pick(t, "naming", namings...), pick(t, "blob", blobPool[2:]...))
+}
+
+// readRange reads a range of a blob.
+func (m *machine) readRange(t *rapid.T, n naming, b blob) {
 	first := pick(t, "first", 0, 1, len(b.data)/2, len(b.data)-1)
 	last := min(len(b.data)-1, first+pick(t, "length", 0, 99, 70_000, len(b.data)))
 	allowed, calls := m.expectBlob(n, b, false)
@@ -98,10 +105,21 @@ func (m *machine) Range(t *rapid.T) {
 		t.Fatalf("%s: %v", r.request, r)
 	}
 	expect(t, r, calls+2, allowed...)
+	if len(r.calls) > 0 {
+		m.settle() // so that what follows can be predicted; Crowd has all at once
+	}
 }
 
-func (m *machine) Tags(t *rapid.T) {
-	n := pick(t, "naming", namings...)
+// settle waits until all fetches have ended, whether clients wait for them or not.
+func (m *machine) settle() {
+	time.Sleep(6 * timeout)
+	synctest.Wait()
+}
+
+func (m *machine) Tags(t *rapid.T) { m.getTags(t, pick(t, "naming", namings...)) }
+
+// getTags gets the list of tags.
+func (m *machine) getTags(t *rapid.T, n naming) {
 	o, _ := m.origin(n)
 	var current, stored []string
 	exists, known := true, false
@@ -139,8 +157,10 @@ func (m *machine) exists(repo string) bool {
 	return false
 }
 
-func (m *machine) Referrers(t *rapid.T) {
-	n := pick(t, "naming", namings[:len(namings)-1]...)
+func (m *machine) Referrers(t *rapid.T) { m.getReferrers(t, pick(t, "naming", namings...)) }
+
+// getReferrers gets the list of what refers to the first image.
+func (m *machine) getReferrers(t *rapid.T, n naming) {
 	o, _ := m.origin(n)
 	subject := images[0].digest
 	var current, stored []string

@@ -287,7 +287,7 @@ func (o *origin) authorized(w http.ResponseWriter, r *http.Request) bool {
 		if time.Now().Before(until) {
 			return true
 		}
-		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="https://auth.%s.test/token",service=%q`, o.name, upstreamSecret))
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="https://auth.%s.test/token",service="registry"`, o.name))
 	default:
 		return true
 	}

@@ -7,11 +7,8 @@ package mirrors
 import (
 	"encoding/json"
 	"net/http"
-	"slices"
 	"strings"
-	"time"
 
-	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"pgregory.net/rapid"
@@ -171,21 +168,26 @@ func (m *machine) Fault(t *rapid.T) {
 	o.set(f)
 }
 
+// Forget deletes fetched content behind the mirror's back, as an operator may.
+func (m *machine) Forget(t *rapid.T) {
+	n := pick(t, "naming", namings...)
+	switch pick(t, "what", "blobs", "blobs", "tag", "manifests") {
+	case "blobs":
+		for _, b := range blobPool {
+			m.store.DeleteBlob(ctx, n.cache, b.digest)
+		}
+	case "tag":
+		m.store.DeleteTag(ctx, n.cache, pick(t, "tag", tagPool...), nil)
+	case "manifests":
+		for _, img := range images {
+			m.store.DeleteManifest(ctx, n.cache, img.digest)
+		}
+	}
+}
+
 // NoFault switches all faults off.
 func (m *machine) NoFault(t *rapid.T) {
 	for _, o := range m.w.origins {
 		o.set(faults[0])
 	}
 }
-
-// sameContent returns the ways of naming the repository that n names, except those that do
-// not say which upstream it is from.
-func sameContent(n naming) []naming {
-	return slices.DeleteFunc(slices.Clone(namings), func(other naming) bool { return other.cache != n.cache || other.byDefault })
-}
-
-// ensure the import of digest and time where only some builds use them.
-var (
-	_ digest.Digest
-	_ time.Duration
-)
