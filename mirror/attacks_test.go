@@ -5,8 +5,11 @@
 package mirror_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -245,4 +248,31 @@ func TestPushedIndex(t *testing.T) {
 			qt.Check(t, qt.Equals(c.get(repo+path).status, 200), qt.Commentf("%s", path))
 		}
 	})
+}
+
+// TestLogOfSignedURLs has an upstream redirect to signed URLs that lead nowhere, or break
+// off: the log does not give access to them.
+func TestLogOfSignedURLs(t *testing.T) {
+	var log bytes.Buffer
+	files := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "100000")
+		io.WriteString(w, "too little")
+	}))
+	defer files.Close()
+	for _, host := range []string{"http://127.0.0.1:1", files.URL} {
+		origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, host+"/blob?X-Amz-Signature=SECRET&x=1", http.StatusTemporaryRedirect)
+		}))
+		defer origin.Close()
+		c := newClient(t, nil, &registry.MemStore{}, func(opts *mirror.Options) {
+			opts.Upstreams[0].URL, opts.Transport = origin.URL, nil
+			opts.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		})
+		c.get("/v2/docker.io/nginx/manifests/1")
+		c.get("/v2/docker.io/nginx/blobs/" + string(digest.FromString("x")))
+		qt.Assert(t, qt.IsNil(c.mirror.Close()))
+	}
+	qt.Check(t, qt.StringContains(log.String(), "can't be reached"))
+	qt.Check(t, qt.StringContains(log.String(), "/blob?"))
+	qt.Check(t, qt.IsFalse(strings.Contains(log.String(), "SECRET")), qt.Commentf("%s", &log))
 }

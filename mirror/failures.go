@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -68,6 +69,17 @@ func (f *failure) reason() string {
 	}
 	return "sends what is not the content"
 }
+
+// logged returns the cause for the log, without the queries of URLs: those of signed ones
+// give access to content.
+func (f *failure) logged() string {
+	if f.err == nil {
+		return ""
+	}
+	return queries.ReplaceAllString(f.err.Error(), "?…")
+}
+
+var queries = regexp.MustCompile(`\?[^\s"]+`)
 
 // response returns the error that a client gets for content that is not stored. The
 // error unknown says that there is no such content.

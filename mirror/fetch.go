@@ -133,7 +133,7 @@ func (m *Mirror) download(f *fetch, c call) error {
 		if !errors.As(err, &failed) || failed.kind != unreachable && failed.kind != timeout || !f.known() || try == maxTries || m.ctx.Err() != nil {
 			return err
 		}
-		m.log.Info("continuing a blob", "repository", f.target.local, "digest", f.digest, "from", done, "error", failed.err)
+		m.log.Info("continuing a blob", "repository", f.target.local, "digest", f.digest, "from", done, "error", failed.logged())
 		// An upstream that is left in peace after a timeout would use up the tries.
 		select {
 		case <-time.After(max(retryDelay<<try, f.target.up.pause())):

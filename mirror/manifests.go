@@ -311,7 +311,7 @@ func (m *Mirror) failed(ctx context.Context, t target, err, unknown error) error
 		return err
 	}
 	if f.kind != missing && ctx.Err() == nil {
-		m.log.Warn(f.Error(), "repository", t.local, "error", f.err)
+		m.log.Warn(f.Error(), "repository", t.local, "error", f.logged())
 	}
 	if r := requestOf(ctx); t.byDefault && (f.kind == denied || r != nil && r.head) {
 		// The name need not be the upstream's: registries deny access to repositories
