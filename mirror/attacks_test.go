@@ -276,3 +276,19 @@ func TestLogOfSignedURLs(t *testing.T) {
 	qt.Check(t, qt.StringContains(log.String(), "/blob?"))
 	qt.Check(t, qt.IsFalse(strings.Contains(log.String(), "SECRET")), qt.Commentf("%s", &log))
 }
+
+// TestNoTemporaryFile can't write temporary files: clients do not see their names.
+func TestNoTemporaryFile(t *testing.T) {
+	o := newOrigin()
+	_, blob := o.push(t, "library/nginx", "1", large())
+	var log bytes.Buffer
+	c := newClient(t, o, &registry.MemStore{}, func(opts *mirror.Options) {
+		opts.Dir = "/nonexistent"
+		opts.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	got := c.get("/v2/docker.io/nginx/blobs/" + string(blob))
+	qt.Check(t, qt.Equals(got.status, 503))
+	qt.Check(t, qt.IsFalse(strings.Contains(got.body, "nonexistent")), qt.Commentf("%s", got.body))
+	qt.Assert(t, qt.IsNil(c.mirror.Close()))
+	qt.Check(t, qt.StringContains(log.String(), "nonexistent"))
+}

@@ -292,7 +292,7 @@ func (f *fetch) known() bool {
 func (f *fetch) begin(dir string, size int64) error {
 	file, err := os.CreateTemp(dir, "berth-mirror-*")
 	if err != nil {
-		return fmt.Errorf("%w: %v", registry.ErrUnavailable, err)
+		return errors.Join(registry.ErrUnavailable, err) // clients get the text of the first
 	}
 	// The file goes when nobody has it open, even if the process is killed. Where a
 	// file that is open can't be removed, release does.
@@ -309,7 +309,7 @@ func (f *fetch) begin(dir string, size int64) error {
 // append writes the bytes at offset, and lets the readers have all but the last of them.
 func (f *fetch) append(p []byte, offset int64) error {
 	if _, err := f.file.WriteAt(p, offset); err != nil {
-		return fmt.Errorf("%w: %v", registry.ErrUnavailable, err)
+		return errors.Join(registry.ErrUnavailable, err)
 	}
 	f.change(func() { f.readable = max(f.readable, min(offset+int64(len(p)), f.size-heldBack)) })
 	return nil
