@@ -292,3 +292,22 @@ func TestNoTemporaryFile(t *testing.T) {
 	qt.Assert(t, qt.IsNil(c.mirror.Close()))
 	qt.Check(t, qt.StringContains(log.String(), "nonexistent"))
 }
+
+// TestDamagedStore has a store that has a blob, and can't open it.
+func TestDamagedStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		_, blob := o.push(t, "library/nginx", "1", "a layer")
+		c := newClient(t, o, damagedStore{&registry.MemStore{}}, nil)
+		path := "/v2/docker.io/nginx/blobs/" + string(blob)
+		qt.Check(t, qt.Equals(c.get(path).status, 200)) // while it is fetched
+		synctest.Wait()
+		qt.Check(t, qt.Equals(c.get(path).status, 500))
+	})
+}
+
+type damagedStore struct{ registry.Store }
+
+func (damagedStore) OpenBlob(context.Context, string, digest.Digest) (io.ReadSeekCloser, error) {
+	return nil, registry.ErrBlobUnknown
+}

@@ -52,7 +52,7 @@ func (m *Mirror) OpenBlob(ctx context.Context, repo string, d digest.Digest) (io
 	if err != nil {
 		return nil, err
 	}
-	for {
+	for try := 0; ; try++ {
 		content, err := firstOf(ctx, m, t, func(repo string) (io.ReadSeekCloser, error) { return m.store.OpenBlob(ctx, repo, d) })
 		if err == nil {
 			m.hit(t, d)
@@ -67,15 +67,19 @@ func (m *Mirror) OpenBlob(ctx context.Context, repo string, d digest.Digest) (io
 				return f.open(ctx, m, t), nil
 			}
 			f.release()
-			if !f.isOf(t) && errors.As(err, new(*failure)) {
+			if !f.isOf(t) && errors.As(err, new(*failure)) && try < maxOpens {
 				continue
 			}
 		}
-		if !errors.Is(err, errStored) {
+		if !errors.Is(err, errStored) || try == maxOpens {
 			return nil, m.failed(ctx, t, err, registry.ErrBlobUnknown)
 		}
 	}
 }
+
+// maxOpens is the number of times that OpenBlob looks again. A store that is damaged may
+// have a blob that it can't open.
+const maxOpens = 10
 
 // errStored says that a blob is in the store by now.
 var errStored = errors.New("the blob is stored")
