@@ -311,3 +311,34 @@ type damagedStore struct{ registry.Store }
 func (damagedStore) OpenBlob(context.Context, string, digest.Digest) (io.ReadSeekCloser, error) {
 	return nil, registry.ErrBlobUnknown
 }
+
+// TestBlobsOfPrivateUpstreams has another upstream claim that it has a blob.
+func TestBlobsOfPrivateUpstreams(t *testing.T) {
+	for _, private := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			o := newOrigin()
+			_, blob := o.push(t, "library/app", "1", "a layer")
+			o.set(func(h http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if !strings.Contains(r.Host, "evil") {
+						h.ServeHTTP(w, r)
+						return
+					}
+					w.Header().Set("Content-Length", "7")
+					io.WriteString(w, "no idea")
+				})
+			})
+			c := newClient(t, o, &registry.MemStore{}, func(opts *mirror.Options) {
+				opts.Upstreams[0].Private = private
+				opts.Upstreams = append(opts.Upstreams, mirror.Upstream{Name: "evil.test", URL: "http://evil.test"})
+			})
+			qt.Assert(t, qt.Equals(c.get("/v2/docker.io/app/blobs/"+string(blob)).status, 200))
+			synctest.Wait()
+			want := 200
+			if private {
+				want = 502 // it has to send the blob
+			}
+			qt.Check(t, qt.Equals(c.get("/v2/evil.test/app/blobs/"+string(blob)).status, want))
+		})
+	}
+}

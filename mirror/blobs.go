@@ -159,7 +159,7 @@ func (m *Mirror) joinFetch(ctx context.Context, t target, d digest.Digest) (*fet
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	from := m.fetchedElsewhere(ctx, d)
+	from := m.fetchedElsewhere(ctx, t, d)
 	if from == "" {
 		if f := m.startFetch(t, d, false); f != nil {
 			return f, nil
@@ -205,10 +205,17 @@ func (m *Mirror) startFetch(t target, d digest.Digest, proven bool) *fetch {
 	return f
 }
 
-// fetchedElsewhere returns a repository of fetched content that has a blob, or "".
-func (m *Mirror) fetchedElsewhere(ctx context.Context, d digest.Digest) string {
+// fetchedElsewhere returns a repository of fetched content that has a blob, or "". The word
+// of t's upstream, that t has the blob, counts for blobs of its own, and for public ones.
+func (m *Mirror) fetchedElsewhere(ctx context.Context, t target, d digest.Digest) string {
+	all := m.current.Load()
 	for repo, err := range m.store.FindBlob(ctx, d) {
-		if err == nil && strings.HasPrefix(repo, CachePrefix) {
+		name, ok := strings.CutPrefix(repo, CachePrefix)
+		if err != nil || !ok {
+			continue
+		}
+		name, _, _ = strings.Cut(name, "/")
+		if up := all.byName[name]; name == t.up.Name || up != nil && !up.Private {
 			return repo
 		}
 	}

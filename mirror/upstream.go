@@ -41,7 +41,8 @@ type Upstream struct {
 	// repositories are.
 	Repositories []string
 
-	// Private serves no stored tag while the upstream denies access.
+	// Private serves no stored tag while the upstream denies access, and takes no other
+	// upstream's word for who has its blobs: they are fetched once for each.
 	Private bool
 
 	// KeepDeleted serves a stored tag even if the upstream has it no longer.
