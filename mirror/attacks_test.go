@@ -342,3 +342,26 @@ func TestBlobsOfPrivateUpstreams(t *testing.T) {
 		})
 	}
 }
+
+// TestLongLists reads lists of 3 MiB: a few of them are kept.
+func TestLongLists(t *testing.T) {
+	doc := `{"tags":["tag"]` + strings.Repeat(" ", 3<<20) + `}`
+	o := newOrigin()
+	o.set(fails(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, doc) }))
+	c := newClient(t, o, &registry.MemStore{}, func(opts *mirror.Options) { opts.Upstreams[0].TTL = time.Hour })
+	get := func(i, calls int) {
+		t.Helper()
+		before := o.calls()
+		got := c.get(fmt.Sprintf("/v2/docker.io/app/%d/tags/list?n=1", i))
+		qt.Check(t, qt.StringContains(got.body, `["tag"]`))
+		qt.Check(t, qt.Equals(o.calls()-before, calls))
+	}
+	for i := range 7 {
+		get(i, 1)
+	}
+	for i := range 5 {
+		get(6-i, 0)
+	}
+	get(0, 1)
+	get(2, 0) // which was used last
+}

@@ -33,6 +33,7 @@ type upstreamList struct {
 	until     time.Time
 	tags      []string
 	referrers []registry.Referrer
+	size      int64 // of the documents that it was read from
 }
 
 // Repositories implements registry.Store: the repositories that were pushed, and those
@@ -192,7 +193,7 @@ func (m *Mirror) listOf(ctx context.Context, t target, name string, fetch func(c
 		l, err := fetch(ctx, t)
 		if err == nil {
 			l.until = time.Now().Add(t.up.TTL)
-			m.lists.Add(key, l)
+			m.keepList(key, l)
 		}
 		return l, err
 	})
@@ -208,10 +209,23 @@ func (m *Mirror) listOf(ctx context.Context, t target, name string, fetch func(c
 	return l, nil
 }
 
+// keepList keeps a list, and lets others go: few repositories have long ones.
+func (m *Mirror) keepList(key string, l *upstreamList) {
+	m.lists.Remove(key)
+	m.listBytes.Add(l.size)
+	m.lists.Add(key, l)
+	for m.listBytes.Load() > maxListBytes {
+		if _, _, ok := m.lists.RemoveOldest(); !ok {
+			return
+		}
+	}
+}
+
 // fetchTags gets the tags of a repository: section "Listing Tags".
 func (m *Mirror) fetchTags(ctx context.Context, t target) (*upstreamList, error) {
 	l := new(upstreamList)
 	err := m.pages(ctx, t, call{kind: "tags", ref: "list"}, func(page []byte) error {
+		l.size += int64(len(page))
 		var doc struct {
 			Tags []string `json:"tags"`
 		}
@@ -226,7 +240,7 @@ func (m *Mirror) fetchTags(ctx context.Context, t target) (*upstreamList, error)
 		return nil
 	})
 	slices.Sort(l.tags)
-	l.tags = slices.Compact(l.tags)
+	l.tags = slices.Clone(slices.Compact(l.tags)) // which keeps no more than it needs
 	return l, err
 }
 
@@ -235,6 +249,7 @@ func (m *Mirror) fetchTags(ctx context.Context, t target) (*upstreamList, error)
 func (m *Mirror) fetchReferrers(ctx context.Context, t target, subject digest.Digest) (*upstreamList, error) {
 	l := new(upstreamList)
 	add := func(page []byte) error {
+		l.size += int64(len(page))
 		var doc struct {
 			Manifests []json.RawMessage `json:"manifests"`
 		}
@@ -262,7 +277,7 @@ func (m *Mirror) fetchReferrers(ctx context.Context, t target, subject digest.Di
 		err = nil // nothing refers to it
 	}
 	slices.SortStableFunc(l.referrers, func(a, b registry.Referrer) int { return cmp.Compare(a.Digest, b.Digest) })
-	l.referrers = slices.CompactFunc(l.referrers, func(a, b registry.Referrer) bool { return a.Digest == b.Digest })
+	l.referrers = slices.Clone(slices.CompactFunc(l.referrers, func(a, b registry.Referrer) bool { return a.Digest == b.Digest }))
 	return l, err
 }
 

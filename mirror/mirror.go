@@ -74,9 +74,10 @@ const (
 	forgetUnknown = 3 * time.Second
 
 	// maxRemembered bounds what the mirror remembers of tags and of unknown content,
-	// and maxLists the lists of tags and referrers that it keeps.
+	// and maxLists and maxListBytes the lists of tags and referrers that it keeps.
 	maxRemembered = 100_000
 	maxLists      = 32
+	maxListBytes  = 16 << 20
 )
 
 // Mirror is a registry.Store that fetches what it lacks from other registries. It is
@@ -88,11 +89,12 @@ type Mirror struct {
 	log     *slog.Logger
 	current atomic.Pointer[upstreams]
 
-	flights singleflight.Group            // of manifests and lists
-	fresh   *lru.Cache[tagKey, time.Time] // until when it needs no revalidation
-	unknown *lru.Cache[string, time.Time] // by URL, until when upstream does not have it
-	lists   *lru.Cache[string, *upstreamList]
-	usage   usage
+	flights   singleflight.Group            // of manifests and lists
+	fresh     *lru.Cache[tagKey, time.Time] // until when it needs no revalidation
+	unknown   *lru.Cache[string, time.Time] // by URL, until when upstream does not have it
+	lists     *lru.Cache[string, *upstreamList]
+	listBytes atomic.Int64 // of the documents that lists were read from
+	usage     usage
 
 	mu         sync.Mutex // guards fetches and closed
 	fetches    map[fetchKey]*fetch
@@ -130,7 +132,7 @@ func New(s registry.Store, opts Options) (*Mirror, error) {
 	}
 	m.fresh, _ = lru.New[tagKey, time.Time](maxRemembered)
 	m.unknown, _ = lru.New[string, time.Time](maxRemembered)
-	m.lists, _ = lru.New[string, *upstreamList](maxLists)
+	m.lists, _ = lru.NewWithEvict(maxLists, func(_ string, l *upstreamList) { m.listBytes.Add(-l.size) })
 	m.usage.init(opts.MaxBytes)
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	if err := m.SetUpstreams(opts.Default, opts.Upstreams...); err != nil {
