@@ -365,3 +365,27 @@ func TestLongLists(t *testing.T) {
 	get(0, 1)
 	get(2, 0) // which was used last
 }
+
+// TestManyDocuments asks for many manifests and lists at once: the upstream gets a bounded
+// number of requests at the same time, since all the responses are in memory.
+func TestManyDocuments(t *testing.T) {
+	for _, path := range []string{"manifests/%d", "tags/list?last=%d", "referrers/sha256:%064d"} {
+		synctest.Test(t, func(t *testing.T) {
+			o := newOrigin()
+			var running, most atomic.Int64
+			o.set(fails(func(w http.ResponseWriter, r *http.Request) {
+				most.Store(max(most.Load(), running.Add(1)))
+				time.Sleep(time.Second)
+				running.Add(-1)
+				w.WriteHeader(404)
+			}))
+			c := newClient(t, o, &registry.MemStore{}, nil)
+			var wg sync.WaitGroup
+			for i := range 200 {
+				wg.Go(func() { c.get(fmt.Sprintf("/v2/docker.io/app/%d/"+path, i, i)) })
+			}
+			wg.Wait()
+			qt.Check(t, qt.Equals(most.Load(), 32))
+		})
+	}
+}

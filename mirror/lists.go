@@ -283,6 +283,11 @@ func (m *Mirror) fetchReferrers(ctx context.Context, t target, subject digest.Di
 
 // pages calls add with each page of a list of the upstream.
 func (m *Mirror) pages(ctx context.Context, t target, c call, add func(page []byte) error) error {
+	release, err := t.up.reserve(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	c.method, c.name = http.MethodGet, t.name
 	left := int64(maxList)
 	seen := make(map[string]bool)

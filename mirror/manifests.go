@@ -208,6 +208,11 @@ func (m *Mirror) getManifest(ctx context.Context, t target, ref string, d digest
 	if f := m.isUnknown(t, c); f != nil {
 		return registry.Manifest{}, f
 	}
+	release, err := t.up.reserve(ctx)
+	if err != nil {
+		return registry.Manifest{}, err
+	}
+	defer release()
 	t.up.misses.Add(1)
 	resp, err := t.up.do(ctx, c)
 	if err != nil {

@@ -69,6 +69,10 @@ const (
 	// time. The others wait, but not for another upstream.
 	maxFetches = 64
 
+	// maxDocuments is the number of manifests and lists that are read from an upstream at
+	// the same time, since each is in memory.
+	maxDocuments = 32
+
 	// forgetUnknown is how long the mirror remembers that an upstream does not have
 	// something.
 	forgetUnknown = 3 * time.Second

@@ -71,11 +71,29 @@ type upstream struct {
 // state is what survives a change of an upstream's options.
 type state struct {
 	counters
-	slots chan struct{} // one for each fetch of a blob
+	slots     chan struct{} // one for each fetch of a blob
+	documents chan struct{} // one for each manifest and list in memory
 
 	mu      sync.Mutex
 	resting *failure // the response to all calls until the time
 	until   time.Time
+}
+
+func newState() *state {
+	return &state{slots: make(chan struct{}, maxFetches), documents: make(chan struct{}, maxDocuments)}
+}
+
+// reserve waits until a document of the upstream may be in memory. The caller must call
+// release. Errors: a *failure.
+func (u *upstream) reserve(ctx context.Context) (release func(), err error) {
+	select {
+	case u.documents <- struct{}{}:
+		return func() { <-u.documents }, nil
+	case <-ctx.Done():
+		f := failureOf(context.Cause(ctx))
+		f.upstream = u.Name
+		return nil, f
+	}
 }
 
 // newUpstream returns the upstream u with the state that it has in old.
@@ -101,7 +119,7 @@ func newUpstream(u Upstream, opts *Options, old *upstreams) (*upstream, error) {
 	if u.TTL == 0 {
 		u.TTL = defaultTTL
 	}
-	up := &upstream{Upstream: u, base: base, state: &state{slots: make(chan struct{}, maxFetches)}}
+	up := &upstream{Upstream: u, base: base, state: newState()}
 	if path := strings.Trim(base.Path, "/"); path != "" {
 		up.prefix = path + "/"
 	}
