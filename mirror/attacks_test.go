@@ -389,3 +389,39 @@ func TestManyDocuments(t *testing.T) {
 		})
 	}
 }
+
+// TestCloseWaits closes a mirror that stores a manifest: the store is not used afterwards.
+func TestCloseWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		o.push(t, "library/nginx", "1", "a layer")
+		s := slowStore{&registry.MemStore{}, make(chan bool)}
+		c := newClient(t, o, s, nil)
+		go c.get("/v2/docker.io/nginx/manifests/1")
+		synctest.Wait()
+		var closed atomic.Bool
+		go func() {
+			c.mirror.Close()
+			closed.Store(true)
+		}()
+		synctest.Wait()
+		qt.Check(t, qt.IsFalse(closed.Load()))
+		close(s.put)
+		synctest.Wait()
+		qt.Check(t, qt.IsTrue(closed.Load()))
+		before := o.calls()
+		qt.Check(t, qt.Equals(c.get("/v2/docker.io/nginx/manifests/2").status, 503))
+		qt.Check(t, qt.Equals(o.calls(), before))
+	})
+}
+
+// slowStore stores manifests when put is closed.
+type slowStore struct {
+	registry.Store
+	put chan bool
+}
+
+func (s slowStore) PutManifest(ctx context.Context, repo string, m registry.Manifest, tags []string, allow registry.AllowFunc) error {
+	<-s.put
+	return s.Store.PutManifest(ctx, repo, m, tags, allow)
+}

@@ -272,6 +272,10 @@ func (m *Mirror) keepManifest(ctx context.Context, t target, manifest registry.M
 // their contexts end before.
 func flight[T any](ctx context.Context, m *Mirror, key string, fetch func(context.Context) (T, error)) (T, error) {
 	results := m.flights.DoChan(key, func() (any, error) {
+		if !m.begin() {
+			return nil, registry.ErrUnavailable
+		}
+		defer m.background.Done()
 		// It outlives the client that began it.
 		ctx, cancel := context.WithTimeoutCause(m.ctx, 2*m.opts.Timeout, context.DeadlineExceeded)
 		defer cancel()

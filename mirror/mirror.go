@@ -182,6 +182,17 @@ func newUpstreams(defaultName string, list []Upstream, opts *Options, old *upstr
 	return next, nil
 }
 
+// begin reports whether the mirror is open. If so, Close waits until the caller calls
+// m.background.Done.
+func (m *Mirror) begin() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.closed {
+		m.background.Add(1)
+	}
+	return !m.closed
+}
+
 // Close ends the fetches in progress, and waits for them. Their readers get errors.
 func (m *Mirror) Close() error {
 	m.mu.Lock()
