@@ -425,3 +425,35 @@ func (s slowStore) PutManifest(ctx context.Context, repo string, m registry.Mani
 	<-s.put
 	return s.Store.PutManifest(ctx, repo, m, tags, allow)
 }
+
+// TestOtherRegistries has requests for a registry that is not mirrored: they are observed
+// and require a login, like others.
+func TestOtherRegistries(t *testing.T) {
+	o := newOrigin()
+	c := newClient(t, o, &registry.MemStore{}, func(opts *mirror.Options) { opts.Default = "docker.io" })
+	var statuses []int
+	h := auth.Basic("test", auth.Users{"user": "password"}.Check, nil)(registry.New(registry.WithStore(c.mirror)))
+	h = c.mirror.Handler(registry.Observe(func(e registry.Event) { statuses = append(statuses, e.Status) })(h))
+	for _, request := range []string{
+		"GET nginx/manifests/1?ns=quay.io",
+		"GET docker.io/nginx/manifests/1?ns=quay.io",
+		"GET nginx/tags/list?ns=quay.io",
+		"PUT nginx/manifests/1?ns=quay.io",
+		"POST nginx/blobs/uploads/?ns=quay.io",
+	} {
+		method, target, _ := strings.Cut(request, " ")
+		for _, want := range []int{401, 404} {
+			r := httptest.NewRequest(method, "/v2/"+target, strings.NewReader(emptyIndex))
+			r.Header.Set("Content-Type", "application/vnd.oci.image.index.v1+json")
+			if want == 404 {
+				r.SetBasicAuth("user", "password")
+			}
+			w := httptest.NewRecorder()
+			statuses = nil
+			h.ServeHTTP(w, r)
+			qt.Check(t, qt.Equals(w.Code, want), qt.Commentf("%s: %s", request, w.Body))
+			qt.Check(t, qt.DeepEquals(statuses, []int{want}))
+		}
+	}
+	qt.Check(t, qt.Equals(o.calls(), 0))
+}

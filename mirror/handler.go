@@ -78,18 +78,29 @@ func (m *Mirror) translate(r *http.Request) (translated *http.Request, ns string
 	all := m.current.Load()
 	ns, query := cutNamespace(r.URL.RawQuery)
 	if ns != "" {
+		// The store has no repositories that begin with the first name. So a request for
+		// another registry is seen by next, which may log it or require a login.
+		first, escaped := CachePrefix, r.URL.EscapedPath()
 		up := all.byName[canonicalHost(ns)]
-		if up == nil {
-			return nil, "", fmt.Errorf("%w: the registry of ns is not mirrored here", registry.ErrNameUnknown)
+		if up != nil {
+			first = up.Name + "/"
 		}
-		escaped := r.URL.EscapedPath()
-		if path, ok := strings.CutPrefix(escaped, "/v2/"); ok && path != "" && path != "_catalog" {
-			escaped = "/v2/" + up.Name + "/" + path
+		path, ok := strings.CutPrefix(escaped, "/v2/")
+		switch hasRepo := ok && path != "" && path != "_catalog"; {
+		case hasRepo:
+			escaped = "/v2/" + first + path
+		case up == nil:
+			return nil, "", errNotMirrored
+		}
+		if up == nil {
+			ns = ""
 		}
 		r = withPath(r, escaped, query)
 	}
 	return all.withCanonicalNames(r), ns, nil
 }
+
+var errNotMirrored = fmt.Errorf("%w: it is not mirrored here", registry.ErrNameUnknown)
 
 // cutNamespace returns the parameter ns of a query, and the rest of the query: section
 // "Registry Proxying".

@@ -35,7 +35,7 @@ type target struct {
 // Errors: ErrNameUnknown if the name is reserved.
 func (m *Mirror) resolve(repo string) (target, error) {
 	if strings.HasPrefix(repo, CachePrefix) {
-		return target{}, registry.ErrNameUnknown
+		return target{}, errNotMirrored
 	}
 	all := m.current.Load()
 	host, name, ok := strings.Cut(repo, "/")
