@@ -457,3 +457,17 @@ func TestOtherRegistries(t *testing.T) {
 	}
 	qt.Check(t, qt.Equals(o.calls(), 0))
 }
+
+// TestUnknownIsNoFailure asks for what the upstream does not have: its failures are for
+// alerts.
+func TestUnknownIsNoFailure(t *testing.T) {
+	o := newOrigin()
+	c := newClient(t, o, &registry.MemStore{}, nil)
+	qt.Assert(t, qt.Equals(c.get("/v2/docker.io/nginx/manifests/1").status, 404))
+	stats := c.mirror.Stats()["docker.io"]
+	qt.Check(t, qt.Equals(stats.Calls, 1))
+	qt.Check(t, qt.Equals(stats.Failures, 0))
+	o.stop()
+	qt.Assert(t, qt.Equals(c.get("/v2/docker.io/nginx/manifests/2").status, 502))
+	qt.Check(t, qt.Equals(c.mirror.Stats()["docker.io"].Failures, 1))
+}

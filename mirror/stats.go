@@ -19,7 +19,7 @@ type Stats struct {
 	Misses uint64 // requests for content that was not stored
 
 	Calls    uint64        // requests upstream, without those for tokens
-	Failures uint64        // those among them that failed
+	Failures uint64        // those among them that failed, except with 404
 	Time     time.Duration // between these requests and the headers of their responses
 	Bytes    uint64        // fetched
 

@@ -236,7 +236,9 @@ func (u *upstream) do(ctx context.Context, c call) (*http.Response, error) {
 			}
 		}
 		if ctx.Err() == nil || f.kind == timeout {
-			u.failures.Add(1)
+			if f.kind != missing { // which is a response like others
+				u.failures.Add(1)
+			}
 			u.rest(f)
 		}
 		return nil, f

@@ -23,7 +23,7 @@ var (
 	mirrorStale     = mirrorDesc("stale_total", "Hits that were not revalidated, since the upstream failed.")
 	mirrorMisses    = mirrorDesc("misses_total", "Requests for content of the upstream that was not stored.")
 	mirrorRequests  = mirrorDesc("upstream_requests_total", "Requests to the upstream.")
-	mirrorFailures  = mirrorDesc("upstream_failures_total", "Requests to the upstream that failed.")
+	mirrorFailures  = mirrorDesc("upstream_failures_total", "Requests to the upstream that failed, except with 404.")
 	mirrorSeconds   = mirrorDesc("upstream_seconds_total", "Time until the upstream's responses began.")
 	mirrorBytes     = mirrorDesc("upstream_bytes_total", "Bytes that the upstream has sent.")
 	mirrorLimit     = mirrorDesc("upstream_rate_limit", "The upstream's limit of requests, as it says itself.")
