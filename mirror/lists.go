@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -261,7 +262,7 @@ func (m *Mirror) fetchReferrers(ctx context.Context, t target, subject digest.Di
 			if err := json.Unmarshal(raw, &d); err != nil {
 				return err
 			}
-			if d.Digest.Validate() == nil {
+			if d.Digest.Validate() == nil && utf8.Valid(raw) { // as in pushes
 				l.referrers = append(l.referrers, registry.Referrer{Digest: d.Digest, ArtifactType: d.ArtifactType, Descriptor: raw})
 			}
 		}

@@ -1,30 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package mirror
+package mirror_test
 
 import (
+	"encoding/json"
+	"io"
 	"net/http"
+	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/go-quicktest/qt"
+
+	"github.com/berth-oci/registry"
 )
 
-func TestNextPage(t *testing.T) {
+// TestHostileLists has lists that are not what clients may get.
+func TestHostileLists(t *testing.T) {
+	d := `"digest":"sha256:` + strings.Repeat("1", 64) + `"`
 	for _, test := range []struct {
-		links []string
-		want  string
+		path string
+		list string // of the upstream
+		want string // in the response; a code for those without a list
 	}{
-		{nil, ""},
-		{[]string{`</v2/a/tags/list?last=b&n=2>; rel="next"`}, "last=b&n=2"},
-		{[]string{`<https://elsewhere.test/x?last=b>; rel=next`}, "last=b"},
-		{[]string{`</v2/a/tags/list?last=a>; rel="prev", </v2/a/tags/list?last=c>; rel="next"`}, "last=c"},
-		{[]string{`</v2/a/tags/list?last=a>; rel="prev"`, `</v2/a/tags/list?last=c>; rel="next"`}, "last=c"},
-		{[]string{`</v2/a/tags/list?last=a,b>; rel="next"`}, "last=a,b"},
-		{[]string{`</v2/a/tags/list>; rel="next"`}, ""},
-		{[]string{`rel="next"`}, ""},
-		{[]string{`<:>; rel="next"`}, ""},
+		{"tags/list", `{"tags":["a\u0000b","ok","\n","a b","` + strings.Repeat("x", 129) + `"]}`, `"tags":["ok"]`},
+		{"tags/list", `{"tags":["b","a","a"]}`, `"tags":["a","b"]`},
+		{"tags/list", `{"tags":null}`, `"tags":[]`},
+		{"tags/list", `[]`, "UNAVAILABLE"},
+		{"tags/list", ``, "UNAVAILABLE"},
+		{"tags/list", strings.Repeat("[", 100_000), "UNAVAILABLE"},
+		{"referrers/", `{"manifests":[{` + d + `},{` + d + `,"size":1}]}`, `"manifests":[{` + d + `}]`},
+		{"referrers/", `{"manifests":[{` + d + `,"digest":"sha256:x"},null]}`, `"manifests":[]`},
+		{"referrers/", `{"manifests":[{` + d + `,"annotations":{"a":"` + "\xff" + `"}}]}`, `"manifests":[]`},
+		{"referrers/", `{"manifests":["x"]}`, "UNAVAILABLE"},
 	} {
-		got := nextPage(http.Header{"Link": test.links})
-		qt.Check(t, qt.Equals(got, test.want), qt.Commentf("%q", test.links))
+		o := newOrigin()
+		o.set(fails(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, test.list) }))
+		c := newClient(t, o, &registry.MemStore{}, nil)
+		path := test.path
+		if path == "referrers/" {
+			path += "sha256:" + strings.Repeat("2", 64)
+		}
+		got := c.get("/v2/docker.io/app/" + path)
+		qt.Check(t, qt.StringContains(got.body, test.want), qt.Commentf("%.100s", test.list))
+		qt.Check(t, qt.IsTrue(json.Valid([]byte(got.body)) && utf8.ValidString(got.body)))
 	}
 }
