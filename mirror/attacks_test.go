@@ -343,53 +343,6 @@ func TestBlobsOfPrivateUpstreams(t *testing.T) {
 	}
 }
 
-// TestLongLists reads lists of 3 MiB: a few of them are kept.
-func TestLongLists(t *testing.T) {
-	doc := `{"tags":["tag"]` + strings.Repeat(" ", 3<<20) + `}`
-	o := newOrigin()
-	o.set(fails(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, doc) }))
-	c := newClient(t, o, &registry.MemStore{}, func(opts *mirror.Options) { opts.Upstreams[0].TTL = time.Hour })
-	get := func(i, calls int) {
-		t.Helper()
-		before := o.calls()
-		got := c.get(fmt.Sprintf("/v2/docker.io/app/%d/tags/list?n=1", i))
-		qt.Check(t, qt.StringContains(got.body, `["tag"]`))
-		qt.Check(t, qt.Equals(o.calls()-before, calls))
-	}
-	for i := range 7 {
-		get(i, 1)
-	}
-	for i := range 5 {
-		get(6-i, 0)
-	}
-	get(0, 1)
-	get(2, 0) // which was used last
-}
-
-// TestManyDocuments asks for many manifests and lists at once: the upstream gets a bounded
-// number of requests at the same time, since all the responses are in memory.
-func TestManyDocuments(t *testing.T) {
-	for _, path := range []string{"manifests/%d", "tags/list?last=%d", "referrers/sha256:%064d"} {
-		synctest.Test(t, func(t *testing.T) {
-			o := newOrigin()
-			var running, most atomic.Int64
-			o.set(fails(func(w http.ResponseWriter, r *http.Request) {
-				most.Store(max(most.Load(), running.Add(1)))
-				time.Sleep(time.Second)
-				running.Add(-1)
-				w.WriteHeader(404)
-			}))
-			c := newClient(t, o, &registry.MemStore{}, nil)
-			var wg sync.WaitGroup
-			for i := range 200 {
-				wg.Go(func() { c.get(fmt.Sprintf("/v2/docker.io/app/%d/"+path, i, i)) })
-			}
-			wg.Wait()
-			qt.Check(t, qt.Equals(most.Load(), 32))
-		})
-	}
-}
-
 // TestCloseWaits closes a mirror that stores a manifest: the store is not used afterwards.
 func TestCloseWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
