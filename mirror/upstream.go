@@ -100,8 +100,8 @@ func (u *upstream) reserve(ctx context.Context) (release func(), err error) {
 func newUpstream(u Upstream, opts *Options, old *upstreams) (*upstream, error) {
 	base, err := url.Parse(u.URL)
 	switch {
-	case err != nil:
-		return nil, err
+	case err != nil: // whose text has the URL, and so perhaps a password
+		return nil, fmt.Errorf("the URL: %w", errors.Unwrap(err))
 	case base.Scheme != "http" && base.Scheme != "https" || base.Host == "":
 		return nil, fmt.Errorf("the URL %q has no http:// or https:// and a host", base.Redacted())
 	case base.User != nil || base.RawQuery != "" || base.Fragment != "":

@@ -107,7 +107,7 @@ func (c *serveCmd) mirrorRules() ([]mirrorRule, error) {
 		}
 		rule := mirrorRule{Name: name, URL: url}
 		if err := rule.check(); err != nil {
-			return nil, fmt.Errorf("--mirror=%s: %w", text, err)
+			return nil, fmt.Errorf("--mirror=%s=…: %w", name, err) // the URL may have a password
 		}
 		rules = append(rules, rule)
 	}
