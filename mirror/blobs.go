@@ -29,12 +29,18 @@ func (m *Mirror) StatBlob(ctx context.Context, repo string, d digest.Digest) (re
 		m.hit(t, d)
 		return info, nil
 	}
+	if r := requestOf(ctx); isUnknown(err) && t.up != nil && r != nil && r.put {
+		if info, provideErr := m.provideBlob(ctx, t, d); provideErr == nil {
+			return info, nil
+		}
+		return registry.Info{}, err
+	}
 	if !isUnknown(err) || !m.mayFetchBlob(ctx, t) {
 		return registry.Info{}, err
 	}
 	if f := m.fetchOf(t, d); f != nil {
 		defer f.release()
-		size, err := f.waitHeader(ctx)
+		size, err := f.wait(ctx, false)
 		switch {
 		case errors.Is(err, errStored):
 			return m.store.StatBlob(ctx, f.target.cache, d)
@@ -44,6 +50,25 @@ func (m *Mirror) StatBlob(ctx context.Context, repo string, d digest.Digest) (re
 	}
 	size, err := m.headBlob(ctx, t, d)
 	return registry.Info{Digest: d, Size: size, Time: time.Now()}, m.failed(ctx, t, err, registry.ErrBlobUnknown)
+}
+
+// provideBlob fetches a blob that a pushed manifest names. A client that has asked for it,
+// and so found the upstream's, has not pushed it.
+func (m *Mirror) provideBlob(ctx context.Context, t target, d digest.Digest) (registry.Info, error) {
+	if t.byDefault && !m.hasFetched(ctx, t) {
+		return registry.Info{}, registry.ErrBlobUnknown // as the client was told
+	}
+	f, err := m.joinFetch(ctx, t, d)
+	if err == nil {
+		defer f.release()
+		if _, err = f.wait(ctx, true); err == nil {
+			err = registry.PushBlob(ctx, m.store, t.local, d, io.NewSectionReader(f.file, 0, f.size))
+		}
+	}
+	if err != nil && !errors.Is(err, errStored) {
+		return registry.Info{}, err
+	}
+	return firstOf(ctx, m, t, func(repo string) (registry.Info, error) { return m.store.StatBlob(ctx, repo, d) })
 }
 
 // OpenBlob implements registry.Store.
@@ -63,7 +88,7 @@ func (m *Mirror) OpenBlob(ctx context.Context, repo string, d digest.Digest) (io
 		}
 		f, err := m.joinFetch(ctx, t, d)
 		if err == nil {
-			if _, err = f.waitHeader(ctx); err == nil {
+			if _, err = f.wait(ctx, false); err == nil {
 				return f.open(ctx, m, t), nil
 			}
 			f.release()

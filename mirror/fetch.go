@@ -332,15 +332,16 @@ func (f *fetch) release() {
 	}
 }
 
-// waitHeader waits until the size of the blob is known, and returns it.
-func (f *fetch) waitHeader(ctx context.Context) (int64, error) {
+// wait waits until the size of the blob is known, or until all of it has been verified, and
+// returns the size.
+func (f *fetch) wait(ctx context.Context, all bool) (int64, error) {
 	for {
 		f.mu.Lock()
 		size, header, finished, err, changed := f.size, f.header, f.finished, f.err, f.changed
 		f.mu.Unlock()
 		// Of a small blob nothing is sent before it has been verified, so that
 		// clients get a status that says what is wrong.
-		if finished && (err != nil || header) || header && size > heldBack {
+		if finished && (err != nil || header) || header && size > heldBack && !all {
 			return size, err
 		}
 		select {

@@ -20,6 +20,7 @@ type request struct {
 	header http.Header // of the response
 	head   bool        // the method is HEAD
 	write  bool        // it is neither GET nor HEAD
+	put    bool        // it is PUT
 	warned bool
 }
 
@@ -45,7 +46,7 @@ func (m *Mirror) Handler(next http.Handler) http.Handler {
 		if ns != "" {
 			w.Header().Set("OCI-Namespace", ns)
 		}
-		facts := &request{header: w.Header(), head: r.Method == http.MethodHead}
+		facts := &request{header: w.Header(), head: r.Method == http.MethodHead, put: r.Method == http.MethodPut}
 		facts.write = !facts.head && r.Method != http.MethodGet
 		next.ServeHTTP(w, translated.WithContext(context.WithValue(r.Context(), requestKey{}, facts)))
 	})
