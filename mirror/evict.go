@@ -152,17 +152,23 @@ func (m *Mirror) load() {
 	}
 	var all []found
 	ctx := m.ctx
+	failed := func(repo string, err error) bool {
+		if err != nil && !isUnknown(err) && ctx.Err() == nil {
+			m.log.Warn("content that was fetched is not counted", "repository", repo, "error", err)
+		}
+		return err != nil
+	}
 	for repo, err := range m.store.Repositories(ctx, CachePrefix) {
-		if err != nil || !strings.HasPrefix(repo, CachePrefix) {
+		if failed(repo, err) || !strings.HasPrefix(repo, CachePrefix) {
 			break
 		}
 		for info, err := range m.store.Blobs(ctx, repo, "") {
-			if err == nil {
+			if !failed(repo, err) {
 				all = append(all, found{entry{digest: info.Digest, size: info.Size}, repo, info.Time})
 			}
 		}
 		for info, err := range m.store.Manifests(ctx, repo, "") {
-			if err == nil {
+			if !failed(repo, err) {
 				all = append(all, found{entry{digest: info.Digest, size: info.Size, manifest: true}, repo, info.Time})
 			}
 		}

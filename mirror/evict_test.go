@@ -3,7 +3,12 @@
 package mirror_test
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
+	"iter"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -105,4 +110,23 @@ func TestFullStore(t *testing.T) {
 			synctest.Wait()
 		}
 	})
+}
+
+// TestUncounted has a store that can't list what an earlier process has fetched.
+func TestUncounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		newClient(t, newOrigin(), unlisted{&registry.MemStore{}}, func(opts *mirror.Options) {
+			opts.MaxBytes = 1000
+			opts.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		})
+		synctest.Wait()
+		qt.Check(t, qt.StringContains(log.String(), `level=WARN msg="content that was fetched is not counted" repository="" error="no list"`))
+	})
+}
+
+type unlisted struct{ registry.Store }
+
+func (unlisted) Repositories(context.Context, string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) { yield("", errors.New("no list")) }
 }
