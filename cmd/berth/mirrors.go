@@ -162,6 +162,13 @@ func (s *server) openMirror(c *serveCmd) (*mirror.Mirror, error) {
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
+	// A container's file system may be read-only.
+	temp, err := os.CreateTemp("", "berth-mirror-*")
+	if err != nil {
+		return nil, fmt.Errorf("mirrors require a directory for temporary files, which the environment variable TMPDIR can name: %w", err)
+	}
+	temp.Close()
+	os.Remove(temp.Name())
 	return mirror.New(s.store, mirror.Options{
 		Upstreams: list,
 		Default:   c.MirrorDefault,
