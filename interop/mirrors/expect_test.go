@@ -20,7 +20,7 @@ import (
 const (
 	forgetUnknown = 3 * time.Second // when the mirror forgets that there is no such content
 	timeoutPause  = 5 * time.Second // how long an upstream is left in peace after a timeout
-	maxCalls      = 8               // of one request: twice a HEAD, a GET, and three rests
+	maxCalls      = 8               // for one thing: twice a GET, and three rests
 )
 
 var ctx = context.Background()
@@ -36,9 +36,9 @@ func (m *machine) classOf(n naming, a access, path string, exists bool) (class, 
 	switch {
 	case now.Before(o.quietUntil):
 		c, calls = limited, 0
-	case !exists && o.fault.body: // the bodies of errors do not matter
+	case !exists && (o.fault.body || o.fault.storage): // the bodies of errors do not matter
 		c = served
-	case o.fault.token != 0 && o.auth != "Bearer":
+	case o.fault.token != 0 && o.auth != "Bearer", o.fault.storage && len(o.cdn) == 0:
 		c = served
 	}
 	if now.Before(m.slow[n.upstream]) {
@@ -46,6 +46,9 @@ func (m *machine) classOf(n naming, a access, path string, exists bool) (class, 
 	}
 	if at, ok := o.notFound["/v2/"+n.name+path]; ok && now.Before(at.Add(forgetUnknown)) {
 		c |= missing
+	}
+	if o.fault.name == "none" {
+		calls = min(calls, 1)
 	}
 	return c, calls
 }
@@ -111,8 +114,8 @@ func (m *machine) expectTag(n naming, tag string) (allowed []string, calls int) 
 		}
 	}
 	get := func(a access, path string) {
-		c, max := m.classOf(n, a, path, current != "")
-		calls = max
+		c, more := m.classOf(n, a, path, current != "")
+		calls += more
 		for _, one := range classes {
 			switch {
 			case c&one == 0:
@@ -129,7 +132,8 @@ func (m *machine) expectTag(n naming, tag string) (allowed []string, calls int) 
 		get(access{kind: "manifests"}, path)
 		return allowed, calls
 	}
-	c, calls := m.classOf(n, access{kind: "manifests", head: true}, "", current != "")
+	c, max := m.classOf(n, access{kind: "manifests", head: true}, "", current != "")
+	calls = max
 	for _, one := range classes {
 		switch _, err := m.store.GetManifest(ctx, n.cache, current); {
 		case c&one == 0:

@@ -46,6 +46,7 @@ type fault struct {
 	wrap    func(*origin, http.Handler) http.Handler // nil without a change
 	body    bool                                     // wrap changes bodies, those of the storage too
 	expired bool                                     // the first signed URL, and the third, …
+	storage bool                                     // refuse and wrap concern the storage alone
 	token   int                                      // the status of the token server
 	slow    bool                                     // the mirror can time out
 	class   func(access) class
@@ -62,12 +63,26 @@ func plain(wrap func(http.Handler) http.Handler) func(*origin, http.Handler) htt
 	return func(_ *origin, h http.Handler) http.Handler { return wrap(h) }
 }
 
-// respond responds with a status, and a header "Name: value".
+// ofStorage is the class of a fault of the storage alone.
+func ofStorage(c class) func(access) class {
+	return func(a access) class {
+		if a.kind == "blobs" {
+			return c
+		}
+		return served
+	}
+}
+
+// respond responds with a status, and a header "Name: value"; 0 is never to respond.
 func respond(status int, header string) func(*origin, http.Handler) http.Handler {
 	return plain(func(http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if name, value, ok := strings.Cut(header, ": "); ok {
 				w.Header().Set(name, value)
+			}
+			if status == 0 {
+				<-r.Context().Done()
+				return
 			}
 			w.WriteHeader(status)
 			fmt.Fprint(w, upstreamSecret)
@@ -90,9 +105,7 @@ func bodies(n int, c class) func(access) class {
 var faults = []*fault{
 	{name: "none", class: always(served)},
 	{name: "refused", refuse: true, class: always(unreachable)},
-	{name: "silent", slow: true, class: always(timedOut), wrap: plain(func(http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	})},
+	{name: "silent", slow: true, class: always(timedOut), wrap: respond(0, "")},
 	{name: "401", wrap: respond(401, ""), class: always(denied)},
 	{name: "403", wrap: respond(403, ""), class: always(denied)},
 	{name: "404", wrap: respond(404, ""), class: always(missing)},
@@ -116,6 +129,11 @@ var faults = []*fault{
 	{name: "to http", class: always(unreachable | broken), wrap: plain(registrytest.Redirect("http://registry.docker.io.test"))},
 	{name: "to itself", class: always(unreachable | broken), wrap: respond(307, "Location: /v2/")},
 	{name: "no response", class: always(unreachable), wrap: plain(registrytest.DropResponse())},
+	{name: "no storage", storage: true, refuse: true, class: ofStorage(unreachable)},
+	{name: "silent storage", storage: true, slow: true, class: ofStorage(timedOut), wrap: respond(0, "")},
+	{name: "storage: 500", storage: true, class: ofStorage(broken), wrap: respond(500, "")},
+	{name: "storage: 403", storage: true, class: ofStorage(denied), wrap: respond(403, "")},
+	{name: "storage: HTML", storage: true, class: ofStorage(broken), wrap: respond(200, "Content-Type: text/html")},
 	{name: "expired URL", expired: true, class: always(served)},
 	{name: "another digest", body: true, wrap: plain(registrytest.WrongDigest(digest.FromString("another"))), class: func(a access) class {
 		if a.kind == "manifests" && !a.digest {

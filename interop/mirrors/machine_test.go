@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing/synctest"
 	"time"
 
@@ -52,7 +53,7 @@ type machine struct {
 	log   lockedBuffer
 
 	mirror *mirror.Mirror
-	client *http.Client
+	client atomic.Pointer[http.Client]
 
 	pushed map[string]*pushed // by the local name
 	fresh  map[string]span    // by the name of fetched content and the tag
@@ -127,7 +128,7 @@ func (m *machine) start(t *rapid.T) {
 	if m.mirror, err = mirror.New(m.store, m.opts); err != nil {
 		t.Fatal(err)
 	}
-	m.client = &http.Client{Transport: registrytest.Transport(m.mirror.Handler(registry.New(registry.WithStore(m.mirror))))}
+	m.client.Store(&http.Client{Transport: registrytest.Transport(m.mirror.Handler(registry.New(registry.WithStore(m.mirror))))})
 	m.fresh, m.lists = make(map[string]span), make(map[string]list)
 	m.slow = [2]time.Time{}
 	for _, o := range m.w.origins {
@@ -151,14 +152,6 @@ func (m *machine) origin(n naming) (*origin, mirror.Upstream) {
 	return m.w.origins[n.upstream], m.opts.Upstreams[n.upstream]
 }
 
-// calls returns the number of requests to upstreams so far.
-func (m *machine) calls() (n int) {
-	for _, o := range m.w.origins {
-		n += o.callCount()
-	}
-	return n
-}
-
 // callsSince returns the requests after the first ones.
 func (m *machine) callsSince(counts []int) (all []string) {
 	for i, o := range m.w.origins {
@@ -169,6 +162,7 @@ func (m *machine) callsSince(counts []int) (all []string) {
 	return all
 }
 
+// counts returns the number of requests to each upstream so far.
 func (m *machine) counts() (counts []int) {
 	for _, o := range m.w.origins {
 		counts = append(counts, o.callCount())
@@ -237,7 +231,7 @@ func (m *machine) try(ctx context.Context, method, url, header, body string) (re
 	if name, value, ok := strings.Cut(header, ": "); ok {
 		req.Header.Set(name, value)
 	}
-	resp, err := m.client.Do(req)
+	resp, err := m.client.Load().Do(req)
 	if err != nil {
 		return r, errors.Join(err, context.Cause(ctx))
 	}
@@ -312,7 +306,6 @@ func (m *machine) Check(t *rapid.T) {
 	if log := m.log.String(); strings.Contains(log, upstreamSecret) || strings.Contains(log, clientSecret) {
 		t.Errorf("the log has secrets: %s", log)
 	}
-	ctx := context.Background()
 	for name, p := range m.pushed {
 		tags := make(map[string]digest.Digest)
 		for tag := range m.store.Tags(ctx, name, "") {
@@ -337,10 +330,37 @@ func (m *machine) Check(t *rapid.T) {
 			}
 		}
 	}
+	if max := m.opts.MaxBytes; max > 0 {
+		stored := m.fetchedBytes()
+		if counted := m.mirror.Bytes(); counted > max || stored > counted {
+			t.Errorf("%d bytes of fetched content, of which %d are counted, with a maximum of %d", stored, counted, max)
+		}
+	}
 	files, err := os.ReadDir(m.opts.Dir)
 	if err != nil || len(files) > 0 {
 		t.Errorf("temporary files: %v %v", files, err)
 	}
+}
+
+// fetchedBytes returns the number of bytes of fetched content.
+func (m *machine) fetchedBytes() (total int64) {
+	sizes := make(map[digest.Digest]int64)
+	for _, n := range namings {
+		for info, err := range m.store.Blobs(ctx, n.cache, "") {
+			if err == nil {
+				sizes[info.Digest] = info.Size
+			}
+		}
+		for info, err := range m.store.Manifests(ctx, n.cache, "") {
+			if err == nil {
+				sizes[info.Digest] = info.Size
+			}
+		}
+	}
+	for _, size := range sizes {
+		total += size
+	}
+	return total
 }
 
 // lockedBuffer is a buffer for several goroutines.

@@ -141,6 +141,27 @@ func (m *machine) getTags(t *rapid.T, n naming) {
 	var doc struct{ Tags []string }
 	m.expectListed(t, r, &doc, func() []string { return doc.Tags }, calls, allowed)
 	m.noteList(n, "tags", current, exists, false, r)
+	if f, _ := o.current(); f.name == "none" && r.status == http.StatusOK && !r.warned() {
+		m.expectPages(t, n, doc.Tags)
+	}
+}
+
+// expectPages fails the test unless the pages of the list of tags have what all of it has.
+func (m *machine) expectPages(t *rapid.T, n naming, want []string) {
+	var all []string
+	size := rapid.IntRange(1, 3).Draw(t, "page")
+	for url := n.url(fmt.Sprint("tags/list?n=", size)); url != ""; {
+		r := m.send(t, http.MethodGet, url, "", "")
+		var doc struct{ Tags []string }
+		if err := json.Unmarshal([]byte(r.body), &doc); err != nil || r.status != http.StatusOK || len(doc.Tags) > size {
+			t.Fatalf("%s: %v %v: %s", r.request, r, err, r.body)
+		}
+		all = append(all, doc.Tags...)
+		url, _, _ = strings.Cut(strings.TrimPrefix(r.header.Get("Link"), "<"), ">")
+	}
+	if !slices.Equal(all, want) {
+		t.Fatalf("%v: the pages have %q, want %q", n, all, want)
+	}
 }
 
 // exists reports whether the store has a repository.

@@ -60,7 +60,7 @@ func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
 		if r.URL.Scheme != "https" {
 			w.blame("%s %s is without TLS", r.Method, r.URL)
 		}
-		if o.refuses() {
+		if o.refuses(r.URL.Host) {
 			return nil, errors.New("connection refused")
 		}
 		return registrytest.Transport(h).RoundTrip(r)
@@ -119,10 +119,10 @@ func (o *origin) handlerOf(host string) http.Handler {
 	return nil
 }
 
-func (o *origin) refuses() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.fault.refuse
+// refuses reports whether a host refuses connections.
+func (o *origin) refuses(host string) bool {
+	f, _ := o.current()
+	return f.refuse && (!f.storage || slices.Contains(o.cdn, host))
 }
 
 // set switches a fault on, and all others off.
@@ -183,7 +183,7 @@ func (o *origin) serve(w http.ResponseWriter, r *http.Request) {
 		o.world.blame("%s %s has the Accept-Encoding %q", r.Method, r.URL, r.Header.Get("Accept-Encoding"))
 	}
 	var h http.Handler = http.HandlerFunc(o.serveContent)
-	if f.wrap != nil {
+	if f.wrap != nil && !f.storage {
 		h = f.wrap(o, h)
 	}
 	recorded := &recorder.Recorder{ResponseWriter: w}
@@ -262,8 +262,11 @@ func (o *origin) serveStorage(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusForbidden)
 		return
 	}
+	if referer := r.Header.Get("Referer"); strings.Contains(referer, upstreamSecret) {
+		o.world.blame("%s %s has the signed URL of another request: %s", r.Method, r.URL, referer)
+	}
 	r.URL.RawQuery = ""
-	if f.body {
+	if f.wrap != nil && (f.body || f.storage) {
 		f.wrap(o, o.registry).ServeHTTP(w, r)
 		return
 	}
