@@ -63,6 +63,28 @@ func TestCatalog(t *testing.T) {
 	}
 }
 
+// TestRemovedUpstream removes an upstream: the catalog does not have what can't be read.
+func TestRemovedUpstream(t *testing.T) {
+	o := newOrigin()
+	o.push(t, "library/nginx", "1", "a layer")
+	o.push(t, "team/app", "1", "a layer")
+	c := newClient(t, o, &registry.MemStore{}, nil)
+	for _, repo := range []string{"library/nginx", "team/app"} {
+		qt.Assert(t, qt.Equals(c.get("/v2/docker.io/"+repo+"/manifests/1").status, 200))
+	}
+	for _, test := range []struct {
+		upstreams []mirror.Upstream
+		want      string
+	}{
+		{nil, ""},
+		{[]mirror.Upstream{{Name: "docker.io", URL: "http://a.test", Repositories: []string{"team/*"}}}, `"docker.io/team/app"`},
+		{[]mirror.Upstream{{Name: "docker.io", URL: "http://a.test"}}, `"docker.io/library/nginx","docker.io/team/app"`},
+	} {
+		qt.Assert(t, qt.IsNil(c.mirror.SetUpstreams("", test.upstreams...)))
+		qt.Check(t, qt.Equals(c.get("/v2/_catalog").body, `{"repositories":[`+test.want+`]}`))
+	}
+}
+
 // TestPoliciesSeeCanonicalNames spells the name of a repository in ways that a rule may not
 // have foreseen.
 func TestPoliciesSeeCanonicalNames(t *testing.T) {

@@ -62,7 +62,13 @@ func (m *Mirror) Repositories(ctx context.Context, after string) iter.Seq2[strin
 	fetched := func(yield func(string, error) bool) {
 		for name, err := range m.store.Repositories(ctx, CachePrefix+after) {
 			name, ok := strings.CutPrefix(name, CachePrefix)
-			if err == nil && !ok || !yield(name, err) {
+			if err == nil && !ok {
+				return
+			}
+			if t, _ := m.resolve(name); err == nil && t.up == nil {
+				continue // it is no longer mirrored, and can't be read
+			}
+			if !yield(name, err) {
 				return
 			}
 		}
