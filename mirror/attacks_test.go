@@ -258,7 +258,7 @@ func TestPushedIndex(t *testing.T) {
 		inner := fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":%q,"digest":%q,"size":%d}]}`, image.header.Get("Content-Type"), manifest, len(image.body))
 		outer := fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.index.v1+json","digest":%q,"size":%d}]}`, digest.FromString(inner), len(inner))
 		for tag, content := range map[string]string{"inner": inner, "outer": outer} {
-			_, err := registry.PushManifest(t.Context(), o.store, "library/nginx", registry.ManifestPush{MediaType: "application/vnd.oci.image.index.v1+json", Content: []byte(content), Tags: []string{tag}})
+			_, err := registry.PushManifest(t.Context(), o.store, "library/nginx", registry.ManifestPush{MediaType: "application/vnd.oci.image.index.v1+json", Content: []byte(content), Tags: []string{tag}, Sparse: true})
 			qt.Assert(t, qt.IsNil(err))
 		}
 		qt.Assert(t, qt.Equals(c.get(repo+"/manifests/inner").status, 200))
