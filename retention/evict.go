@@ -20,7 +20,7 @@ import (
 //	store.Limits.Collect = retention.Evict(store, retention.Options{Grace: 10 * time.Second})
 //
 // If all garbage was used within the grace period, the push waits for it: at most a
-// quarter longer than the grace period, which should be short, but longer than clients
+// quarter longer than the grace period, and for the last collection, which should be short, but longer than clients
 // need from finding or pushing content to pushing the manifest that names it.
 func Evict(s registry.Store, o Options) func() bool {
 	e := &evictor{store: s, options: o}
@@ -48,9 +48,10 @@ func (e *evictor) evict() bool {
 	}
 	grace := max(e.options.Grace, 0)
 	for {
+		began := time.Now()
 		report, _ := Collect(context.Background(), e.store, e.options) // if a repository can't be collected, others can
 		e.ended, e.freed = time.Now(), report.Bytes > 0
-		if e.freed || report.Young == 0 || e.ended.After(asked.Add(grace+grace/4)) {
+		if e.freed || report.Young == 0 || began.After(asked.Add(grace+grace/4)) {
 			return e.freed
 		}
 		time.Sleep(max(grace/8, time.Millisecond))
