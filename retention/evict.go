@@ -20,8 +20,9 @@ import (
 //	store.Limits.Collect = retention.Evict(store, retention.Options{Grace: 10 * time.Second})
 //
 // If all garbage was used within the grace period, the push waits for it: at most a
-// quarter longer than the grace period, and for the last collection, which should be short, but longer than clients
-// need from finding or pushing content to pushing the manifest that names it.
+// quarter longer than the grace period, and for one more collection. The period should be
+// short, but longer than clients need from finding or pushing content to pushing the
+// manifest that names it.
 func Evict(s registry.Store, o Options) func() bool {
 	e := &evictor{store: s, options: o}
 	return e.evict

@@ -33,10 +33,10 @@ func (s slowStore) Now(ctx context.Context) (time.Time, error) {
 func TestSlowEvict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(registry.MemStore)
-		s.Limits.TotalBytes = 1000
+		s.Limits.TotalBytes = 1 << 20
 		s.Limits.Collect = retention.Evict(slowStore{s}, retention.Options{Grace: 20 * time.Millisecond})
-		for i := range 10 {
-			data := fmt.Sprint(i, strings.Repeat("x", 600))
+		for i := range 30 {
+			data := fmt.Sprint(i, strings.Repeat("x", 200_000))
 			qt.Assert(t, qt.IsNil(registry.PushBlob(t.Context(), s, "a", digest.FromString(data), strings.NewReader(data))))
 		}
 	})
