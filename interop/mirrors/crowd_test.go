@@ -38,7 +38,7 @@ func (m *machine) Crowd(t *rapid.T) {
 	o.mu.Lock()
 	quiet := now.Before(o.quietUntil) || now.Before(m.slow[n.upstream]) || now.Before(o.notFound["/v2/"+n.name+"/blobs/"+string(b.digest)].Add(forgetUnknown))
 	o.mu.Unlock()
-	if _, err := o.store.StatBlob(ctx, n.name, b.digest); err != nil || quiet || m.hasBlob(n, b.digest) || m.fetchedElsewhere(b.digest) {
+	if _, err := o.store.StatBlob(ctx, n.name, b.digest); err != nil || quiet || m.hasBlob(n, b.digest) || m.fetchedElsewhere(n, b.digest) {
 		t.Skip("the blob is not fetched")
 	}
 	before := o.state()

@@ -61,16 +61,28 @@ func (m *machine) noteTime(n naming, r response) {
 	}
 }
 
+// noteDenied notes that a name that need not be the upstream's was denied, which the mirror
+// remembers as a 404.
+func (m *machine) noteDenied(n naming, a access, path string, r response) {
+	o, _ := m.origin(n)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	mayDeny := o.fault.class(a)&denied != 0 || o.fault.expired // for the second time, if there are several fetches
+	if n.byDefault && mayDeny && (r.status == http.StatusNotFound || r.warned()) {
+		o.notFound["/v2/"+n.name+path] = time.Now()
+	}
+}
+
 // failure returns the response to a request for content that is not stored, after a call
 // of a class.
-func failure(c class, n naming) string {
+func failure(c class, n naming, head bool) string {
+	if n.byDefault && (head || c == denied) {
+		return "404" // the name need not be the upstream's
+	}
 	switch c {
 	case missing:
 		return "404"
 	case denied:
-		if n.byDefault {
-			return "404" // the name need not be the upstream's
-		}
 		return "403"
 	case limited:
 		return "429"
@@ -86,7 +98,7 @@ func isHidden(c class, up mirror.Upstream) bool {
 }
 
 // expectTag returns the responses to a request for a tag, and the number of calls.
-func (m *machine) expectTag(n naming, tag string) (allowed []string, calls int) {
+func (m *machine) expectTag(n naming, tag string, head bool) (allowed []string, calls int) {
 	if d, ok := m.pushed[n.local].tags[tag]; ok {
 		return []string{"200 " + string(d)}, 0
 	}
@@ -105,12 +117,15 @@ func (m *machine) expectTag(n naming, tag string) (allowed []string, calls int) 
 			return allowed, 0
 		}
 	}
+	if stored == "" && !m.mayFetch(n) {
+		return []string{"404"}, 0
+	}
 	fail := func(c class) {
 		switch {
 		case stored != "" && !isHidden(c, up):
 			allowed = append(allowed, "stale "+string(stored))
 		default:
-			allowed = append(allowed, failure(c, n))
+			allowed = append(allowed, failure(c, n, head))
 		}
 	}
 	get := func(a access, path string) {
@@ -153,7 +168,12 @@ func (m *machine) expectTag(n naming, tag string) (allowed []string, calls int) 
 // noteTag notes what a response for a tag says.
 func (m *machine) noteTag(t failer, n naming, tag string, r response) {
 	m.noteTime(n, r)
+	m.noteDenied(n, access{kind: "manifests"}, "/manifests/"+tag, r)
+	m.noteFetched(n, r)
 	_, up := m.origin(n)
+	if _, err := m.store.GetTag(ctx, n.cache, tag); err == nil && r.status != http.StatusOK {
+		t.Fatalf("%s: the tag is still stored after %v", r.request, r)
+	}
 	if _, ok := m.pushed[n.local].tags[tag]; ok || r.status != http.StatusOK || r.warned() || len(r.calls) == 0 {
 		return
 	}
@@ -168,12 +188,24 @@ func (m *machine) noteTag(t failer, n naming, tag string, r response) {
 // failer is a test.
 type failer interface{ Fatalf(string, ...any) }
 
+// noteFetched notes that a manifest has been fetched.
+func (m *machine) noteFetched(n naming, r response) {
+	for _, call := range r.calls {
+		if r.status == http.StatusOK && !r.warned() && strings.HasPrefix(call, "GET /v2/"+n.name+"/manifests/") {
+			m.fetched[n.cache] = true
+		}
+	}
+}
+
 // expectManifest is expectTag for a digest.
-func (m *machine) expectManifest(n naming, d digest.Digest) (allowed []string, calls int) {
+func (m *machine) expectManifest(n naming, d digest.Digest, head bool) (allowed []string, calls int) {
 	for _, repo := range []string{n.local, n.cache} {
 		if _, err := m.store.GetManifest(ctx, repo, d); err == nil {
 			return []string{"200 " + string(d)}, 0
 		}
+	}
+	if !m.mayFetch(n) {
+		return []string{"404"}, 0
 	}
 	o, _ := m.origin(n)
 	_, err := o.store.GetManifest(ctx, n.name, d)
@@ -184,9 +216,9 @@ func (m *machine) expectManifest(n naming, d digest.Digest) (allowed []string, c
 		case one == served && err == nil:
 			allowed = append(allowed, "200 "+string(d))
 		case one == served:
-			allowed = append(allowed, failure(missing, n))
+			allowed = append(allowed, failure(missing, n, head))
 		default:
-			allowed = append(allowed, failure(one, n))
+			allowed = append(allowed, failure(one, n, head))
 		}
 	}
 	return allowed, calls
@@ -202,10 +234,16 @@ func (m *machine) hasBlob(n naming, d digest.Digest) bool {
 	return false
 }
 
-// mayFetch reports whether the mirror fetches a blob under a name: under one that is not
-// the upstream's, only if it has fetched a manifest.
+// mayFetch reports whether the mirror fetches manifests and lists under a name: under one
+// that need not be the upstream's, only if it has fetched a manifest or nobody has pushed one.
 func (m *machine) mayFetch(n naming) bool {
-	if !n.byDefault {
+	return m.mayFetchBlob(n) || len(m.pushed[n.local].manifests) == 0
+}
+
+// mayFetchBlob reports whether the mirror fetches blobs under a name: under one that need
+// not be the upstream's, only if it has fetched a manifest.
+func (m *machine) mayFetchBlob(n naming) bool {
+	if !n.byDefault || m.fetched[n.cache] {
 		return true
 	}
 	for _, err := range m.store.Manifests(ctx, n.cache, "") {
@@ -214,10 +252,14 @@ func (m *machine) mayFetch(n naming) bool {
 	return false
 }
 
-// fetchedElsewhere reports whether a blob has been fetched for any repository.
-func (m *machine) fetchedElsewhere(d digest.Digest) bool {
-	for _, n := range namings {
-		if _, err := m.store.StatBlob(ctx, n.cache, d); err == nil {
+// fetchedElsewhere reports whether a blob has been fetched for a repository that another one
+// may have it from.
+func (m *machine) fetchedElsewhere(n naming, d digest.Digest) bool {
+	for _, other := range namings {
+		if _, up := m.origin(other); up.Private && other.upstream != n.upstream {
+			continue
+		}
+		if _, err := m.store.StatBlob(ctx, other.cache, d); err == nil {
 			return true
 		}
 	}
@@ -229,12 +271,12 @@ func (m *machine) expectBlob(n naming, b blob, head bool) (allowed []string, cal
 	if m.hasBlob(n, b.digest) {
 		return []string{"200 " + string(b.digest)}, 0
 	}
-	if !m.mayFetch(n) {
+	if !m.mayFetchBlob(n) {
 		return []string{"404"}, 0
 	}
 	o, _ := m.origin(n)
 	_, err := o.store.StatBlob(ctx, n.name, b.digest)
-	a := access{kind: "blobs", head: head || m.fetchedElsewhere(b.digest), size: len(b.data)}
+	a := access{kind: "blobs", head: head || m.fetchedElsewhere(n, b.digest), size: len(b.data)}
 	c, calls := m.classOf(n, a, "/blobs/"+string(b.digest), err == nil)
 	f, _ := o.current()
 	for _, one := range classes {
@@ -243,9 +285,9 @@ func (m *machine) expectBlob(n naming, b blob, head bool) (allowed []string, cal
 		case one == served && err == nil:
 			allowed = append(allowed, "200 "+string(b.digest))
 		case one == served:
-			allowed = append(allowed, failure(missing, n))
+			allowed = append(allowed, failure(missing, n, head))
 		default:
-			allowed = append(allowed, failure(one, n))
+			allowed = append(allowed, failure(one, n, head))
 			if f.body && !a.head && len(b.data) > heldBack {
 				allowed = append(allowed, "broken off")
 			}
@@ -254,10 +296,21 @@ func (m *machine) expectBlob(n naming, b blob, head bool) (allowed []string, cal
 	return allowed, calls
 }
 
+// noteBlob notes what a response for a blob says.
+func (m *machine) noteBlob(n naming, b blob, r response) {
+	m.noteTime(n, r)
+	m.noteDenied(n, access{kind: "blobs", size: len(b.data)}, "/blobs/"+string(b.digest), r)
+}
+
 // expectList returns the responses to a request for a list, and the number of calls. The
-// upstream has current; known reports whether a repository with stored exists here. The
-// upstream may say that it has no list, which is an empty one if empty is set.
-func (m *machine) expectList(n naming, kind string, current []string, exists bool, stored []string, known, empty bool) (allowed []string, calls int) {
+// upstream has current; known reports whether a repository with pushed or fetched elements
+// exists here. The upstream may say that it has no list, which is an empty one if empty is
+// set.
+func (m *machine) expectList(n naming, kind string, current []string, exists bool, pushed, fetched []string, known, empty bool) (allowed []string, calls int) {
+	stored := slices.Concat(pushed, fetched)
+	if !m.mayFetch(n) {
+		return []string{listed("200", stored)}, 0
+	}
 	_, up := m.origin(n)
 	old, ok := m.lists[n.cache+" "+kind]
 	if ok && time.Now().Before(old.until.to) {
@@ -283,8 +336,10 @@ func (m *machine) expectList(n naming, kind string, current []string, exists boo
 			allowed = append(allowed, listed("stale", old.items, stored))
 		case one == missing && known:
 			allowed = append(allowed, listed("200", stored))
+		case one != missing && isHidden(one, up) && len(pushed) > 0:
+			allowed = append(allowed, listed("stale", pushed))
 		case one == missing || isHidden(one, up) || len(stored) == 0:
-			allowed = append(allowed, failure(one, n))
+			allowed = append(allowed, failure(one, n, false))
 		default:
 			allowed = append(allowed, listed("stale", stored))
 		}

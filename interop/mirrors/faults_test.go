@@ -49,6 +49,7 @@ type fault struct {
 	storage bool                                     // refuse and wrap concern the storage alone
 	token   int                                      // the status of the token server
 	slow    bool                                     // the mirror can time out
+	turns   bool                                     // each second request fails
 	class   func(access) class
 }
 
@@ -115,7 +116,7 @@ var faults = []*fault{
 	{name: "429", wrap: respond(429, ""), class: always(limited)},
 	{name: "500", wrap: respond(500, ""), class: always(broken)},
 	{name: "503", wrap: respond(503, "Retry-After: 100"), class: always(broken)},
-	{name: "500 at first", class: always(served), wrap: func(o *origin, h http.Handler) http.Handler {
+	{name: "500 at first", turns: true, class: always(served), wrap: func(o *origin, h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if o.turn() {
 				w.WriteHeader(500)
@@ -134,7 +135,7 @@ var faults = []*fault{
 	{name: "storage: 500", storage: true, class: ofStorage(broken), wrap: respond(500, "")},
 	{name: "storage: 403", storage: true, class: ofStorage(denied), wrap: respond(403, "")},
 	{name: "storage: HTML", storage: true, class: ofStorage(broken), wrap: respond(200, "Content-Type: text/html")},
-	{name: "expired URL", expired: true, class: always(served)},
+	{name: "expired URL", expired: true, turns: true, class: always(served)},
 	{name: "another digest", body: true, wrap: plain(registrytest.WrongDigest(digest.FromString("another"))), class: func(a access) class {
 		if a.kind == "manifests" && !a.digest {
 			return broken

@@ -78,7 +78,7 @@ func (m *machine) Herd(t *rapid.T) {
 	before := o.state()
 	defer o.set(before)
 	o.set(faultNamed("late"))
-	allowed, calls := m.expectTag(n, tag)
+	allowed, calls := m.expectTag(n, tag, false)
 	counts, now := m.counts(), time.Now()
 	var wg sync.WaitGroup
 	responses := make([]response, 8)

@@ -56,9 +56,12 @@ type machine struct {
 	client atomic.Pointer[http.Client]
 
 	pushed map[string]*pushed // by the local name
-	fresh  map[string]span    // by the name of fetched content and the tag
-	lists  map[string]list    // by the name of fetched content and the kind of list
-	slow   [2]time.Time       // until when each upstream may be left in peace after a timeout
+
+	// Of the mirror since its start.
+	fetched map[string]bool // by the name of fetched content, whether that had a manifest
+	fresh   map[string]span // by the name of fetched content and the tag
+	lists   map[string]list // by the name of fetched content and the kind of list
+	slow    [2]time.Time    // until when each upstream may be left in peace after a timeout
 }
 
 // pushed is the content that was pushed to a repository.
@@ -129,7 +132,7 @@ func (m *machine) start(t *rapid.T) {
 		t.Fatal(err)
 	}
 	m.client.Store(&http.Client{Transport: registrytest.Transport(m.mirror.Handler(registry.New(registry.WithStore(m.mirror))))})
-	m.fresh, m.lists = make(map[string]span), make(map[string]list)
+	m.fetched, m.fresh, m.lists = make(map[string]bool), make(map[string]span), make(map[string]list)
 	m.slow = [2]time.Time{}
 	for _, o := range m.w.origins {
 		o.mu.Lock()

@@ -27,7 +27,7 @@ func (m *machine) Tag(t *rapid.T) {
 
 // getTag asks for a tag.
 func (m *machine) getTag(t *rapid.T, n naming, tag, method string) response {
-	allowed, calls := m.expectTag(n, tag)
+	allowed, calls := m.expectTag(n, tag, method == http.MethodHead)
 	r := m.send(t, method, n.url("manifests/"+tag), "", "")
 	expect(t, r, calls, allowed...)
 	m.noteTag(t, n, tag, r)
@@ -49,9 +49,12 @@ func (m *machine) Pull(t *rapid.T) {
 
 func (m *machine) Manifest(t *rapid.T) {
 	n, img := pick(t, "naming", namings...), pick(t, "image", images...)
-	allowed, calls := m.expectManifest(n, img.digest)
-	r := m.send(t, pickMethod(t), n.url("manifests/"+string(img.digest)), "", "")
+	method := pickMethod(t)
+	allowed, calls := m.expectManifest(n, img.digest, method == http.MethodHead)
+	r := m.send(t, method, n.url("manifests/"+string(img.digest)), "", "")
 	m.noteTime(n, r)
+	m.noteDenied(n, access{kind: "manifests", digest: true}, "/manifests/"+string(img.digest), r)
+	m.noteFetched(n, r)
 	expect(t, r, calls, allowed...)
 }
 
@@ -63,7 +66,7 @@ func (m *machine) Blob(t *rapid.T) {
 func (m *machine) getBlob(t *rapid.T, n naming, b blob, method string) {
 	allowed, calls := m.expectBlob(n, b, method == http.MethodHead)
 	r := m.send(t, method, n.url("blobs/"+string(b.digest)), "", "")
-	m.noteTime(n, r)
+	m.noteBlob(n, b, r)
 	expect(t, r, calls, allowed...)
 	switch has := m.hasBlob(n, b.digest); {
 	case r.status != http.StatusOK:
@@ -90,7 +93,7 @@ func (m *machine) readRange(t *rapid.T, n naming, b blob) {
 	last := min(len(b.data)-1, first+pick(t, "length", 0, 99, 70_000, len(b.data)))
 	allowed, calls := m.expectBlob(n, b, false)
 	r := m.send(t, http.MethodGet, n.url("blobs/"+string(b.digest)), fmt.Sprintf("Range: bytes=%d-%d", first, last), "")
-	m.noteTime(n, r)
+	m.noteBlob(n, b, r)
 	want := b.data[first : last+1]
 	if r.status == http.StatusPartialContent && r.err == nil {
 		// What a range of its own brings can't be verified, nor the first bytes.
@@ -121,22 +124,22 @@ func (m *machine) Tags(t *rapid.T) { m.getTags(t, pick(t, "naming", namings...))
 // getTags gets the list of tags.
 func (m *machine) getTags(t *rapid.T, n naming) {
 	o, _ := m.origin(n)
-	var current, stored []string
-	exists, known := true, false
+	var current, pushed, fetched []string
+	exists := true
 	for tag, err := range o.store.Tags(ctx, n.name, "") {
 		if exists = err == nil; exists {
 			current = append(current, tag)
 		}
 	}
-	for _, repo := range []string{n.local, n.cache} {
+	for repo, list := range map[string]*[]string{n.local: &pushed, n.cache: &fetched} {
 		for tag, err := range m.store.Tags(ctx, repo, "") {
 			if err == nil {
-				stored = append(stored, tag)
+				*list = append(*list, tag)
 			}
 		}
-		known = known || m.exists(repo)
 	}
-	allowed, calls := m.expectList(n, "tags", current, exists, stored, known, false)
+	known := m.exists(n.local) || m.exists(n.cache)
+	allowed, calls := m.expectList(n, "tags", current, exists, pushed, fetched, known, false)
 	r := m.send(t, http.MethodGet, n.url("tags/list"), "", "")
 	var doc struct{ Tags []string }
 	m.expectListed(t, r, &doc, func() []string { return doc.Tags }, calls, allowed)
@@ -184,21 +187,21 @@ func (m *machine) Referrers(t *rapid.T) { m.getReferrers(t, pick(t, "naming", na
 func (m *machine) getReferrers(t *rapid.T, n naming) {
 	o, _ := m.origin(n)
 	subject := images[0].digest
-	var current, stored []string
+	var current, pushed, fetched []string
 	for r, err := range o.store.Referrers(ctx, n.name, subject, "") {
 		if err == nil {
 			current = append(current, string(r.Digest))
 		}
 	}
-	for _, repo := range []string{n.local, n.cache} {
+	for repo, list := range map[string]*[]string{n.local: &pushed, n.cache: &fetched} {
 		for r, err := range m.store.Referrers(ctx, repo, subject, "") {
 			if err == nil {
-				stored = append(stored, string(r.Digest))
+				*list = append(*list, string(r.Digest))
 			}
 		}
 	}
 	exists := !o.noReferrers || len(current) > 0
-	allowed, calls := m.expectList(n, "referrers", current, exists, stored, true, true)
+	allowed, calls := m.expectList(n, "referrers", current, exists, pushed, fetched, true, true)
 	r := m.send(t, http.MethodGet, n.url("referrers/"+string(subject)), "", "")
 	var doc struct{ Manifests []struct{ Digest string } }
 	m.expectListed(t, r, &doc, func() (all []string) {
