@@ -49,7 +49,21 @@ func (m *Mirror) StatBlob(ctx context.Context, repo string, d digest.Digest) (re
 		}
 	}
 	size, err := m.headBlob(ctx, t, d)
+	if err == nil && size < 0 {
+		return m.measureBlob(ctx, repo, d)
+	}
 	return registry.Info{Digest: d, Size: size, Time: time.Now()}, m.failed(ctx, t, err, registry.ErrBlobUnknown)
+}
+
+// measureBlob is StatBlob for upstreams that do not say the length of a blob.
+func (m *Mirror) measureBlob(ctx context.Context, repo string, d digest.Digest) (registry.Info, error) {
+	content, err := m.OpenBlob(ctx, repo, d)
+	if err != nil {
+		return registry.Info{}, err
+	}
+	defer content.Close()
+	size, err := content.Seek(0, io.SeekEnd)
+	return registry.Info{Digest: d, Size: size, Time: time.Now()}, err
 }
 
 // provideBlob fetches a blob that a pushed manifest names. A client that has asked for it,
@@ -135,7 +149,7 @@ func (m *Mirror) hasManifest(ctx context.Context, repo string) bool {
 	return false
 }
 
-// headBlob returns the size of a blob of the upstream.
+// headBlob returns the size of a blob of the upstream, -1 if it does not say it.
 func (m *Mirror) headBlob(ctx context.Context, t target, d digest.Digest) (int64, error) {
 	return flight(ctx, m, "head "+t.cache+"@"+string(d), func(ctx context.Context) (int64, error) {
 		c := call{method: http.MethodHead, name: t.name, kind: "blobs", ref: string(d)}
@@ -149,11 +163,6 @@ func (m *Mirror) headBlob(ctx context.Context, t target, d digest.Digest) (int64
 			return 0, err
 		}
 		resp.Body.Close()
-		if resp.ContentLength < 0 {
-			f := notContent("a HEAD without a Content-Length")
-			f.upstream = t.up.Name
-			return 0, f
-		}
 		return resp.ContentLength, nil
 	})
 }

@@ -70,16 +70,18 @@ func TestClientLeaves(t *testing.T) {
 	})
 }
 
-// TestHeader reads the header of a response, and the first bytes, while the upstream has
-// sent little more.
+// TestHeader reads the header of a response while the upstream has sent no more, and then
+// the first bytes.
 func TestHeader(t *testing.T) {
 	text := large()
-	release := make(chan bool)
+	more := make(chan bool)
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(text)))
+		http.NewResponseController(w).Flush()
+		<-more
 		io.WriteString(w, text[:200<<10])
 		http.NewResponseController(w).Flush()
-		<-release
+		<-more
 		io.WriteString(w, text[200<<10:])
 	}))
 	defer upstream.Close()
@@ -89,13 +91,45 @@ func TestHeader(t *testing.T) {
 	resp, err := c.Get("http://mirror.test/v2/docker.io/library/nginx/blobs/" + string(digest.FromString(text)))
 	qt.Assert(t, qt.IsNil(err))
 	defer resp.Body.Close()
+	more <- true
 	first := make([]byte, 200<<10)
 	_, err = io.ReadFull(resp.Body, first)
 	qt.Assert(t, qt.IsNil(err))
-	close(release)
+	more <- true
 	rest, err := io.ReadAll(resp.Body)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.IsTrue(string(first)+string(rest) == text))
+}
+
+// TestUnknownLength has an upstream that does not say how long a blob is, nor what a manifest
+// is, as some servers of files.
+func TestUnknownLength(t *testing.T) {
+	o := newOrigin()
+	text := large()
+	_, blob := o.push(t, "library/nginx", "1", text)
+	o.set(func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			recorded := httptest.NewRecorder()
+			h.ServeHTTP(recorded, r)
+			if recorded.Code != http.StatusOK {
+				w.WriteHeader(recorded.Code)
+				return
+			}
+			w.Header().Set("Content-Type", "text/plain")
+			w.WriteHeader(http.StatusOK)
+			http.NewResponseController(w).Flush() // so that there is no length
+			w.Write(recorded.Body.Bytes())
+		})
+	})
+	c := newClient(t, o, &registry.MemStore{}, nil)
+	got := c.get("/v2/docker.io/nginx/manifests/1")
+	qt.Check(t, qt.Equals(got.status, 200))
+	qt.Check(t, qt.Equals(got.header.Get("Content-Type"), "application/vnd.oci.image.manifest.v1+json"))
+	path := "/v2/docker.io/nginx/blobs/" + string(blob)
+	got = c.do(http.MethodHead, path, "", "")
+	qt.Check(t, qt.Equals(got.status, 200))
+	qt.Check(t, qt.Equals(got.header.Get("Content-Length"), fmt.Sprint(len(text))))
+	qt.Check(t, qt.IsTrue(c.get(path).body == text))
 }
 
 // TestRanges reads ranges of a blob while it is fetched.

@@ -17,6 +17,7 @@ import (
 
 // request is what a store needs to know of the request that it serves.
 type request struct {
+	w      http.ResponseWriter
 	header http.Header // of the response
 	head   bool        // the method is HEAD
 	write  bool        // it is neither GET nor HEAD
@@ -46,7 +47,7 @@ func (m *Mirror) Handler(next http.Handler) http.Handler {
 		if ns != "" {
 			w.Header().Set("OCI-Namespace", ns)
 		}
-		facts := &request{header: w.Header(), head: r.Method == http.MethodHead, put: r.Method == http.MethodPut}
+		facts := &request{w: w, header: w.Header(), head: r.Method == http.MethodHead, put: r.Method == http.MethodPut}
 		facts.write = !facts.head && r.Method != http.MethodGet
 		next.ServeHTTP(w, translated.WithContext(context.WithValue(r.Context(), requestKey{}, facts)))
 	})

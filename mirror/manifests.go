@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 	"time"
 
@@ -111,7 +112,7 @@ func (m *Mirror) GetTag(ctx context.Context, repo, tag string) (registry.Manifes
 // storedTags returns the manifests of a tag that was pushed and of one that was fetched,
 // each with its error. A store that must be waited for looks for both at once.
 func (m *Mirror) storedTags(ctx context.Context, t target, tag string) (pushed, fetched registry.Manifest, pushedErr, fetchedErr error) {
-	if m.memory {
+	if m.local {
 		if pushed, pushedErr = m.store.GetTag(ctx, t.local, tag); pushedErr != nil {
 			fetched, fetchedErr = m.store.GetTag(ctx, t.cache, tag)
 		}
@@ -232,7 +233,11 @@ func (m *Mirror) getManifest(ctx context.Context, t target, ref string, d digest
 			d = header
 		}
 	}
-	manifest, err := parseManifest(resp.Header.Get("Content-Type"), content, d)
+	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	manifest, err := parseManifest(mediaType, content, d)
+	if err != nil && (mediaType == "text/plain" || mediaType == "application/octet-stream") {
+		manifest, err = parseManifest("", content, d) // servers of files do not know it
+	}
 	if err != nil || len(content) > maxManifest {
 		f := notContent("%d bytes that are no manifest: %w", len(content), err)
 		f.upstream = t.up.Name

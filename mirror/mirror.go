@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/ocidir"
 )
 
 // Options are the options of New.
@@ -88,7 +89,7 @@ const (
 // safe for concurrent use.
 type Mirror struct {
 	store   registry.Store // content under its own name, and under CachePrefix
-	memory  bool           // store looks things up without waiting
+	local   bool           // store looks things up faster than a goroutine starts
 	opts    Options
 	log     *slog.Logger
 	current atomic.Pointer[upstreams]
@@ -129,7 +130,7 @@ func New(s registry.Store, opts Options) (*Mirror, error) {
 	}
 	m := &Mirror{
 		store:   s,
-		memory:  inMemory(s),
+		local:   isLocal(s),
 		opts:    opts,
 		log:     opts.Logger,
 		fetches: make(map[fetchKey]*fetch),
@@ -203,14 +204,18 @@ func (m *Mirror) Close() error {
 	return nil
 }
 
-// inMemory reports whether the store s is in memory.
-func inMemory(s registry.Store) bool {
+// isLocal reports whether the store s is in memory or in a directory.
+func isLocal(s registry.Store) bool {
 	for {
 		outer, ok := s.(interface{ Unwrap() registry.Store })
 		if !ok {
-			_, memory := s.(*registry.MemStore)
-			return memory
+			break
 		}
 		s = outer.Unwrap()
 	}
+	switch s.(type) {
+	case *registry.MemStore, *ocidir.Store:
+		return true
+	}
+	return false
 }

@@ -24,9 +24,10 @@ type reader struct {
 	size   int64
 	offset int64
 
-	ready  bool          // Prepare has looked where the bytes at offset come from
-	body   io.ReadCloser // of a request of its own; nil without one
-	closed bool
+	flushed bool          // the header of the response has been sent
+	ready   bool          // Prepare has looked where the bytes at offset come from
+	body    io.ReadCloser // of a request of its own; nil without one
+	closed  bool
 }
 
 // open returns a reader of the blob, whose Close ends the caller's use of the fetch. The
@@ -110,6 +111,12 @@ func (r *reader) Read(p []byte) (int, error) {
 			return n, err
 		case err != nil:
 			return 0, err
+		}
+		if !r.flushed { // the header need not wait
+			r.flushed = true
+			if request := requestOf(r.ctx); request != nil {
+				http.NewResponseController(request.w).Flush()
+			}
 		}
 		select {
 		case <-changed:
