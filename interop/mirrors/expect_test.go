@@ -32,6 +32,9 @@ func (m *machine) classOf(n naming, a access, path string, exists bool) (class, 
 	now := time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if path != "" && now.Before(m.unknown[o.name+"/v2/"+n.name+path]) {
+		return missing, 0
+	}
 	c, calls := o.fault.class(a), maxCalls
 	switch {
 	case now.Before(o.quietUntil):
@@ -61,15 +64,23 @@ func (m *machine) noteTime(n naming, r response) {
 	}
 }
 
-// noteDenied notes that a name that need not be the upstream's was denied, which the mirror
-// remembers as a 404.
-func (m *machine) noteDenied(n naming, a access, path string, r response) {
+// noteUnknown notes that the mirror remembers for a moment that the upstream does not have
+// something: if it has said that, or if it denies access under a name that need not be its.
+func (m *machine) noteUnknown(n naming, a access, path string, exists bool, r response) {
 	o, _ := m.origin(n)
+	path = "/v2/" + n.name + path
+	f, _ := o.current()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	mayDeny := o.fault.class(a)&denied != 0 || o.fault.expired // for the second time, if there are several fetches
+	mayDeny := f.class(a)&denied != 0 || f.expired // for the second time, if there are several fetches
 	if n.byDefault && mayDeny && (r.status == http.StatusNotFound || r.warned()) {
-		o.notFound["/v2/"+n.name+path] = time.Now()
+		o.notFound[path] = time.Now()
+	}
+	c := f.class(a)
+	isUnknown := c == missing || c == denied && n.byDefault && !f.storage || f.name == "none" && !exists
+	called := slices.Contains(r.calls, "GET "+path) || a.kind == "blobs" && slices.Contains(r.calls, "HEAD "+path)
+	if isUnknown && called && r.status == http.StatusNotFound {
+		m.unknown[o.name+path] = r.from.Add(forgetUnknown)
 	}
 }
 
@@ -168,9 +179,10 @@ func (m *machine) expectTag(n naming, tag string, head bool) (allowed []string, 
 // noteTag notes what a response for a tag says.
 func (m *machine) noteTag(t failer, n naming, tag string, r response) {
 	m.noteTime(n, r)
-	m.noteDenied(n, access{kind: "manifests"}, "/manifests/"+tag, r)
+	o, up := m.origin(n)
+	_, err := o.store.GetTag(ctx, n.name, tag)
+	m.noteUnknown(n, access{kind: "manifests"}, "/manifests/"+tag, err == nil, r)
 	m.noteFetched(n, r)
-	_, up := m.origin(n)
 	if _, err := m.store.GetTag(ctx, n.cache, tag); err == nil && r.status != http.StatusOK {
 		t.Fatalf("%s: the tag is still stored after %v", r.request, r)
 	}
@@ -299,7 +311,9 @@ func (m *machine) expectBlob(n naming, b blob, head bool) (allowed []string, cal
 // noteBlob notes what a response for a blob says.
 func (m *machine) noteBlob(n naming, b blob, r response) {
 	m.noteTime(n, r)
-	m.noteDenied(n, access{kind: "blobs", size: len(b.data)}, "/blobs/"+string(b.digest), r)
+	o, _ := m.origin(n)
+	_, err := o.store.StatBlob(ctx, n.name, b.digest)
+	m.noteUnknown(n, access{kind: "blobs", size: len(b.data)}, "/blobs/"+string(b.digest), err == nil, r)
 }
 
 // expectList returns the responses to a request for a list, and the number of calls. The

@@ -58,10 +58,11 @@ type machine struct {
 	pushed map[string]*pushed // by the local name
 
 	// Of the mirror since its start.
-	fetched map[string]bool // by the name of fetched content, whether that had a manifest
-	fresh   map[string]span // by the name of fetched content and the tag
-	lists   map[string]list // by the name of fetched content and the kind of list
-	slow    [2]time.Time    // until when each upstream may be left in peace after a timeout
+	fetched map[string]bool      // by the name of fetched content, whether that had a manifest
+	fresh   map[string]span      // by the name of fetched content and the tag
+	unknown map[string]time.Time // by the name of the upstream and the path, until when it is not asked
+	lists   map[string]list      // by the name of fetched content and the kind of list
+	slow    [2]time.Time         // until when each upstream may be left in peace after a timeout
 }
 
 // pushed is the content that was pushed to a repository.
@@ -133,7 +134,7 @@ func (m *machine) start(t *rapid.T) {
 	}
 	m.client.Store(&http.Client{Transport: registrytest.Transport(m.mirror.Handler(registry.New(registry.WithStore(m.mirror))))})
 	m.fetched, m.fresh, m.lists = make(map[string]bool), make(map[string]span), make(map[string]list)
-	m.slow = [2]time.Time{}
+	m.unknown, m.slow = make(map[string]time.Time), [2]time.Time{}
 	for _, o := range m.w.origins {
 		o.mu.Lock()
 		o.quietFrom, o.quietUntil = time.Time{}, time.Time{}

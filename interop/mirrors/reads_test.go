@@ -53,7 +53,9 @@ func (m *machine) Manifest(t *rapid.T) {
 	allowed, calls := m.expectManifest(n, img.digest, method == http.MethodHead)
 	r := m.send(t, method, n.url("manifests/"+string(img.digest)), "", "")
 	m.noteTime(n, r)
-	m.noteDenied(n, access{kind: "manifests", digest: true}, "/manifests/"+string(img.digest), r)
+	o, _ := m.origin(n)
+	_, err := o.store.GetManifest(ctx, n.name, img.digest)
+	m.noteUnknown(n, access{kind: "manifests", digest: true}, "/manifests/"+string(img.digest), err == nil, r)
 	m.noteFetched(n, r)
 	expect(t, r, calls, allowed...)
 }
