@@ -221,7 +221,7 @@ func TestTransportCancellation(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
-			started, ended := make(chan struct{}), make(chan struct{})
+			started, returned, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 			body, _ := io.Pipe()
 			req, _ := http.NewRequestWithContext(ctx, "PUT", "http://any.example/", body)
 			go func() {
@@ -231,8 +231,10 @@ func TestTransportCancellation(t *testing.T) {
 			_, err := registrytest.Transport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				close(started)
 				h(w, r)
+				<-returned // a response at this moment could be received after all
 				close(ended)
 			})).RoundTrip(req)
+			close(returned)
 			qt.Check(t, qt.ErrorIs(err, context.Canceled))
 			<-ended
 		})
@@ -257,14 +259,17 @@ func TestTransportCancellation(t *testing.T) {
 	// If the context ends while the client reads the body, it gets the context's
 	// error.
 	ctx, cancel := context.WithCancel(t.Context())
+	read := make(chan struct{})
 	req, _ := http.NewRequestWithContext(ctx, "GET", "http://any.example/", nil)
 	resp, err = registrytest.Transport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
+		<-read // the end of the response could be received after all
 	})).RoundTrip(req)
 	qt.Assert(t, qt.IsNil(err))
 	cancel()
 	_, err = io.ReadAll(resp.Body)
+	close(read)
 	qt.Check(t, qt.ErrorIs(err, context.Canceled))
 	resp.Body.Close()
 }
