@@ -335,6 +335,15 @@ func (r *repo) endFold(f *fold, writeErr error) error {
 	if err := writeErr; err != nil {
 		return r.foldFailed(err)
 	}
+	if r.journal != nil {
+		// Without the mark, a crash would have the journal replayed over the
+		// new index.json, with the same result.
+		if line, err := appendLine(nil, batch{Fold: &foldMark{f.hash, f.batches}}); err == nil {
+			r.journal.append(line)
+		}
+	}
+	// From here to the rename, a change of another tool would be lost: nothing else waits
+	// for the disk there.
 	current, err := r.refresh()
 	if err != nil {
 		return ignoreUnknown(err)
@@ -342,13 +351,6 @@ func (r *repo) endFold(f *fold, writeErr error) error {
 	if !f.mayReplace(current) {
 		r.arm(foldIdle)
 		return nil // another tool has written it meanwhile
-	}
-	if r.journal != nil {
-		// Without the mark, a crash would have the journal replayed over the
-		// new index.json, with the same result.
-		if line, err := appendLine(nil, batch{Fold: &foldMark{f.hash, f.batches}}); err == nil {
-			r.journal.append(line)
-		}
 	}
 	if err := f.putInPlace(); err != nil {
 		return r.foldFailed(err)
