@@ -368,17 +368,19 @@ func elements[T any](all []T) iter.Seq2[T, error] {
 	}
 }
 
+// head is the first element of the rest of a list.
+type head[T any] struct {
+	value T
+	next  func() (T, error, bool)
+}
+
 // merge merges sorted lists, and drops what is in several. The list of a repository that is
 // unknown is empty; if all are unknown, the result is an error.
 func merge[T any](compare func(a, b T) int, lists ...iter.Seq2[T, error]) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		type head struct {
-			value T
-			next  func() (T, error, bool)
-		}
-		var heads []*head
+		var heads []*head[T]
 		var unknown []error
-		advance := func(h *head) (ok bool, err error) {
+		advance := func(h *head[T]) (ok bool, err error) {
 			h.value, err, ok = h.next()
 			if ok && err != nil && isUnknown(err) {
 				unknown = append(unknown, err)
@@ -389,7 +391,7 @@ func merge[T any](compare func(a, b T) int, lists ...iter.Seq2[T, error]) iter.S
 		for _, l := range lists {
 			next, stop := iter.Pull2(l)
 			defer stop()
-			h := &head{next: next}
+			h := &head[T]{next: next}
 			ok, err := advance(h)
 			if err != nil {
 				yield(h.value, err)
@@ -405,7 +407,7 @@ func merge[T any](compare func(a, b T) int, lists ...iter.Seq2[T, error]) iter.S
 			return
 		}
 		for len(heads) > 0 {
-			least := slices.MinFunc(heads, func(a, b *head) int { return compare(a.value, b.value) }).value
+			least := slices.MinFunc(heads, func(a, b *head[T]) int { return compare(a.value, b.value) }).value
 			if !yield(least, nil) {
 				return
 			}

@@ -11,7 +11,7 @@ import (
 )
 
 // mirrorMetrics collects the counts of a mirror.
-type mirrorMetrics struct{ *mirror.Mirror }
+type mirrorMetrics struct{ mirror *mirror.Mirror }
 
 func mirrorDesc(name, help string) *prometheus.Desc {
 	return prometheus.NewDesc("registry_mirror_"+name, help, []string{"upstream"}, nil)
@@ -37,7 +37,7 @@ func (m mirrorMetrics) Describe(ch chan<- *prometheus.Desc) { prometheus.Describ
 
 // Collect implements prometheus.Collector.
 func (m mirrorMetrics) Collect(ch chan<- prometheus.Metric) {
-	for name, s := range m.Stats() {
+	for name, s := range m.mirror.Stats() {
 		send := func(desc *prometheus.Desc, kind prometheus.ValueType, value float64) {
 			ch <- prometheus.MustNewConstMetric(desc, kind, value, name)
 		}
@@ -55,5 +55,5 @@ func (m mirrorMetrics) Collect(ch chan<- prometheus.Metric) {
 			send(mirrorRemaining, prometheus.GaugeValue, float64(s.RateRemaining))
 		}
 	}
-	ch <- prometheus.MustNewConstMetric(mirrorStored, prometheus.GaugeValue, float64(m.Bytes()))
+	ch <- prometheus.MustNewConstMetric(mirrorStored, prometheus.GaugeValue, float64(m.mirror.Bytes()))
 }
