@@ -150,7 +150,7 @@ func newLoopbackClient(s *httptest.Server, http2 bool) *http.Transport {
 	if !http2 {
 		t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
 	}
-	t.TLSClientConfig = s.Client().Transport.(*http.Transport).TLSClientConfig
+	t.TLSClientConfig = s.Client().Transport.(*http.Transport).TLSClientConfig.Clone() // s.Close changes its own
 	return t
 }
 
