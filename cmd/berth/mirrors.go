@@ -156,10 +156,11 @@ func (r mirrorRule) credential(dockerConfig string) (auth.CredentialFunc, error)
 	return nil, nil
 }
 
-// openMirror returns a store that fetches what it lacks, or nil if nothing is mirrored.
+// openMirror returns a store that will fetch what it lacks from the upstreams that configure
+// sets, or nil if nothing is mirrored.
 func (s *server) openMirror(c *serveCmd) (*mirror.Mirror, error) {
-	list, err := c.upstreams()
-	if err != nil || len(list) == 0 {
+	rules, err := c.mirrorRules()
+	if err != nil || len(rules) == 0 {
 		return nil, err
 	}
 	// A container's file system may be read-only.
@@ -169,12 +170,7 @@ func (s *server) openMirror(c *serveCmd) (*mirror.Mirror, error) {
 	}
 	temp.Close()
 	os.Remove(temp.Name())
-	return mirror.New(s.store, mirror.Options{
-		Upstreams: list,
-		Default:   c.MirrorDefault,
-		MaxBytes:  int64(c.MirrorSize),
-		Logger:    s.log.Logger,
-	})
+	return mirror.New(s.store, mirror.Options{MaxBytes: int64(c.MirrorSize), Logger: s.log.Logger})
 }
 
 // mirrorFiles returns the names of the files that mirrors read.
