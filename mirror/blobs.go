@@ -143,10 +143,7 @@ func (m *Mirror) hasFetched(ctx context.Context, t target) bool {
 }
 
 func (m *Mirror) hasManifest(ctx context.Context, repo string) bool {
-	for _, err := range m.store.Manifests(ctx, repo, "") {
-		return err == nil
-	}
-	return false
+	return hasAny(m.store.Manifests(ctx, repo, ""))
 }
 
 // headBlob returns the size of a blob of the upstream, -1 if it does not say it.
@@ -180,9 +177,8 @@ func (m *Mirror) fetchOf(t target, d digest.Digest) *fetch {
 }
 
 // joinFetch returns the fetch of a blob, and begins it if there is none. The caller uses it,
-// and must release it. A blob that
-// another repository has, or that is fetched for it, is not fetched again, but only after
-// the upstream has said that this one has it too.
+// and must release it. A blob that another repository has, or that is fetched for it, is not
+// fetched again, but only after the upstream has said that this one has it too.
 // Errors: errStored.
 func (m *Mirror) joinFetch(ctx context.Context, t target, d digest.Digest) (*fetch, error) {
 	if f := m.fetchOf(t, d); f != nil {

@@ -108,6 +108,13 @@ func (f *failure) hides(u *upstream) bool {
 	return false
 }
 
+// failure returns the failure of a call of u that has ended with err.
+func (u *upstream) failure(err error) *failure {
+	f := failureOf(err)
+	f.upstream = u.Name
+	return f
+}
+
 // notContent returns the failure of a response that is not the content that was asked for.
 func notContent(format string, args ...any) *failure {
 	return &failure{kind: broken, err: fmt.Errorf(format, args...)}

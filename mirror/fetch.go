@@ -141,8 +141,7 @@ func (m *Mirror) download(f *fetch, c call) error {
 		}
 	}
 	if digest.NewDigest(f.digest.Algorithm(), verifier) != f.digest {
-		failed := notContent("%d bytes with another digest than %s", done, f.digest)
-		failed.upstream = f.target.up.Name
+		failed := f.target.up.failure(notContent("%d bytes with another digest than %s", done, f.digest))
 		m.log.Warn(failed.Error(), "repository", f.target.local, "error", failed.err)
 		return failed
 	}
@@ -163,9 +162,7 @@ func (m *Mirror) receive(f *fetch, c call, verifier io.Writer) (n int64, err err
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		failed := failureOf(err)
-		failed.upstream = f.target.up.Name
-		return failed
+		return f.target.up.failure(err)
 	}
 	resp, err := f.target.up.do(ctx, c)
 	if err != nil {

@@ -122,7 +122,7 @@ func (m *Mirror) Tags(ctx context.Context, repo, after string) iter.Seq2[string,
 
 // Referrers implements registry.Store: those that are stored, and those of the upstream.
 func (m *Mirror) Referrers(ctx context.Context, repo string, subject, after digest.Digest) iter.Seq2[registry.Referrer, error] {
-	return withUpstream(ctx, m, repo, func(a, b registry.Referrer) int { return cmp.Compare(a.Digest, b.Digest) },
+	return withUpstream(ctx, m, repo, compareReferrers,
 		func(repo string, after registry.Referrer) iter.Seq2[registry.Referrer, error] {
 			return m.store.Referrers(ctx, repo, subject, after.Digest)
 		}, registry.Referrer{Digest: after},
@@ -180,6 +180,8 @@ func withoutUpstream[T any](ctx context.Context, m *Mirror, t target, err error,
 	warn(ctx, f)
 	return merge(compare, lists...)
 }
+
+func compareReferrers(a, b registry.Referrer) int { return cmp.Compare(a.Digest, b.Digest) }
 
 func hasAny[T any](list iter.Seq2[T, error]) bool {
 	for _, err := range list {
@@ -283,8 +285,8 @@ func (m *Mirror) fetchReferrers(ctx context.Context, t target, subject digest.Di
 	if errors.As(err, &f) && f.kind == missing {
 		err = nil // nothing refers to it
 	}
-	slices.SortStableFunc(l.referrers, func(a, b registry.Referrer) int { return cmp.Compare(a.Digest, b.Digest) })
-	l.referrers = slices.Clone(slices.CompactFunc(l.referrers, func(a, b registry.Referrer) bool { return a.Digest == b.Digest }))
+	slices.SortStableFunc(l.referrers, compareReferrers)
+	l.referrers = slices.Clone(slices.CompactFunc(l.referrers, func(a, b registry.Referrer) bool { return compareReferrers(a, b) == 0 }))
 	return l, err
 }
 
@@ -315,9 +317,7 @@ func (m *Mirror) pages(ctx context.Context, t target, c call, add func(page []by
 			}
 		}
 		if err != nil {
-			f := failureOf(err)
-			f.upstream = t.up.Name
-			return f
+			return t.up.failure(err)
 		}
 		query := nextPage(resp.Header)
 		if query == "" {

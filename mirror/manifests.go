@@ -112,7 +112,7 @@ func (m *Mirror) GetTag(ctx context.Context, repo, tag string) (registry.Manifes
 // storedTags returns the manifests of a tag that was pushed and of one that was fetched,
 // each with its error. A store that must be waited for looks for both at once.
 func (m *Mirror) storedTags(ctx context.Context, t target, tag string) (pushed, fetched registry.Manifest, pushedErr, fetchedErr error) {
-	if m.local {
+	if m.nearby {
 		if pushed, pushedErr = m.store.GetTag(ctx, t.local, tag); pushedErr != nil {
 			fetched, fetchedErr = m.store.GetTag(ctx, t.cache, tag)
 		}
@@ -224,9 +224,7 @@ func (m *Mirror) getManifest(ctx context.Context, t target, ref string, d digest
 	content, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
 	t.up.bytes.Add(uint64(len(content)))
 	if err != nil {
-		f := failureOf(err)
-		f.upstream = t.up.Name
-		return registry.Manifest{}, f
+		return registry.Manifest{}, t.up.failure(err)
 	}
 	if d == "" {
 		if header := digest.Digest(resp.Header.Get("Docker-Content-Digest")); header.Validate() == nil {
@@ -239,9 +237,7 @@ func (m *Mirror) getManifest(ctx context.Context, t target, ref string, d digest
 		manifest, err = parseManifest("", content, d) // servers of files do not know it
 	}
 	if err != nil || len(content) > maxManifest {
-		f := notContent("%d bytes that are no manifest: %w", len(content), err)
-		f.upstream = t.up.Name
-		return registry.Manifest{}, f
+		return registry.Manifest{}, t.up.failure(notContent("%d bytes that are no manifest: %w", len(content), err))
 	}
 	m.fresh.Add(tagKey{repo: t.cache}, time.Time{})
 	return manifest, nil

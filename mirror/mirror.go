@@ -89,7 +89,7 @@ const (
 // safe for concurrent use.
 type Mirror struct {
 	store   registry.Store // content under its own name, and under CachePrefix
-	local   bool           // store looks things up faster than a goroutine starts
+	nearby  bool           // store looks things up faster than a goroutine starts
 	opts    Options
 	log     *slog.Logger
 	current atomic.Pointer[upstreams]
@@ -130,7 +130,7 @@ func New(s registry.Store, opts Options) (*Mirror, error) {
 	}
 	m := &Mirror{
 		store:   s,
-		local:   isLocal(s),
+		nearby:  isLocal(s),
 		opts:    opts,
 		log:     opts.Logger,
 		fetches: make(map[fetchKey]*fetch),

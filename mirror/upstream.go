@@ -90,9 +90,7 @@ func (u *upstream) reserve(ctx context.Context) (release func(), err error) {
 	case u.documents <- struct{}{}:
 		return func() { <-u.documents }, nil
 	case <-ctx.Done():
-		f := failureOf(context.Cause(ctx))
-		f.upstream = u.Name
-		return nil, f
+		return nil, u.failure(context.Cause(ctx))
 	}
 }
 
