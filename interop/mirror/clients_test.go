@@ -95,8 +95,7 @@ func newMirrored(t *testing.T) *mirrored {
 	}
 	tokens := &auth.TokenServer{Service: "registry.docker.io", Policy: auth.Rules{{Repo: "library/**", Actions: []auth.Action{auth.Pull}}}.Allow}
 	mux := http.NewServeMux()
-	m.upstream = httptest.NewServer(mux)
-	t.Cleanup(m.upstream.Close)
+	m.upstream = newUpstream(t, mux)
 	served := auth.Bearer(m.upstream.URL+"/token", tokens.Service, tokens.Verify)(registry.New(registry.WithStore(store)))
 	limit := registrytest.RetryAfter(time.Second)(served)
 	mux.Handle("/token", tokens)

@@ -7,7 +7,10 @@ package mirror
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -80,8 +83,7 @@ func TestRegistries(t *testing.T) {
 			t.Parallel()
 			handler := r.start(t)
 			var journal registrytest.Journal
-			upstream := httptest.NewServer(journal.Handler(inPages(handler, r.pages)))
-			t.Cleanup(upstream.Close)
+			upstream := newUpstream(t, journal.Handler(inPages(handler, r.pages)))
 			fill(t, seeded.Host, strings.TrimPrefix(upstream.URL, "http://"))
 
 			m, err := mirror.New(&registry.MemStore{}, mirror.Options{Upstreams: []mirror.Upstream{
@@ -151,6 +153,18 @@ func TestRegistries(t *testing.T) {
 			send("stopped, not pulled before", true, never)
 		})
 	}
+}
+
+// newUpstream starts a server on an address that no other server uses. After it has been
+// closed, its port refuses connections: on 127.0.0.1, another server may get it.
+func newUpstream(t *testing.T, h http.Handler) *httptest.Server {
+	t.Helper()
+	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254)))
+	qt.Assert(t, qt.IsNil(err))
+	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: h}}
+	s.Start()
+	t.Cleanup(s.Close)
+	return s
 }
 
 // check sends the request of e, and checks the response. The upstream may have stopped.
