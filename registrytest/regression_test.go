@@ -77,7 +77,7 @@ func TestNilIsRejectedAtConstruction(t *testing.T) {
 		},
 		"registrytest: Transport requires a handler":           func() { registrytest.Transport(nil) },
 		"registrytest: Faults.Handler requires a handler":      func() { registrytest.NewFaults().Handler(nil) },
-		"registrytest: Journal.Handler requires a handler":     func() { new(registrytest.Journal).Handler(nil) },
+		"journal: Journal.Handler requires a handler":          func() { new(registrytest.Journal).Handler(nil) },
 		`registrytest: the handler of the registry "a" is nil`: func() { registrytest.Namespaces(map[string]http.Handler{"a": nil}) },
 	} {
 		qt.Check(t, qt.PanicMatches(construct, want))

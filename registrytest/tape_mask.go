@@ -19,6 +19,8 @@ import (
 	"sync"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-oci/registry/internal/redact"
 )
 
 const (
@@ -305,7 +307,7 @@ func (m *masker) header(header http.Header, names []string) (lines []string) {
 		case len(values) == 0:
 			continue
 		case name == "Authorization":
-			values = []string{authScheme(values[0])}
+			values = []string{redact.AuthScheme(values[0])}
 		case name == "Accept":
 			// The order and the form of the list say little.
 			var types []string
@@ -323,7 +325,7 @@ func (m *masker) header(header http.Header, names []string) (lines []string) {
 			if name == "Www-Authenticate" {
 				value = scopeParameter.ReplaceAllStringFunc(value, sortQuotedScopes)
 			}
-			if value = printable(m.text(value)); value != "" {
+			if value = redact.Printable(m.text(value)); value != "" {
 				lines = append(lines, name+": "+value)
 			}
 		}

@@ -19,6 +19,8 @@ import (
 	"sync"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/berth-oci/registry/internal/redact"
 )
 
 // tapeRecorder records requests and responses.
@@ -325,7 +327,7 @@ func (r *tapeRecorder) tapeExchange(x *recordedExchange) (*tapeExchange, error) 
 		e.request.body = tapeBody{any: true}
 	}
 	if x.err != nil {
-		e.err = printable(mask.text(rootCause(x.err)))
+		e.err = redact.Printable(mask.text(rootCause(x.err)))
 	}
 	if x.response == nil {
 		return e, nil

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package registrytest
+package journal
 
 import (
 	"fmt"
@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/internal/redact"
 )
 
 // Finding is a violation of the distribution-spec by a client.
@@ -36,7 +37,7 @@ func (f Finding) String() string {
 	if f.Must {
 		level = "MUST"
 	}
-	return fmt.Sprintf("%s %s: %s (%s, %s)", f.Entry.Method, printable(f.Entry.Path), printable(f.Text), level, f.Section)
+	return fmt.Sprintf("%s %s: %s (%s, %s)", f.Entry.Method, redact.Printable(f.Entry.Path), redact.Printable(f.Text), level, f.Section)
 }
 
 // Lint checks the recorded requests against the distribution-spec's requirements
