@@ -30,6 +30,10 @@ type Event struct {
 	// before one was sent.
 	Status int
 
+	// Header holds the headers of the response. Like HTTP, it must not be used
+	// after the hook has returned, except by way of its Clone.
+	Header http.Header
+
 	// Err is the error that the response reports, nil if it reports none. It may
 	// contain details that the client did not get. If the connection was aborted,
 	// it wraps [http.ErrAbortHandler].
@@ -163,6 +167,7 @@ func (o *observation) event(r *http.Request, start time.Time) Event {
 		Request:  req,
 		HTTP:     r,
 		Status:   o.Status,
+		Header:   o.Recorder.Header(),
 		Err:      o.err,
 		User:     o.user,
 		Time:     start,

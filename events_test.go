@@ -110,7 +110,8 @@ func TestEvents(t *testing.T) {
 				qt.Check(t, qt.DeepEquals(e.Request, want))
 			}
 			qt.Check(t, qt.IsFalse(e.Time.IsZero()))
-			e.Request, e.HTTP, e.Err, e.Time, e.Duration = registry.Request{}, nil, nil, test.want.Time, 0
+			qt.Check(t, qt.DeepEquals(e.Header, w.Header()))
+			e.Request, e.HTTP, e.Header, e.Err, e.Time, e.Duration = registry.Request{}, nil, nil, nil, test.want.Time, 0
 			qt.Check(t, qt.DeepEquals(e, test.want))
 		})
 	}

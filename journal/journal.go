@@ -48,6 +48,9 @@ type Entry struct {
 	// request.
 	registry.Request
 
+	// Number is the position in the journal, from 1.
+	Number int
+
 	Method string
 	Host   string
 	Path   string // without the query
@@ -68,8 +71,6 @@ type Entry struct {
 	Location, Link string
 
 	target string // path and query, to compare with Location and Link; never printed
-
-	number int // the position in the journal, from 1
 
 	// For Lint.
 	contentType, accept string
@@ -101,7 +102,7 @@ func (j *Journal) Handler(h http.Handler) http.Handler {
 		}
 		j.mu.Lock()
 		j.entries = append(j.entries, e)
-		e.number = len(j.entries)
+		e.Number = len(j.entries)
 		j.mu.Unlock()
 
 		body := &recordedBody{ReadCloser: r.Body, keep: req.Op == registry.OpManifestPut}

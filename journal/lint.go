@@ -73,7 +73,7 @@ func (j *Journal) Lint() []Finding {
 	for _, e := range j.IgnoredLinks() {
 		l.add(e, `"Listing Tags"`, false, "ignores the Link of the preceding page")
 	}
-	slices.SortStableFunc(l.findings, func(a, b Finding) int { return a.Entry.number - b.Entry.number })
+	slices.SortStableFunc(l.findings, func(a, b Finding) int { return a.Entry.Number - b.Entry.Number })
 	return l.findings
 }
 

@@ -126,6 +126,8 @@ func TestKeep(t *testing.T) {
 			kind = "socketMode"
 		case "tls-client-auth":
 			samples["enum"] = "optional"
+		case "ui":
+			samples["enum"] = "off"
 		}
 		if err := f.Value.Set(samples[kind]); err != nil {
 			t.Errorf("--%s: %v", f.Name, err)

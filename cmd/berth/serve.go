@@ -121,6 +121,7 @@ func (c *serveCmd) Run(stdout io.Writer, logs logOutput) error {
 			return err
 		}
 	}
+	unmapStart()
 	notifyReady(log.Logger)
 
 	select {

@@ -27,6 +27,8 @@ type serveCmd struct {
 	Host       []string
 	TLSFlags
 
+	UI string
+
 	Store    string
 	Redirect bool
 	mirrorFlags
@@ -100,6 +102,8 @@ func (c *serveCmd) newCommand(use, short, long string, run func(io.Writer, logOu
 			f.Var(anyPath(&c.AddrFile), "addr-file", "Write the addresses to this `FILE`, one in each line, once the server listens on them.")
 			f.TextVar(&c.SocketMode, "socket-mode", socketMode(0), "`MODE` of a unix socket (default 0660).")
 			f.StringArrayVar(&c.Host, "host", nil, "Serve this host `NAME` too, on a loopback address. By default a server there rejects requests for other hosts than loopback addresses, localhost, *.localhost, names without a dot, host.docker.internal and host.containers.internal, so that no web page can use it. Can be repeated.")
+			c.UI = "auto"
+			f.Var(enumValue{&c.UI, []string{"auto", "on", "off"}}, "ui", "Serve a page that shows the content and the last requests in a browser, at /inspect/: `WHEN` is on, off, or auto, on a loopback address only. Users log in to it.")
 		}},
 		flagGroup{"TLS", c.TLSFlags.define},
 		flagGroup{"Content", func(f *pflag.FlagSet) {

@@ -17,6 +17,7 @@ import (
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/bucket"
 	"github.com/berth-oci/registry/guard"
+	"github.com/berth-oci/registry/inspect"
 	"github.com/berth-oci/registry/mirror"
 	"github.com/berth-oci/registry/observe/metrics"
 	"github.com/berth-oci/registry/observe/notify"
@@ -39,6 +40,9 @@ type server struct {
 	traces  *tracer        // nil without --traces
 	mirror  *mirror.Mirror // nil without --mirror
 
+	inspector *inspect.Inspector // nil without --ui
+	deletions http.Handler       // of the page
+
 	collecting sync.Mutex // held during a collection
 
 	tokenKey crypto.Signer // of tokens without a file
@@ -49,6 +53,8 @@ type server struct {
 type configured struct {
 	command *serveCmd
 	handler http.Handler
+	page    http.Handler // of the inspector
+	users   *users       // nil: there are none
 }
 
 // newServer returns a server for a store that is open. The caller must close it.
@@ -96,6 +102,11 @@ func (c *serveCmd) newServer(log *serverLog) (_ *server, err error) {
 	if s.senders, err = openSenders(c.sections().Notifications, log.Logger); err != nil {
 		return nil, err
 	}
+	if shows, err := c.showsUI(); err != nil {
+		return nil, err
+	} else if shows {
+		s.inspector = s.newInspector()
+	}
 	return s, s.configure(c)
 }
 
@@ -135,9 +146,9 @@ func (s *server) configure(c *serveCmd) error {
 		return errors.New("a reload can't add the first mirror: restart the server")
 	}
 	h := s.registry
+	var u *users
 	if c.hasUsers() {
-		u, err := c.loadUsers()
-		if err != nil {
+		if u, err = c.loadUsers(); err != nil {
 			return err
 		}
 		authenticate, err := s.authenticate(c, u)
@@ -149,6 +160,15 @@ func (s *server) configure(c *serveCmd) error {
 	h, err = c.guardHosts(h)
 	if err != nil {
 		return err
+	}
+	var page http.Handler
+	if s.inspector != nil {
+		if _, err := c.showsUI(); err != nil {
+			return err
+		}
+		if page, err = c.guardHosts(s.login(c, u)); err != nil {
+			return err
+		}
 	}
 	useCertificates, err := c.transport.read()
 	if err != nil {
@@ -166,7 +186,7 @@ func (s *server) configure(c *serveCmd) error {
 	}
 	useCertificates()
 	s.log.level.Set(c.LogLevel)
-	s.current.Store(&configured{c, h})
+	s.current.Store(&configured{c, h, page, u})
 	return nil
 }
 
@@ -178,20 +198,24 @@ func (s *server) handler(stopping context.Context) http.Handler {
 	})
 	h = catchPanics(h, s.log.Logger)
 	hooks := s.hooks()
+	observe := registry.Observe(func(e registry.Event) {
+		for _, hook := range hooks {
+			hook(e)
+		}
+	})
 	if s.metrics != nil {
-		h = s.metrics.Handler(h, hooks...)
-	} else {
-		h = registry.Observe(func(e registry.Event) {
-			for _, hook := range hooks {
-				hook(e)
-			}
-		})(h)
+		observe = func(h http.Handler) http.Handler { return s.metrics.Handler(h, hooks...) }
 	}
+	h = observe(h)
 	if s.traces != nil {
 		h = tracing.Handler(h, s.traces.Options)
 	}
 	if s.mirror != nil {
 		h = s.mirror.Handler(h)
+	}
+	if s.inspector != nil {
+		h = s.withUI(h, observe)
+		context.AfterFunc(stopping, s.inspector.Close)
 	}
 	return guard.Progress(s.start.Progress)(withHealth(h, stopping, s.ready))
 }
@@ -208,6 +232,9 @@ func (s *server) hooks() []func(registry.Event) {
 	}
 	for _, sender := range s.senders {
 		hooks = append(hooks, sender.Observe)
+	}
+	if s.inspector != nil {
+		hooks = append(hooks, s.inspector.Record)
 	}
 	return hooks
 }

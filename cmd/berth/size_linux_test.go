@@ -20,7 +20,7 @@ import (
 // go build -o /dev/null -ldflags=-dumpdep . 2>&1 | grep ReflectMethod
 const (
 	maxBinary   = 35_000_000 // bytes
-	maxResident = 22 << 10   // KiB, of berth serve at rest
+	maxResident = 18 << 10   // KiB, of berth serve at rest
 )
 
 // TestSize builds the command, and measures it: its size, and what berth serve needs at

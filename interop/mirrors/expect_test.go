@@ -288,7 +288,8 @@ func (m *machine) expectBlob(n naming, b blob, head bool) (allowed []string, cal
 	}
 	o, _ := m.origin(n)
 	_, err := o.store.StatBlob(ctx, n.name, b.digest)
-	a := access{kind: "blobs", head: head || m.fetchedElsewhere(n, b.digest), size: len(b.data)}
+	stored := m.fetchedElsewhere(n, b.digest)
+	a := access{kind: "blobs", head: head || stored, stored: stored, size: len(b.data)}
 	c, calls := m.classOf(n, a, "/blobs/"+string(b.digest), err == nil)
 	f, _ := o.current()
 	for _, one := range classes {

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The stream of records to open pages (server-sent events).
+
+package inspect
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+const (
+	batchTime  = 100 * time.Millisecond // between two messages
+	batchSize  = 100                    // records in a message; of more, the oldest are left out
+	firstBatch = 1000                   // of a page that has just been opened
+	keepAlive  = 15 * time.Second
+	maxStreams = 32
+)
+
+// message is a message of the stream.
+type message struct {
+	Records []*record `json:"records"`
+	Missed  int       `json:"missed,omitempty"` // records before these that were left out
+}
+
+// serveEvents sends the records, and each new one. They are sent together, so that a busy
+// registry is not slowed by an open page.
+func (i *Inspector) serveEvents(w http.ResponseWriter, r *http.Request) {
+	select {
+	case i.streams <- struct{}{}:
+		defer func() { <-i.streams }()
+	default:
+		w.Header().Set("Retry-After", "10")
+		http.Error(w, "too many pages are open", http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	// After a break, the browser says which record it has seen last.
+	last, err := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64)
+	if err != nil {
+		last, _ = strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
+	}
+	size := firstBatch
+	c := http.NewResponseController(w)
+	defer c.SetWriteDeadline(time.Time{})
+	for {
+		records, changed := i.timeline.since(last)
+		c.SetWriteDeadline(time.Now().Add(keepAlive))
+		if err := i.send(r.Context(), w, records, &last, size); err != nil {
+			return
+		}
+		if c.Flush() != nil {
+			return
+		}
+		size = batchSize
+		if !i.wait(r.Context(), changed, keepAlive) || !i.wait(r.Context(), nil, batchTime) {
+			return
+		}
+	}
+}
+
+// send sends a message with the records that the user may see.
+func (i *Inspector) send(ctx context.Context, w http.ResponseWriter, records []*record, last *uint64, size int) error {
+	m := message{Records: []*record{}}
+	missed := max(0, len(records)-size)
+	if n := len(records); n > 0 {
+		if *last > 0 && records[0].ID > *last+1 {
+			m.Missed = int(records[0].ID - *last - 1)
+		}
+		*last = records[n-1].ID
+	}
+	m.Missed += missed
+	for _, record := range records[missed:] {
+		if i.maySee(ctx, record) {
+			m.Records = append(m.Records, record)
+		}
+	}
+	data, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "id: %d\ndata: %s\n\n", *last, data)
+	return err
+}
+
+// wait waits for changed, or for a time. It reports false if the stream must end.
+func (i *Inspector) wait(ctx context.Context, changed <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-changed:
+	case <-timer.C:
+	case <-ctx.Done():
+		return false
+	case <-i.closed.Done():
+		return false
+	}
+	return true
+}

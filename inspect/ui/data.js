@@ -1,0 +1,45 @@
+// Where the page gets its data: from the server, or from the report that it is part of.
+
+const report = byID("report") ? JSON.parse(byID("report").textContent) : null;
+
+// api returns the result of a request to the server.
+async function api(path, params, method) {
+	const query = new URLSearchParams(Object.entries(params || {}).filter(([, v]) => v !== "" && v !== undefined)).toString();
+	const url = path + (query ? "?" + query : "");
+	if (report) {
+		if (report.api[url] === undefined) throw new Error("This is not part of the report.");
+		return report.api[url];
+	}
+	const resp = await fetch("api/" + url, { method: method || "GET", headers: { Accept: "application/json" } });
+	let result = {};
+	try { result = await resp.json(); } catch { /* a deletion has no content */ }
+	if (!resp.ok) {
+		const e = (result.errors || [])[0];
+		throw new Error(result.error || (e && (e.message || e.code)) || "The server responded with " + resp.status + ".");
+	}
+	return result;
+}
+
+// listen calls receive with each message of the server's stream of records. It returns a
+// function that ends it.
+function listen(receive, state) {
+	if (report) {
+		receive({ records: report.records });
+		state("", "report");
+		return () => {};
+	}
+	let source, closed = false, timer;
+	let last = 0;
+	const open = () => {
+		source = new EventSource("events?after=" + last);
+		source.onopen = () => state("live", "live");
+		source.onmessage = (e) => { last = e.lastEventId; receive(JSON.parse(e.data)); };
+		source.onerror = () => {
+			state("lost", "not connected");
+			if (source.readyState === EventSource.CLOSED && !closed) timer = setTimeout(open, 3000);
+		};
+	};
+	open();
+	return () => { closed = true; clearTimeout(timer); source.close(); };
+}
+
