@@ -62,7 +62,7 @@ type Faults struct {
 
 	mu      sync.Mutex
 	matched map[matchKey]int // guarded by mu: how often each rule has matched, Nth aside
-	fired   []bool           // guarded by mu: whether a request has reached each rule's fault
+	fired   []int            // guarded by mu: how many requests have reached each rule's fault
 }
 
 // matchKey is the key of a counter: a rule, and the method and path if it counts
@@ -79,7 +79,7 @@ func NewFaults(rules ...Rule) *Faults {
 			panic(fmt.Sprintf("registrytest: rule %d has no Fault", i))
 		}
 	}
-	return &Faults{rules: rules, matched: make(map[matchKey]int), fired: make([]bool, len(rules))}
+	return &Faults{rules: rules, matched: make(map[matchKey]int), fired: make([]int, len(rules))}
 }
 
 // Handler returns a handler that serves requests with h, and with the faults of
@@ -111,7 +111,7 @@ func (f *Faults) fault(i int, h http.Handler) http.Handler {
 	fault := f.rules[i].Fault(h)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
-		f.fired[i] = true
+		f.fired[i]++
 		f.mu.Unlock()
 		fault.ServeHTTP(w, r)
 	})
@@ -144,7 +144,7 @@ func (f *Faults) Unfired() (rules []Rule) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, rule := range f.rules {
-		if !f.fired[i] {
+		if f.fired[i] == 0 {
 			rules = append(rules, rule)
 		}
 	}

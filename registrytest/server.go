@@ -5,6 +5,7 @@ package registrytest
 import (
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 
 	"github.com/berth-oci/registry"
@@ -22,6 +23,15 @@ type Server struct {
 	// Store holds the registry's content. It is a *registry.MemStore unless an
 	// option sets another store.
 	Store registry.Store
+
+	handler *atomic.Pointer[http.Handler]
+}
+
+// Use puts middleware, such as that of a [Faults] or a [Journal], around the registry and
+// the middleware that it has. Requests in progress are not affected.
+func (s *Server) Use(middleware func(http.Handler) http.Handler) {
+	h := middleware(*s.handler.Load())
+	s.handler.Store(&h)
 }
 
 // NewServer starts a registry with the given options. It is closed when the test
@@ -43,10 +53,14 @@ func start(tb testing.TB, newHandler func(...registry.Option) http.Handler, opts
 	// The default store is first, so that an option can replace it.
 	opts = append([]registry.Option{registry.WithStore(new(registry.MemStore))}, opts...)
 	store := registry.New(opts...).(interface{ Store() registry.Store }).Store()
-	s := httptest.NewUnstartedServer(newHandler(opts...))
+	h, handler := newHandler(opts...), new(atomic.Pointer[http.Handler])
+	handler.Store(&h)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		(*handler.Load()).ServeHTTP(w, r)
+	}))
 	listen(s)
 	tb.Cleanup(s.Close)
-	return &Server{Server: s, Host: s.Listener.Addr().String(), Store: store}
+	return &Server{Server: s, Host: s.Listener.Addr().String(), Store: store, handler: handler}
 }
 
 // TLS starts a new registry that uses HTTPS, with a certificate for the given

@@ -66,7 +66,7 @@ function drawShared(box, s) {
 	const stacked = (r) => el("svg", { width: 240, height: 14, viewBox: "0 0 240 14", role: "img", "aria-label": bytes(r.alone) + " of its own, " + bytes(r.shared) + " shared" },
 		el("rect", { class: "track", width: 240, height: 14, rx: 2 }), el("rect", { class: "a", width: 240 * r.alone / most, height: 14 }), el("rect", { class: "b", x: 240 * r.alone / most, width: 240 * r.shared / most, height: 14 }));
 	append(box, [
-		el("ul", { class: "legend" }, el("li", {}, el("span", { class: "swatch" }), "in this repository alone"), el("li", {}, el("span", { class: "swatch b" }), "in others, too: stored once")),
+		el("ul", { class: "legend" }, el("li", {}, el("span", { class: "swatch" }), "in this repository alone"), el("li", {}, el("span", { class: "swatch b" }), "in others, too: stored once for all")),
 		table("Repositories by size", [
 			{ title: "Repository", cls: "wrap", cell: (r) => link(repoHref(r.name), name(r.name)) },
 			{ title: "", cell: stacked },

@@ -252,12 +252,20 @@ function viewTimeline(main) {
 			button("Check against the spec", (e) => busy(e.target, showFindings), { id: "lint" }),
 			button("Export HAR", (e) => busy(e.target, exportHAR), { id: "har" }),
 			total),
+		report && report.faults ? faultTable(report.faults) : "",
+		report && report.more ? el("p", { class: "notice" }, "There was more than this report has.") : "",
 		missed, empty, list,
 	]);
 	timeline.view = { list, total, empty, missed };
 	drawTimeline(true);
 	return () => { timeline.view = null; };
 }
+
+// faultTable shows the faults that a test had prepared.
+const faultTable = (faults) => [el("h2", {}, "Faults"), table("Faults", [
+	{ title: "Applied to", cell: (f) => name(f.rule) },
+	{ title: "Requests", cls: "num", cell: (f) => f.requests ? String(f.requests) : el("span", { class: "badge warn" }, "none") },
+], faults), el("h2", {}, "Requests")];
 
 // openAll opens or closes all groups, and those to come.
 function openAll(open) {
