@@ -27,6 +27,7 @@ var imports = []string{
 	"github.com/berth-oci/registry/auth",
 	"github.com/berth-oci/registry/bucket",
 	"github.com/berth-oci/registry/guard",
+	"github.com/berth-oci/registry/inspect",
 	"github.com/berth-oci/registry/mirror",
 	"github.com/berth-oci/registry/observe/metrics",
 	"github.com/berth-oci/registry/observe/notify",
