@@ -86,7 +86,7 @@ func (s *server) withUI(h http.Handler, observe func(http.Handler) http.Handler)
 }
 
 // login returns a handler that serves the page to users who have logged in, or, if everyone
-// may pull, to everyone.
+// may list the repositories, to everyone.
 func (s *server) login(c *serveCmd, u *users) http.Handler {
 	if u == nil {
 		return s.inspector
