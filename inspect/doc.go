@@ -17,7 +17,5 @@
 //
 // Whoever can send requests to the page sees what [Options.Policy] lets them see: everything
 // without one. A page without a policy belongs on a loopback address, behind
-// [guard.Hosts].
+// [github.com/berth-oci/registry/guard.Hosts].
 package inspect
-
-import _ "github.com/berth-oci/registry/guard" // for the documentation
