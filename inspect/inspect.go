@@ -192,12 +192,12 @@ func (i *Inspector) servePage(w http.ResponseWriter, r *http.Request) {
 func respond(w http.ResponseWriter, result any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
-		status, message := http.StatusInternalServerError, "the registry's store has failed"
-		if e := (*registry.Error)(nil); errors.As(err, &e) {
-			status, message = e.Status, err.Error()
+		status := http.StatusInternalServerError
+		if e := (*registry.Error)(nil); errors.As(err, &e) && e.Status >= 400 && e.Status <= 599 {
+			status = e.Status
 		}
 		w.WriteHeader(status)
-		result = map[string]string{"error": message}
+		result = map[string]string{"error": publicText(err)}
 	}
 	json.NewEncoder(w).Encode(result)
 }

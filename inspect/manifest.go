@@ -256,11 +256,17 @@ func (i *Inspector) deleteManifest(w http.ResponseWriter, r *http.Request) {
 	i.Registry.ServeHTTP(w, inner)
 }
 
-// publicText returns the text of an error for the page, which does not tell how a store has
-// failed.
+// publicText returns the text of an error for the page: the one that registry.WriteError
+// sends, which does not tell how a store has failed.
 func publicText(err error) string {
-	if e := (*registry.Error)(nil); errors.As(err, &e) {
-		return e.Message
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range joined.Unwrap() {
+			if e := (*registry.Error)(nil); errors.As(err, &e) {
+				return publicText(err)
+			}
+		}
+	} else if e := (*registry.Error)(nil); errors.As(err, &e) {
+		return err.Error()
 	}
 	return "the registry's store has failed"
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/internal/redact"
 	"github.com/berth-oci/registry/journal"
 )
 
@@ -34,7 +35,7 @@ func (i *Inspector) getRequests(r *http.Request) (any, error) {
 	all := []details{}
 	for _, record := range records {
 		if (id == "" || id == strconv.FormatUint(record.ID, 10)) && i.maySee(r.Context(), record) {
-			all = append(all, details{record, record.proto, record.request, record.response})
+			all = append(all, details{record, record.proto, redact.ParseHeader(record.request), redact.ParseHeader(record.response)})
 		}
 	}
 	if id != "" && len(all) == 0 {
@@ -80,17 +81,14 @@ func (i *Inspector) replay(ctx context.Context, records []*record) *journal.Jour
 	for _, record := range records {
 		h := j.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			io.Copy(io.Discard, r.Body)
-			for name, values := range record.response {
+			for name, values := range redact.ParseHeader(record.response) {
 				w.Header()[name] = values
 			}
 			w.WriteHeader(record.Status)
 		}))
-		r := &http.Request{Method: record.Method, Host: record.Host, Header: record.request, Body: io.NopCloser(&blank{record.In})}
+		r := &http.Request{Method: record.Method, Host: record.Host, Header: redact.ParseHeader(record.request), Body: io.NopCloser(&blank{record.In})}
 		if r.URL, _ = url.ParseRequestURI(record.URI); r.URL == nil {
 			r.URL = new(url.URL)
-		}
-		if r.Header == nil {
-			r.Header = make(http.Header)
 		}
 		if record.Op == registry.OpManifestPut && record.Status == http.StatusCreated {
 			if m, err := i.store.GetManifest(ctx, record.Repo, record.Digest); err == nil {
