@@ -262,7 +262,7 @@ func (i *Inspector) getUsage(r *http.Request) (any, error) {
 
 // repo returns the parameter repo, if it is a name and the user may pull from it.
 func (i *Inspector) repo(r *http.Request) (string, error) {
-	req, err := request(http.MethodGet, r.URL.Query().Get("repo"), "/tags/list")
+	req, err := request(registry.OpTags, http.MethodGet, r.URL.Query().Get("repo"), "/tags/list")
 	if err != nil {
 		return "", err
 	}

@@ -56,11 +56,11 @@ func (d document) blobs() []ocispec.Descriptor {
 }
 
 // request returns the registry's request for a path below a repository. It rejects names
-// that are none.
-func request(method, repo, path string) (registry.Request, error) {
+// that are none, and other requests than op.
+func request(op registry.Op, method, repo, path string) (registry.Request, error) {
 	u := &url.URL{Path: "/v2/" + repo + path}
 	req, err := registry.ParseRequest(&http.Request{Method: method, URL: u, Header: http.Header{}})
-	if err == nil && req.Repo != repo {
+	if err == nil && (req.Repo != repo || req.Op != op) {
 		err = registry.ErrNameInvalid
 	}
 	return req, err
@@ -101,7 +101,7 @@ type referrer struct {
 // getManifest returns the manifest with the tag or digest ref.
 func (i *Inspector) getManifest(r *http.Request) (any, error) {
 	ctx := r.Context()
-	req, err := request(http.MethodGet, r.URL.Query().Get("repo"), "/manifests/"+r.URL.Query().Get("ref"))
+	req, err := request(registry.OpManifestGet, http.MethodGet, r.URL.Query().Get("repo"), "/manifests/"+r.URL.Query().Get("ref"))
 	if err != nil {
 		return nil, err
 	}
@@ -239,7 +239,7 @@ func (i *Inspector) referrers(ctx context.Context, repo string, subject digest.D
 
 // deleteManifest deletes the tag or manifest ref through the registry.
 func (i *Inspector) deleteManifest(w http.ResponseWriter, r *http.Request) {
-	req, err := request(http.MethodDelete, r.URL.Query().Get("repo"), "/manifests/"+r.URL.Query().Get("ref"))
+	req, err := request(registry.OpManifestDelete, http.MethodDelete, r.URL.Query().Get("repo"), "/manifests/"+r.URL.Query().Get("ref"))
 	if err == nil && i.Registry == nil {
 		err = &registry.Error{Status: http.StatusMethodNotAllowed, Message: "this page can't delete"}
 	}
