@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -23,6 +24,7 @@ const (
 
 // message is a message of the stream.
 type message struct {
+	Server  string    `json:"server"` // another one has other records with the same IDs
 	Records []*record `json:"records"`
 	Missed  int       `json:"missed,omitempty"` // records before these that were left out
 }
@@ -40,9 +42,9 @@ func (i *Inspector) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	// After a break, the browser says which record it has seen last.
-	last, err := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64)
-	if err != nil {
-		last, _ = strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
+	last, ok := i.parseEventID(r.Header.Get("Last-Event-ID"))
+	if !ok {
+		last, _ = i.parseEventID(r.URL.Query().Get("after"))
 	}
 	size := firstBatch
 	c := http.NewResponseController(w)
@@ -63,9 +65,20 @@ func (i *Inspector) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// parseEventID returns the ID of the record that an event has ended with. It reports false if
+// there is none, or if that was of another server, such as this one before it was restarted.
+func (i *Inspector) parseEventID(s string) (uint64, bool) {
+	server, number, _ := strings.Cut(s, "-")
+	id, err := strconv.ParseUint(number, 10, 64)
+	if err != nil || server != i.timeline.server {
+		return 0, false
+	}
+	return id, true
+}
+
 // send sends a message with the records that the user may see.
 func (i *Inspector) send(ctx context.Context, w http.ResponseWriter, records []*record, last *uint64, size int) error {
-	m := message{Records: []*record{}}
+	m := message{Server: i.timeline.server, Records: []*record{}}
 	missed := max(0, len(records)-size)
 	if n := len(records); n > 0 {
 		if *last > 0 && records[0].ID > *last+1 {
@@ -83,7 +96,7 @@ func (i *Inspector) send(ctx context.Context, w http.ResponseWriter, records []*
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, "id: %d\ndata: %s\n\n", *last, data)
+	_, err = fmt.Fprintf(w, "id: %s-%d\ndata: %s\n\n", i.timeline.server, *last, data)
 	return err
 }
 

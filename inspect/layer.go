@@ -168,7 +168,7 @@ func (i *Inspector) readLayer(r *http.Request, f func(number int, h *tar.Header,
 		return broken(err)
 	}
 	defer content.Close()
-	limited := &limitedReader{ctx, content, maxLayer}
+	limited := &limitedReader{ctx, content, i.maxLayer}
 	files := tar.NewReader(reader(func(p []byte) (int, error) {
 		n, err := limited.Read(p)
 		if err != nil && err != io.EOF {

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -22,12 +23,13 @@ import (
 )
 
 const (
-	maxConfig    = 1 << 20 // bytes of a config that are shown
-	maxChildren  = 500     // content of a manifest whose presence is checked
-	maxReferrers = 200     // in all levels of the tree
-	maxDepth     = 4       // of the tree
-	maxTags      = 20      // that point at a manifest
-	maxSearched  = 500     // tags that are looked at to find them
+	maxConfig     = 1 << 20  // bytes of a config that are shown
+	maxChildren   = 500      // content of a manifest whose presence is checked
+	maxReferrers  = 200      // in all levels of the tree
+	maxDepth      = 4        // of the tree
+	maxDescriptor = 64 << 10 // bytes of a referrer's descriptor that is parsed
+	maxTags       = 20       // that point at a manifest
+	maxSearched   = 500      // tags that are looked at to find them
 )
 
 // document is what manifests of all types may contain.
@@ -148,9 +150,14 @@ func (i *Inspector) tagsOf(ctx context.Context, repo string, d digest.Digest) ([
 		tags = append(tags, image{Tag: tag})
 	}
 	found := []string{}
+	var read atomic.Int64
 	each(len(tags), func(n int) {
+		if read.Load() > maxRead {
+			return
+		}
 		if m, err := i.store.GetTag(ctx, repo, tags[n].Tag); err == nil {
 			tags[n].Digest = m.Digest
+			read.Add(int64(len(m.Content)))
 		}
 	})
 	for _, tag := range tags {
@@ -216,7 +223,9 @@ func (i *Inspector) referrers(ctx context.Context, repo string, subject digest.D
 		}
 		*left--
 		var desc ocispec.Descriptor
-		json.Unmarshal(d.Descriptor, &desc)
+		if len(d.Descriptor) <= maxDescriptor {
+			json.Unmarshal(d.Descriptor, &desc)
+		}
 		found := &referrer{Digest: d.Digest, MediaType: clip(desc.MediaType), Artifact: clip(d.ArtifactType), Size: desc.Size}
 		for _, key := range slices.Sorted(maps.Keys(desc.Annotations))[:min(len(desc.Annotations), 20)] {
 			if found.Annotations == nil {

@@ -78,9 +78,16 @@ var unfinished = []string{`"Cancel a blob upload"`, `"Unavailable Referrers API"
 // replay returns a journal of the recorded requests.
 func (i *Inspector) replay(ctx context.Context, records []*record) *journal.Journal {
 	j := new(journal.Journal)
+	left, buf := maxReplayed, make([]byte, 1<<20)
 	for _, record := range records {
+		if ctx.Err() != nil {
+			break
+		}
 		h := j.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			io.Copy(io.Discard, r.Body)
+			io.CopyBuffer(onlyWriter{io.Discard}, r.Body, buf)
+			if record.Status == 0 {
+				panic(http.ErrAbortHandler)
+			}
 			for name, values := range redact.ParseHeader(record.response) {
 				w.Header()[name] = values
 			}
@@ -91,14 +98,34 @@ func (i *Inspector) replay(ctx context.Context, records []*record) *journal.Jour
 			r.URL = new(url.URL)
 		}
 		if record.Op == registry.OpManifestPut && record.Status == http.StatusCreated {
-			if m, err := i.store.GetManifest(ctx, record.Repo, record.Digest); err == nil {
-				r.Body = io.NopCloser(bytes.NewReader(m.Content))
+			if info, err := i.store.StatManifest(ctx, record.Repo, record.Digest); err == nil && info.Size <= left {
+				if m, err := i.store.GetManifest(ctx, record.Repo, record.Digest); err == nil {
+					left -= info.Size
+					r.Body = io.NopCloser(bytes.NewReader(m.Content))
+				}
 			}
 		}
-		h.ServeHTTP(discard{make(http.Header)}, r.WithContext(ctx))
+		replayOne(h, r.WithContext(ctx))
 	}
 	return j
 }
+
+// maxReplayed is how many bytes of manifests are checked. Those of further ones count as if
+// they could not be understood.
+const maxReplayed int64 = 16 << 20
+
+// replayOne serves a request, which may be aborted.
+func replayOne(h http.Handler, r *http.Request) {
+	defer func() {
+		if p := recover(); p != nil && p != http.ErrAbortHandler {
+			panic(p)
+		}
+	}()
+	h.ServeHTTP(discard{make(http.Header)}, r)
+}
+
+// onlyWriter hides other methods, which would use a buffer of their own.
+type onlyWriter struct{ io.Writer }
 
 // blank reads as n bytes of any value.
 type blank struct{ n int64 }

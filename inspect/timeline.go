@@ -5,9 +5,11 @@
 package inspect
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -67,6 +69,7 @@ type timeline struct {
 	// changed is closed and replaced when there is a new record. It is nil if nobody waits.
 	changed chan struct{} // guarded by mu
 	started time.Time
+	server  string // tells the records of this timeline from those of others
 }
 
 // minute counts the requests of a minute.
@@ -79,7 +82,10 @@ type minute struct {
 	Pushed   int64 `json:"pushed"` // bytes of content
 }
 
-func (t *timeline) init() { t.started = time.Now() }
+func (t *timeline) init() {
+	t.started = time.Now()
+	t.server = strconv.FormatInt(t.started.UnixNano(), 36)
+}
 
 // Record records a request. It is a hook for [registry.Observe], which has no effect on the
 // response.
@@ -134,10 +140,7 @@ func (t *timeline) since(id uint64) ([]*record, <-chan struct{}) {
 	if t.changed == nil {
 		t.changed = make(chan struct{})
 	}
-	if id > t.last { // of an earlier process
-		id = 0
-	}
-	n, _ := slices.BinarySearchFunc(t.records, id+1, func(r *record, id uint64) int { return int(int64(r.ID - id)) })
+	n, _ := slices.BinarySearchFunc(t.records, id, func(r *record, id uint64) int { return cmp.Compare(r.ID-1, id) })
 	return slices.Clone(t.records[n:]), t.changed
 }
 

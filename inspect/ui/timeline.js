@@ -38,7 +38,7 @@ const hostOf = (client) => client.replace(/:\d+$/, "");
 
 const maxRows = 1500, maxGroups = 400, gap = 5000;
 
-const timeline = { groups: [], rows: 0, byID: new Map(), findings: new Map(), open: true, paused: false, waiting: [], missed: 0, cleared: 0, view: null };
+const timeline = { groups: [], rows: 0, byID: new Map(), findings: new Map(), open: true, paused: false, waiting: [], missed: 0, cleared: 0, view: null, server: undefined };
 
 // groupFor returns the group that a record belongs to. The push of a tag ends a group, but for
 // further tags.
@@ -202,6 +202,10 @@ function drawTimeline(all) {
 }
 
 function receive(m) {
+	if (m.server !== timeline.server) { // it has been restarted, and counts from 1 again
+		if (timeline.server) clearTimeline();
+		Object.assign(timeline, { server: m.server, cleared: 0 });
+	}
 	timeline.missed += m.missed || 0;
 	if (timeline.paused) {
 		timeline.waiting = timeline.waiting.concat(m.records || []).slice(-maxRows);
