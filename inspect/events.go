@@ -16,6 +16,7 @@ import (
 
 const (
 	batchTime  = 100 * time.Millisecond // between two messages
+	busyTime   = time.Second            // after one that had to leave out records
 	batchSize  = 100                    // records in a message; of more, the oldest are left out
 	firstBatch = 1000                   // of a page that has just been opened
 	keepAlive  = 15 * time.Second
@@ -52,14 +53,19 @@ func (i *Inspector) serveEvents(w http.ResponseWriter, r *http.Request) {
 	for {
 		records, changed := i.timeline.since(last)
 		c.SetWriteDeadline(time.Now().Add(keepAlive))
-		if err := i.send(r.Context(), w, records, &last, size); err != nil {
+		missed, err := i.send(r.Context(), w, records, &last, size)
+		if err != nil {
 			return
+		}
+		pause := batchTime
+		if missed > 0 {
+			pause = busyTime
 		}
 		if c.Flush() != nil {
 			return
 		}
 		size = batchSize
-		if !i.wait(r.Context(), changed, keepAlive) || !i.wait(r.Context(), nil, batchTime) {
+		if !i.wait(r.Context(), changed, keepAlive) || !i.wait(r.Context(), nil, pause) {
 			return
 		}
 	}
@@ -76,8 +82,9 @@ func (i *Inspector) parseEventID(s string) (uint64, bool) {
 	return id, true
 }
 
-// send sends a message with the records that the user may see.
-func (i *Inspector) send(ctx context.Context, w http.ResponseWriter, records []*record, last *uint64, size int) error {
+// send sends a message with the records that the user may see. It returns how many it has
+// left out.
+func (i *Inspector) send(ctx context.Context, w http.ResponseWriter, records []*record, last *uint64, size int) (int, error) {
 	m := message{Server: i.timeline.server, Records: []*record{}}
 	missed := max(0, len(records)-size)
 	if n := len(records); n > 0 {
@@ -94,10 +101,10 @@ func (i *Inspector) send(ctx context.Context, w http.ResponseWriter, records []*
 	}
 	data, err := json.Marshal(m)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	_, err = fmt.Fprintf(w, "id: %s-%d\ndata: %s\n\n", i.timeline.server, *last, data)
-	return err
+	return m.Missed, err
 }
 
 // wait waits for changed, or for a time. It reports false if the stream must end.

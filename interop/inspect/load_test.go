@@ -66,6 +66,9 @@ func TestLoad(t *testing.T) {
 		})
 	}
 	for _, mode := range modes[1:] {
+		if t.Failed() {
+			return
+		}
 		var rates, cpus, peaks []float64
 		for i, l := range results[mode] {
 			off := results["off"][i]
