@@ -108,6 +108,7 @@ func measure(t *testing.T, mode string) load {
 	l := load{rate: loadRequests / elapsed.Seconds(), cpu: (processorTime(t, s) - before) / loadRequests}
 	if mode == "open" {
 		b.checkSize()
+		b.do(chromedp.Navigate("about:blank")) // which would tell that the server is gone
 	}
 	l.peak = s.Memory(t, "VmHWM")
 	return l
