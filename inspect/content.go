@@ -7,8 +7,10 @@ package inspect
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -23,6 +25,7 @@ const (
 	maxScanned = 20000 // names that are searched
 	maxItems   = 2000  // manifests of a repository that are looked at
 	maxCounted = 100000
+	maxRead    = 32 << 20 // bytes of manifests that a list reads
 )
 
 // list is a page of a list.
@@ -94,11 +97,19 @@ func (i *Inspector) getRepository(r *http.Request) (any, error) {
 
 // describeTags fills in what tags point at.
 func (i *Inspector) describeTags(ctx context.Context, repo string, tags []image) {
+	var read atomic.Int64
 	each(len(tags), func(n int) {
+		if read.Load() > maxRead {
+			tags[n].Error = errTooMuch.Error()
+			return
+		}
 		m, err := i.store.GetTag(ctx, repo, tags[n].Tag)
+		read.Add(int64(len(m.Content)))
 		tags[n] = describe(m, err, tags[n].Tag)
 	})
 }
+
+var errTooMuch = &registry.Error{Status: http.StatusRequestEntityTooLarge, Message: "the manifests of this list are too large for the page"}
 
 // each calls do for each number below n, for some at once.
 func each(n int, do func(int)) {
@@ -133,7 +144,7 @@ func describe(m registry.Manifest, err error, tag string) image {
 		Size:      int64(len(m.Content)),
 		Artifact:  clip(doc.ArtifactType),
 	}
-	if doc.Subject != nil {
+	if doc.Subject != nil && doc.Subject.Digest.Validate() == nil {
 		described.Subject = doc.Subject.Digest
 	}
 	for _, d := range doc.Manifests {
@@ -194,7 +205,7 @@ func (i *Inspector) getUntagged(r *http.Request) (any, error) {
 	}
 	result.Tags = len(tags)
 
-	var found []registry.Manifest
+	var found []digest.Digest
 	for info, err := range i.store.Manifests(ctx, repo, "") {
 		if err != nil {
 			return nil, err
@@ -203,19 +214,30 @@ func (i *Inspector) getUntagged(r *http.Request) (any, error) {
 			result.More = true
 			break
 		}
-		found = append(found, registry.Manifest{Digest: info.Digest})
+		found = append(found, info.Digest)
 	}
-	errs := make([]error, len(found))
-	each(len(found), func(n int) { found[n], errs[n] = i.store.GetManifest(ctx, repo, found[n].Digest) })
-	parents := make(map[digest.Digest]int)
-	for _, m := range found {
-		for _, child := range parse(m).Manifests {
-			parents[child.Digest]++
+	images := make([]image, len(found))
+	children := make([][]digest.Digest, len(found))
+	var read atomic.Int64
+	each(len(found), func(n int) {
+		if read.Load() > maxRead {
+			return
 		}
+		m, err := i.store.GetManifest(ctx, repo, found[n])
+		read.Add(int64(len(m.Content)))
+		images[n] = describe(m, err, "")
+		for _, child := range parse(m).Manifests {
+			children[n] = append(children[n], child.Digest)
+		}
+	})
+	parents := make(map[digest.Digest]int)
+	for _, child := range slices.Concat(children...) {
+		parents[child]++
 	}
-	for n, m := range found {
-		if errs[n] == nil && !tagged[m.Digest] && parents[m.Digest] == 0 {
-			result.Items = append(result.Items, describe(m, nil, ""))
+	result.More = result.More || read.Load() > maxRead
+	for n, d := range found {
+		if images[n].Digest == d && !tagged[d] && parents[d] == 0 {
+			result.Items = append(result.Items, images[n])
 		}
 	}
 	return result, nil
@@ -262,7 +284,7 @@ func (i *Inspector) getUsage(r *http.Request) (any, error) {
 
 // repo returns the parameter repo, if it is a name and the user may pull from it.
 func (i *Inspector) repo(r *http.Request) (string, error) {
-	req, err := request(http.MethodGet, r.URL.Query().Get("repo"), "/tags/list")
+	req, err := request(registry.OpTags, http.MethodGet, r.URL.Query().Get("repo"), "/tags/list")
 	if err != nil {
 		return "", err
 	}

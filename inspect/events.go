@@ -10,11 +10,13 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
 const (
 	batchTime  = 100 * time.Millisecond // between two messages
+	busyTime   = time.Second            // after one that had to leave out records
 	batchSize  = 100                    // records in a message; of more, the oldest are left out
 	firstBatch = 1000                   // of a page that has just been opened
 	keepAlive  = 15 * time.Second
@@ -23,6 +25,7 @@ const (
 
 // message is a message of the stream.
 type message struct {
+	Server  string    `json:"server"` // another one has other records with the same IDs
 	Records []*record `json:"records"`
 	Missed  int       `json:"missed,omitempty"` // records before these that were left out
 }
@@ -40,9 +43,9 @@ func (i *Inspector) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	// After a break, the browser says which record it has seen last.
-	last, err := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64)
-	if err != nil {
-		last, _ = strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
+	last, ok := i.parseEventID(r.Header.Get("Last-Event-ID"))
+	if !ok {
+		last, _ = i.parseEventID(r.URL.Query().Get("after"))
 	}
 	size := firstBatch
 	c := http.NewResponseController(w)
@@ -50,22 +53,39 @@ func (i *Inspector) serveEvents(w http.ResponseWriter, r *http.Request) {
 	for {
 		records, changed := i.timeline.since(last)
 		c.SetWriteDeadline(time.Now().Add(keepAlive))
-		if err := i.send(r.Context(), w, records, &last, size); err != nil {
+		missed, err := i.send(r.Context(), w, records, &last, size)
+		if err != nil {
 			return
+		}
+		pause := batchTime
+		if missed > 0 {
+			pause = busyTime
 		}
 		if c.Flush() != nil {
 			return
 		}
 		size = batchSize
-		if !i.wait(r.Context(), changed, keepAlive) || !i.wait(r.Context(), nil, batchTime) {
+		if !i.wait(r.Context(), changed, keepAlive) || !i.wait(r.Context(), nil, pause) {
 			return
 		}
 	}
 }
 
-// send sends a message with the records that the user may see.
-func (i *Inspector) send(ctx context.Context, w http.ResponseWriter, records []*record, last *uint64, size int) error {
-	m := message{Records: []*record{}}
+// parseEventID returns the ID of the record that an event has ended with. It reports false if
+// there is none, or if that was of another server, such as this one before it was restarted.
+func (i *Inspector) parseEventID(s string) (uint64, bool) {
+	server, number, _ := strings.Cut(s, "-")
+	id, err := strconv.ParseUint(number, 10, 64)
+	if err != nil || server != i.timeline.server {
+		return 0, false
+	}
+	return id, true
+}
+
+// send sends a message with the records that the user may see. It returns how many it has
+// left out.
+func (i *Inspector) send(ctx context.Context, w http.ResponseWriter, records []*record, last *uint64, size int) (int, error) {
+	m := message{Server: i.timeline.server, Records: []*record{}}
 	missed := max(0, len(records)-size)
 	if n := len(records); n > 0 {
 		if *last > 0 && records[0].ID > *last+1 {
@@ -81,10 +101,10 @@ func (i *Inspector) send(ctx context.Context, w http.ResponseWriter, records []*
 	}
 	data, err := json.Marshal(m)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	_, err = fmt.Fprintf(w, "id: %d\ndata: %s\n\n", *last, data)
-	return err
+	_, err = fmt.Fprintf(w, "id: %s-%d\ndata: %s\n\n", i.timeline.server, *last, data)
+	return m.Missed, err
 }
 
 // wait waits for changed, or for a time. It reports false if the stream must end.

@@ -54,6 +54,7 @@ type Inspector struct {
 	pages    http.Handler
 	layers   chan struct{} // holds a value for each layer that is being read
 	streams  chan struct{} // holds a value for each stream of events
+	maxLayer int64         // but for tests
 
 	closed context.Context
 	close  context.CancelFunc
@@ -64,7 +65,7 @@ func New(s registry.Store, o Options) *Inspector {
 	if s == nil {
 		panic("inspect: New requires a store")
 	}
-	i := &Inspector{Options: o, store: s, layers: make(chan struct{}, maxLayers), streams: make(chan struct{}, maxStreams)}
+	i := &Inspector{Options: o, store: s, layers: make(chan struct{}, maxLayers), streams: make(chan struct{}, maxStreams), maxLayer: maxLayer}
 	i.closed, i.close = context.WithCancel(context.Background())
 	i.timeline.init()
 	mux := http.NewServeMux()
@@ -192,12 +193,12 @@ func (i *Inspector) servePage(w http.ResponseWriter, r *http.Request) {
 func respond(w http.ResponseWriter, result any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
-		status, message := http.StatusInternalServerError, "the registry's store has failed"
-		if e := (*registry.Error)(nil); errors.As(err, &e) {
-			status, message = e.Status, err.Error()
+		status := http.StatusInternalServerError
+		if e := (*registry.Error)(nil); errors.As(err, &e) && e.Status >= 400 && e.Status <= 599 {
+			status = e.Status
 		}
 		w.WriteHeader(status)
-		result = map[string]string{"error": message}
+		result = map[string]string{"error": publicText(err)}
 	}
 	json.NewEncoder(w).Encode(result)
 }

@@ -70,10 +70,15 @@ func (i *Inspector) getLayer(r *http.Request) (any, error) {
 		result.Items = append(result.Items, newFile(number, h))
 		return true
 	})
-	if e := (*registry.Error)(nil); errors.As(err, &e) {
-		return nil, err
-	} else if err != nil {
+	var ofLayer layerError
+	switch {
+	case err == nil:
+	case errors.As(err, &ofLayer):
 		result.Error = clip(err.Error())
+	case len(result.Items) > 0:
+		result.Error = publicText(err)
+	default:
+		return nil, err
 	}
 	return result, nil
 }
@@ -91,16 +96,20 @@ func (i *Inspector) getFile(r *http.Request) (any, error) {
 		}
 		data, err := io.ReadAll(io.LimitReader(content, maxFile+1))
 		found = newText(data, maxFile, h.Size)
-		if err != nil {
+		if err != nil && errors.As(err, new(layerError)) {
 			found.Error = clip(err.Error())
+		} else if err != nil {
+			found.Error = publicText(err)
 		}
 		return false
 	})
 	switch {
 	case found != nil:
 		return found, nil
-	case err != nil:
+	case errors.As(err, new(layerError)):
 		return nil, badRequest("the layer can't be read that far: " + clip(err.Error()))
+	case err != nil:
+		return nil, err
 	}
 	return nil, &registry.Error{Status: http.StatusNotFound, Message: "the layer has no such file"}
 }
@@ -124,10 +133,9 @@ func newText(data []byte, limit int, size int64) *text {
 }
 
 // readLayer calls f for each file of the layer that the parameters repo and digest name,
-// until it returns false. Errors that wrap a *registry.Error are those of the registry,
-// others those of the layer.
+// until it returns false. Errors that are no layerError are those of the registry.
 func (i *Inspector) readLayer(r *http.Request, f func(number int, h *tar.Header, content io.Reader) bool) error {
-	req, err := request(http.MethodGet, r.URL.Query().Get("repo"), "/blobs/"+r.URL.Query().Get("digest"))
+	req, err := request(registry.OpBlobGet, http.MethodGet, r.URL.Query().Get("repo"), "/blobs/"+r.URL.Query().Get("digest"))
 	if err != nil {
 		return err
 	}
@@ -147,26 +155,65 @@ func (i *Inspector) readLayer(r *http.Request, f func(number int, h *tar.Header,
 		return err
 	}
 	defer blob.Close()
-	content, err := i.decompress(blob)
+	stored := &storedReader{r: blob}
+	// broken returns the error of reading the layer: the store's, if that has failed.
+	broken := func(err error) error {
+		if stored.err != nil {
+			return stored.err
+		}
+		return layerError{err}
+	}
+	content, err := i.decompress(stored)
 	if err != nil {
-		return err
+		return broken(err)
 	}
 	defer content.Close()
-	limited := &limitedReader{ctx, content, maxLayer}
-	files := tar.NewReader(limited)
+	limited := &limitedReader{ctx, content, i.maxLayer}
+	files := tar.NewReader(reader(func(p []byte) (int, error) {
+		n, err := limited.Read(p)
+		if err != nil && err != io.EOF {
+			err = broken(err)
+		}
+		return n, err
+	}))
 	for number := 1; ; number++ {
 		h, err := files.Next()
 		if err == io.EOF {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("file %d: %w", number, err)
+			return fmt.Errorf("file %d: %w", number, broken(err))
 		}
 		if !f(number, h, files) {
 			return nil
 		}
 	}
 }
+
+// layerError is an error of the content of a layer, or of its size. The text of others may
+// tell how a store has failed.
+type layerError struct{ error }
+
+func (e layerError) Unwrap() error { return e.error }
+
+// storedReader keeps the error of a store.
+type storedReader struct {
+	r   io.Reader
+	err error
+}
+
+func (s *storedReader) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+// reader is a function that is an io.Reader.
+type reader func([]byte) (int, error)
+
+func (r reader) Read(p []byte) (int, error) { return r(p) }
 
 // decompress returns the content of a layer. It goes by the first bytes, since the media
 // types of layers are many and not always right.

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -22,12 +23,13 @@ import (
 )
 
 const (
-	maxConfig    = 1 << 20 // bytes of a config that are shown
-	maxChildren  = 500     // content of a manifest whose presence is checked
-	maxReferrers = 200     // in all levels of the tree
-	maxDepth     = 4       // of the tree
-	maxTags      = 20      // that point at a manifest
-	maxSearched  = 500     // tags that are looked at to find them
+	maxConfig     = 1 << 20  // bytes of a config that are shown
+	maxChildren   = 500      // content of a manifest whose presence is checked
+	maxReferrers  = 200      // in all levels of the tree
+	maxDepth      = 4        // of the tree
+	maxDescriptor = 64 << 10 // bytes of a referrer's descriptor that is parsed
+	maxTags       = 20       // that point at a manifest
+	maxSearched   = 500      // tags that are looked at to find them
 )
 
 // document is what manifests of all types may contain.
@@ -56,11 +58,11 @@ func (d document) blobs() []ocispec.Descriptor {
 }
 
 // request returns the registry's request for a path below a repository. It rejects names
-// that are none.
-func request(method, repo, path string) (registry.Request, error) {
+// that are none, and other requests than op.
+func request(op registry.Op, method, repo, path string) (registry.Request, error) {
 	u := &url.URL{Path: "/v2/" + repo + path}
 	req, err := registry.ParseRequest(&http.Request{Method: method, URL: u, Header: http.Header{}})
-	if err == nil && req.Repo != repo {
+	if err == nil && (req.Repo != repo || req.Op != op) {
 		err = registry.ErrNameInvalid
 	}
 	return req, err
@@ -101,7 +103,7 @@ type referrer struct {
 // getManifest returns the manifest with the tag or digest ref.
 func (i *Inspector) getManifest(r *http.Request) (any, error) {
 	ctx := r.Context()
-	req, err := request(http.MethodGet, r.URL.Query().Get("repo"), "/manifests/"+r.URL.Query().Get("ref"))
+	req, err := request(registry.OpManifestGet, http.MethodGet, r.URL.Query().Get("repo"), "/manifests/"+r.URL.Query().Get("ref"))
 	if err != nil {
 		return nil, err
 	}
@@ -148,9 +150,14 @@ func (i *Inspector) tagsOf(ctx context.Context, repo string, d digest.Digest) ([
 		tags = append(tags, image{Tag: tag})
 	}
 	found := []string{}
+	var read atomic.Int64
 	each(len(tags), func(n int) {
+		if read.Load() > maxRead {
+			return
+		}
 		if m, err := i.store.GetTag(ctx, repo, tags[n].Tag); err == nil {
 			tags[n].Digest = m.Digest
+			read.Add(int64(len(m.Content)))
 		}
 	})
 	for _, tag := range tags {
@@ -216,7 +223,9 @@ func (i *Inspector) referrers(ctx context.Context, repo string, subject digest.D
 		}
 		*left--
 		var desc ocispec.Descriptor
-		json.Unmarshal(d.Descriptor, &desc)
+		if len(d.Descriptor) <= maxDescriptor {
+			json.Unmarshal(d.Descriptor, &desc)
+		}
 		found := &referrer{Digest: d.Digest, MediaType: clip(desc.MediaType), Artifact: clip(d.ArtifactType), Size: desc.Size}
 		for _, key := range slices.Sorted(maps.Keys(desc.Annotations))[:min(len(desc.Annotations), 20)] {
 			if found.Annotations == nil {
@@ -239,7 +248,7 @@ func (i *Inspector) referrers(ctx context.Context, repo string, subject digest.D
 
 // deleteManifest deletes the tag or manifest ref through the registry.
 func (i *Inspector) deleteManifest(w http.ResponseWriter, r *http.Request) {
-	req, err := request(http.MethodDelete, r.URL.Query().Get("repo"), "/manifests/"+r.URL.Query().Get("ref"))
+	req, err := request(registry.OpManifestDelete, http.MethodDelete, r.URL.Query().Get("repo"), "/manifests/"+r.URL.Query().Get("ref"))
 	if err == nil && i.Registry == nil {
 		err = &registry.Error{Status: http.StatusMethodNotAllowed, Message: "this page can't delete"}
 	}
@@ -256,11 +265,17 @@ func (i *Inspector) deleteManifest(w http.ResponseWriter, r *http.Request) {
 	i.Registry.ServeHTTP(w, inner)
 }
 
-// publicText returns the text of an error for the page, which does not tell how a store has
-// failed.
+// publicText returns the text of an error for the page: the one that registry.WriteError
+// sends, which does not tell how a store has failed.
 func publicText(err error) string {
-	if e := (*registry.Error)(nil); errors.As(err, &e) {
-		return e.Message
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range joined.Unwrap() {
+			if e := (*registry.Error)(nil); errors.As(err, &e) {
+				return publicText(err)
+			}
+		}
+	} else if e := (*registry.Error)(nil); errors.As(err, &e) {
+		return err.Error()
 	}
 	return "the registry's store has failed"
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/berth-oci/registry"
+	"github.com/berth-oci/registry/internal/redact"
 	"github.com/berth-oci/registry/journal"
 )
 
@@ -34,7 +35,7 @@ func (i *Inspector) getRequests(r *http.Request) (any, error) {
 	all := []details{}
 	for _, record := range records {
 		if (id == "" || id == strconv.FormatUint(record.ID, 10)) && i.maySee(r.Context(), record) {
-			all = append(all, details{record, record.proto, record.request, record.response})
+			all = append(all, details{record, record.proto, redact.ParseHeader(record.request), redact.ParseHeader(record.response)})
 		}
 	}
 	if id != "" && len(all) == 0 {
@@ -77,30 +78,54 @@ var unfinished = []string{`"Cancel a blob upload"`, `"Unavailable Referrers API"
 // replay returns a journal of the recorded requests.
 func (i *Inspector) replay(ctx context.Context, records []*record) *journal.Journal {
 	j := new(journal.Journal)
+	left, buf := maxReplayed, make([]byte, 1<<20)
 	for _, record := range records {
+		if ctx.Err() != nil {
+			break
+		}
 		h := j.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			io.Copy(io.Discard, r.Body)
-			for name, values := range record.response {
+			io.CopyBuffer(onlyWriter{io.Discard}, r.Body, buf)
+			if record.Status == 0 {
+				panic(http.ErrAbortHandler)
+			}
+			for name, values := range redact.ParseHeader(record.response) {
 				w.Header()[name] = values
 			}
 			w.WriteHeader(record.Status)
 		}))
-		r := &http.Request{Method: record.Method, Host: record.Host, Header: record.request, Body: io.NopCloser(&blank{record.In})}
+		r := &http.Request{Method: record.Method, Host: record.Host, Header: redact.ParseHeader(record.request), Body: io.NopCloser(&blank{record.In})}
 		if r.URL, _ = url.ParseRequestURI(record.URI); r.URL == nil {
 			r.URL = new(url.URL)
 		}
-		if r.Header == nil {
-			r.Header = make(http.Header)
-		}
 		if record.Op == registry.OpManifestPut && record.Status == http.StatusCreated {
-			if m, err := i.store.GetManifest(ctx, record.Repo, record.Digest); err == nil {
-				r.Body = io.NopCloser(bytes.NewReader(m.Content))
+			if info, err := i.store.StatManifest(ctx, record.Repo, record.Digest); err == nil && info.Size <= left {
+				if m, err := i.store.GetManifest(ctx, record.Repo, record.Digest); err == nil {
+					left -= info.Size
+					r.Body = io.NopCloser(bytes.NewReader(m.Content))
+				}
 			}
 		}
-		h.ServeHTTP(discard{make(http.Header)}, r.WithContext(ctx))
+		replayOne(h, r.WithContext(ctx))
 	}
 	return j
 }
+
+// maxReplayed is how many bytes of manifests are checked. Those of further ones count as if
+// they could not be understood.
+const maxReplayed int64 = 16 << 20
+
+// replayOne serves a request, which may be aborted.
+func replayOne(h http.Handler, r *http.Request) {
+	defer func() {
+		if p := recover(); p != nil && p != http.ErrAbortHandler {
+			panic(p)
+		}
+	}()
+	h.ServeHTTP(discard{make(http.Header)}, r)
+}
+
+// onlyWriter hides other methods, which would use a buffer of their own.
+type onlyWriter struct{ io.Writer }
 
 // blank reads as n bytes of any value.
 type blank struct{ n int64 }

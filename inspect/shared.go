@@ -48,11 +48,12 @@ func (i *Inspector) getShared(r *http.Request) (any, error) {
 		return nil, err
 	}
 	result := shared{Repos: []sharing{}, Blobs: []sharedBlob{}}
+	scanned := 0
 	for name, err := range i.store.Repositories(ctx, r.URL.Query().Get("after")) {
 		if err != nil {
 			return nil, err
 		}
-		if len(result.Repos) == maxRepos {
+		if scanned++; len(result.Repos) == maxRepos || scanned > maxScanned {
 			result.More = true
 			break
 		}

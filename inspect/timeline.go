@@ -5,9 +5,11 @@
 package inspect
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +26,7 @@ const (
 	maxText    = 1 << 10 // of a name or a value
 	maxHeaders = 4 << 10 // of the headers of a request or a response
 	maxMinutes = 24 * 60 // of the graph
+	recordSize = 500     // bytes of a record without its text
 )
 
 // record is a request and its response, as the page gets it. It contains no secrets.
@@ -52,9 +55,8 @@ type record struct {
 	Changed  bool          `json:"changed,omitempty"`
 
 	proto             string
-	request, response http.Header // without secrets
-	subject           digest.Digest
-	size              int // of the record, about
+	request, response string // headers, for redact.ParseHeader
+	size              int    // of the record, about
 }
 
 // timeline holds the newest records.
@@ -67,6 +69,7 @@ type timeline struct {
 	// changed is closed and replaced when there is a new record. It is nil if nobody waits.
 	changed chan struct{} // guarded by mu
 	started time.Time
+	server  string // tells the records of this timeline from those of others
 }
 
 // minute counts the requests of a minute.
@@ -79,12 +82,15 @@ type minute struct {
 	Pushed   int64 `json:"pushed"` // bytes of content
 }
 
-func (t *timeline) init() { t.started = time.Now() }
+func (t *timeline) init() {
+	t.started = time.Now()
+	t.server = strconv.FormatInt(t.started.UnixNano(), 36)
+}
 
 // Record records a request. It is a hook for [registry.Observe], which has no effect on the
 // response.
 func (i *Inspector) Record(e registry.Event) {
-	r := newRecord(e)
+	r := i.newRecord(e)
 	t := &i.timeline
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -134,51 +140,98 @@ func (t *timeline) since(id uint64) ([]*record, <-chan struct{}) {
 	if t.changed == nil {
 		t.changed = make(chan struct{})
 	}
-	if id > t.last { // of an earlier process
-		id = 0
-	}
-	n, _ := slices.BinarySearchFunc(t.records, id+1, func(r *record, id uint64) int { return int(int64(r.ID - id)) })
+	n, _ := slices.BinarySearchFunc(t.records, id, func(r *record, id uint64) int { return cmp.Compare(r.ID-1, id) })
 	return slices.Clone(t.records[n:]), t.changed
 }
 
-// newRecord returns what is kept of a request.
-func newRecord(e registry.Event) *record {
+// newRecord returns what is kept of a request. All of its strings are parts of one, since
+// those of an event may be parts of larger ones: the method keeps its entire request line.
+func (i *Inspector) newRecord(e registry.Event) *record {
+	var scratch [2 << 10]byte
+	b := redact.AppendHeader(scratch[:0], e.HTTP.Header, maxHeaders)
+	request := len(b)
+	b = redact.AppendHeader(b, e.Header, maxHeaders)
+	response := len(b)
+	b = redact.AppendURI(b, e.HTTP.URL, maxText)
+	uri := len(b)
+	err, code := i.errorText(e.Err)
+	values := [...]string{
+		e.HTTP.Method, e.HTTP.Host, e.HTTP.RemoteAddr, e.HTTP.Proto, first(e.HTTP.Header["User-Agent"]), e.User,
+		e.Request.Repo, e.Request.Tag, e.Request.From, string(e.Digest), e.MediaType, code, err,
+	}
+	var ends [len(values)]int
+	for n, value := range values {
+		b = appendClipped(b, value)
+		ends[n] = len(b)
+	}
+	text := string(b)
+	start := uri
+	for n, end := range ends {
+		values[n], start = text[start:end], end
+	}
 	r := &record{
 		Time:     e.Time.UnixMilli(),
 		Duration: float64(e.Duration.Microseconds()) / 1000,
-		Method:   clip(e.HTTP.Method),
-		URI:      clip(redact.URI(e.HTTP.URL)),
-		Host:     clip(e.HTTP.Host),
-		Client:   e.HTTP.RemoteAddr,
-		Agent:    clip(e.HTTP.UserAgent()),
-		User:     clip(e.User),
+		Method:   values[0],
+		URI:      text[response:uri],
+		Host:     values[1],
+		Client:   values[2],
+		proto:    values[3],
+		Agent:    values[4],
+		User:     values[5],
 		Op:       e.Request.Op,
-		Repo:     clip(e.Request.Repo),
-		Tag:      clip(e.Request.Tag),
-		Digest:   digest.Digest(clip(string(e.Digest))),
-		From:     clip(e.Request.From),
+		Repo:     values[6],
+		Tag:      values[7],
+		From:     values[8],
+		Digest:   digest.Digest(values[9]),
 		Status:   e.Status,
 		In:       e.BytesIn,
 		Out:      e.BytesOut,
-		Type:     clip(e.MediaType),
+		Type:     values[10],
+		Code:     values[11],
+		Error:    values[12],
 		Changed:  e.Changed,
-		proto:    e.HTTP.Proto,
-		subject:  digest.Digest(clip(string(e.Subject))),
+		request:  text[:request],
+		response: text[request:response],
+		size:     recordSize + len(text),
 	}
 	if e.Request.Op != registry.OpManifestPut || e.Request.Tag == "" {
-		r.Tags = e.Tags[:min(len(e.Tags), 10)]
-	}
-	if e.Err != nil {
-		r.Error = clip(e.Err.Error())
-		if se := (*registry.Error)(nil); errors.As(e.Err, &se) {
-			r.Code = se.Code
+		for _, tag := range e.Tags[:min(len(e.Tags), 10)] {
+			r.Tags = append(r.Tags, strings.Clone(clip(tag)))
+			r.size += len(tag)
 		}
 	}
-	var n, m int
-	r.request, n = redact.Header(e.HTTP.Header, maxHeaders)
-	r.response, m = redact.Header(e.Header, maxHeaders)
-	r.size = 1000 + n + m + len(r.URI) + len(r.Host) + len(r.Agent) + len(r.User) + len(r.Repo) + len(r.From) + len(r.Type) + len(r.Error)
 	return r
+}
+
+// errorText returns the text and the code of an error. If not everyone may do everything, it
+// is the text that the client got: there may be secrets in another, such as signed URLs.
+func (i *Inspector) errorText(err error) (text, code string) {
+	if err == nil {
+		return "", ""
+	}
+	if e := (*registry.Error)(nil); errors.As(err, &e) {
+		code = e.Code
+	}
+	if i.Policy != nil && !errors.Is(err, http.ErrAbortHandler) {
+		return publicText(err), code
+	}
+	return redact.Text(err.Error()), code
+}
+
+func first(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return values[0]
+}
+
+// appendClipped appends clip(s).
+func appendClipped(b []byte, s string) []byte {
+	if len(s) > maxText {
+		s = clip(s)
+	}
+	return append(b, s...)
 }
 
 // clip returns s, or its beginning if it is too long, which does not keep all of s.
@@ -186,5 +239,5 @@ func clip(s string) string {
 	if len(s) <= maxText {
 		return s
 	}
-	return strings.ToValidUTF8(strings.Clone(s[:maxText]), "") + "…"
+	return strings.ToValidUTF8(strings.Clone(s[:maxText]), "") + "\u2026"
 }

@@ -55,6 +55,9 @@ type configured struct {
 	handler http.Handler
 	page    http.Handler // of the inspector
 	users   *users       // nil: there are none
+
+	replaced context.Context // ends with the configuration
+	replace  context.CancelFunc
 }
 
 // newServer returns a server for a store that is open. The caller must close it.
@@ -186,7 +189,11 @@ func (s *server) configure(c *serveCmd) error {
 	}
 	useCertificates()
 	s.log.level.Set(c.LogLevel)
-	s.current.Store(&configured{c, h, page, u})
+	next := &configured{command: c, handler: h, page: page, users: u}
+	next.replaced, next.replace = context.WithCancel(context.Background())
+	if old := s.current.Swap(next); old != nil {
+		old.replace()
+	}
 	return nil
 }
 

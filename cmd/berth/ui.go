@@ -59,7 +59,7 @@ func (s *server) newInspector() *inspect.Inspector {
 
 // newZstdReader returns a reader whose memory is bounded.
 func newZstdReader(r io.Reader) (io.ReadCloser, error) {
-	d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(64<<20))
+	d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(64<<20), zstd.WithDecoderLowmem(true))
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,13 @@ func (s *server) withUI(h http.Handler, observe func(http.Handler) http.Handler)
 		s.registry.ServeHTTP(w, r)
 	}))
 	page := catchPanics(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.current.Load().page.ServeHTTP(w, r)
+		current := s.current.Load()
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		// The stream of an open page ends with a reload: the browser opens it again, and
+		// logs in again.
+		defer context.AfterFunc(current.replaced, cancel)()
+		current.page.ServeHTTP(w, r.WithContext(ctx))
 	}), s.log.Logger)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.inspector.Serves(r) {

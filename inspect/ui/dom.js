@@ -26,7 +26,9 @@ function append(e, children) {
 
 // name returns hostile text, in isolation from the text around it, and with the characters
 // visible that would change how it is shown.
-const name = (text, cls) => el("bdi", { class: cls }, visible(text));
+const name = (text, cls) => el("bdi", { class: cls }, clipText(visible(text)));
+
+const clipText = (text) => text.length > 20000 ? text.slice(0, 20000) + "\u2026" : text;
 
 const link = (href, text, cls) => el("a", { href, class: cls }, text);
 
@@ -90,5 +92,5 @@ function openDialog(title, children, closed) {
 // bar returns a picture of a share of a whole.
 const bar = (part, whole, label) => el("svg", { width: 120, height: 12, viewBox: "0 0 120 12", role: "img", "aria-label": label },
 	el("rect", { class: "track", width: 120, height: 12, rx: 2 }),
-	el("rect", { class: "a", width: whole > 0 ? Math.max(1, Math.min(120, 120 * part / whole)) : 0, height: 12, rx: 2 }));
+	el("rect", { class: "a", width: whole > 0 ? Math.max(1, Math.min(120, 120 * (part / whole))) : 0, height: 12, rx: 2 }));
 

@@ -1,11 +1,20 @@
 // Numbers, times and names.
 
 // hidden are the characters that are invisible, or change the direction of text.
-const hidden = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|\udb40[\udc00-\udfff]/g;
+const hidden = /[^\P{Cc}\t\n]|[\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
+
+// plain returns a value from JSON as text. String throws for some objects.
+function plain(value) {
+	if (typeof value !== "object" || value === null) return String(value);
+	try { return JSON.stringify(value); } catch { return "\u2026"; } // it is nested too deeply
+}
 
 function visible(text) {
-	return String(text).replace(hidden, (c) => "\u27e8U+" + c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0") + "\u27e9");
+	return plain(text).replace(hidden, (c) => "\u27e8U+" + c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0") + "\u27e9");
 }
+
+// number returns a size from JSON, 0 if it is none.
+const number = (value) => typeof value === "number" && Number.isFinite(value) && value > 0 ? value : 0;
 
 function bytes(n) {
 	if (typeof n !== "number" || !Number.isFinite(n)) return visible(n);
@@ -30,7 +39,7 @@ function clock(ms) {
 }
 
 function date(value) {
-	const t = new Date(value);
+	const t = new Date(typeof value === "number" ? value : plain(value));
 	return Number.isNaN(t.getTime()) ? visible(value) : t.toISOString().replace("T", " ").replace(/(\.000)?Z$/, " UTC");
 }
 
@@ -57,7 +66,7 @@ const mediaTypes = [
 ];
 
 function kind(type) {
-	const found = mediaTypes.find(([pattern]) => pattern.test(type || ""));
+	const found = typeof type === "string" && mediaTypes.find(([pattern]) => pattern.test(type));
 	return found ? found[1] : "";
 }
 
@@ -69,53 +78,65 @@ function kindOf(m) {
 // prettyJSON returns JSON with indents, digests as links, and everything else as it is in the
 // text: numbers keep their digits. It does not nest calls, and has a limit.
 function prettyJSON(text, hrefOf) {
-	const limit = 300000;
+	const limit = 200000;
+	const whole = text.length;
+	text = text.slice(0, limit);
 	const out = document.createDocumentFragment();
-	let depth = 0, plain = "", at = 0, written = 0;
-	const flush = () => { if (plain) { out.append(plain); plain = ""; } };
-	const line = () => { plain += "\n" + "  ".repeat(Math.min(depth, 40)); };
-	const token = /\s+|"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*|true|false|null|[{}[\],:]/ysu;
-	let afterKey = false;
-	while (at < text.length && written < limit) {
+	let depth = 0, parts = [], at = 0, isOpen = false, broken = false;
+	const flush = () => { if (parts.length) { out.append(parts.join("")); parts = []; } };
+	const line = () => { parts.push("\n", "  ".repeat(Math.min(depth, 40))); };
+	const token = /\s+|"|-?[0-9][0-9.eE+-]*|true|false|null|[{}[\],:]/ysu;
+	while (at < text.length && !broken) {
 		token.lastIndex = at;
 		const match = token.exec(text);
-		if (!match) { // not JSON: the rest as it is
-			plain += visible(text.slice(at, at + limit - written));
-			at = text.length;
-			break;
-		}
-		const t = match[0];
-		at = token.lastIndex;
-		written += t.length;
-		if (t === "{" || t === "[") {
-			const rest = /\s*[}\]]/y;
-			rest.lastIndex = at;
-			plain += t;
-			if (!rest.test(text)) { depth++; line(); }
-		} else if (t === "}" || t === "]") {
-			if (!/[{[]$/.test(plain)) { depth = Math.max(0, depth - 1); line(); }
-			plain += t;
+		const t = match ? match[0] : "";
+		if (/^\s/.test(t)) { at += t.length; continue; }
+		const wasOpen = isOpen;
+		isOpen = t === "{" || t === "[";
+		if (wasOpen && t !== "}" && t !== "]") { depth++; line(); }
+		at += t.length;
+		if (isOpen || t === "}" || t === "]") {
+			if (!isOpen && !wasOpen) { depth = Math.max(0, depth - 1); line(); }
+			parts.push(t);
 		} else if (t === ",") {
-			plain += t;
+			parts.push(t);
 			line();
 		} else if (t === ":") {
-			plain += ": ";
-		} else if (t[0] === "\"") {
+			parts.push(": ");
+		} else if (t === "\"") {
 			flush();
-			const key = /\s*:/y;
-			key.lastIndex = at;
-			afterKey = key.test(text);
-			const value = t.slice(1, -1);
-			const href = !afterKey && isDigest(value) && hrefOf ? hrefOf(value) : "";
-			out.append(href ? el("span", { class: "s" }, "\"", link(href, value), "\"") : el("span", { class: afterKey ? "k" : "s" }, visible(t)));
-		} else if (!/^\s/.test(t)) {
+			const end = closing(text, at);
+			const value = text.slice(at, end);
+			at = end + 1;
+			const isKey = /\s*:/y;
+			isKey.lastIndex = at;
+			const key = isKey.test(text);
+			const href = !key && isDigest(value) && hrefOf ? hrefOf(value) : "";
+			const close = end < text.length ? "\"" : "";
+			out.append(href ? el("span", { class: "s" }, "\"", link(href, value), close) : el("span", { class: key ? "k" : "s" }, "\"" + visible(value) + close));
+		} else if (t) {
 			flush();
 			out.append(el("span", { class: "n" }, t));
+		} else { // not JSON: the rest as it is
+			parts.push(visible(text.slice(at)));
+			broken = true;
 		}
 	}
-	if (at < text.length) plain += "\n\u2026 " + bytes(text.length - at) + " more";
+	if (whole > text.length) parts.push("\n\u2026 " + bytes(whole - text.length) + " more");
 	flush();
 	return el("pre", { tabindex: "0", role: "region", "aria-label": "JSON" }, out);
+}
+
+// closing returns the index of the quote that ends a string, or the length of the text.
+function closing(text, at) {
+	for (;;) {
+		const end = text.indexOf("\"", at);
+		if (end < 0) return text.length;
+		let slashes = 0;
+		while (end - slashes > at && text[end - 1 - slashes] === "\\") slashes++;
+		if (slashes % 2 === 0) return end;
+		at = end + 1;
+	}
 }
 
 // parseJSON returns an object, or an empty one.

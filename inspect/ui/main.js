@@ -4,7 +4,7 @@ const views = { timeline: viewTimeline, repositories: viewRepositories, reposito
 const titles = { timeline: "Timeline", repositories: "Repositories", repository: "Repository", manifest: "Manifest", layer: "Layer", pictures: "Pictures" };
 const sections = { timeline: "timeline", repositories: "repositories", repository: "repositories", manifest: "repositories", layer: "repositories", pictures: "pictures" };
 
-const split = () => { const [view, query] = location.hash.slice(1).split(/\?(.*)/s); return [views[view] ? view : "timeline", new URLSearchParams(query || "")]; };
+const split = () => { const [view, query] = location.hash.slice(1).split(/\?(.*)/s); return [Object.hasOwn(views, view) ? view : "timeline", new URLSearchParams(query || "")]; };
 const params = () => split()[1];
 
 // setParams changes parameters of the view in the URL; silent does not draw the view again.

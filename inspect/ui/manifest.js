@@ -17,7 +17,7 @@ async function viewManifest(main) {
 	const layerHref = (d) => "#layer?" + new URLSearchParams({ repo, digest: d, ref });
 	const hrefOf = (d) => isChild.has(d) || (doc.subject && doc.subject.digest === d) ? manifestHref(repo, d) : isLayer.has(d) ? layerHref(d) : doc.config && doc.config.digest === d ? layerHref(d) : "";
 	const gone = (d) => missing.has(d) ? [" ", el("span", { class: "badge bad" }, "missing")] : "";
-	const whole = layers.reduce((n, l) => n + (Number(l.size) || 0), 0);
+	const whole = layers.reduce((n, l) => n + number(l.size), 0);
 
 	append(main, [
 		el("h1", {}, name(repo), isDigest(ref) ? "@" + shortDigest(ref) : [":", name(ref)]),
@@ -58,10 +58,10 @@ function layerList(main, layers, config, whole, layerHref, gone) {
 	const rows = steps.slice(0, 1000).map((s, i) => ({ ...s, i: i + 1 }));
 	append(main, [el("h2", {}, "Layers"), table("Layers", [
 		{ title: "#", cls: "num", cell: (s) => String(s.i) },
-		{ title: "Made by", cls: "mono wrap", cell: (s) => s.h.created_by ? name(String(s.h.created_by).slice(0, 2000)) : s.l && s.l.annotations && s.l.annotations["org.opencontainers.image.title"] ? name(s.l.annotations["org.opencontainers.image.title"]) : s.l ? name(s.l.mediaType || "") : "" },
+		{ title: "Made by", cls: "mono wrap", cell: (s) => s.h.created_by ? name(plain(s.h.created_by).slice(0, 2000)) : s.l && s.l.annotations && s.l.annotations["org.opencontainers.image.title"] ? name(s.l.annotations["org.opencontainers.image.title"]) : s.l ? name(s.l.mediaType || "") : "" },
 		{ title: "Layer", cls: "mono", cell: (s) => s.l ? [isDigest(s.l.digest) ? link(layerHref(s.l.digest), shortDigest(s.l.digest)) : name(s.l.digest || ""), gone(s.l.digest)] : el("span", { class: "dim" }, "no layer") },
-		{ title: "Size", cls: "num", cell: (s) => s.l ? bytes(Number(s.l.size)) : "" },
-		{ title: "Share", cell: (s) => s.l ? bar(Number(s.l.size) || 0, whole, whole ? Math.round(100 * (Number(s.l.size) || 0) / whole) + " % of the image" : "") : "" },
+		{ title: "Size", cls: "num", cell: (s) => s.l ? bytes(s.l.size) : "" },
+		{ title: "Share", cell: (s) => s.l ? bar(number(s.l.size), whole, whole ? Math.round(100 * (number(s.l.size) / whole)) + " % of the image" : "") : "" },
 	], rows)]);
 }
 
@@ -77,8 +77,8 @@ function configView(main, text, config) {
 	const words = (list) => list.length ? name(list.map((w) => /^[\w@%+=:,./-]+$/.test(w) ? w : JSON.stringify(w)).join(" "), "mono") : "";
 	append(main, [
 		define([
-			["Platform", config.os ? name([config.os, config.architecture, config.variant].filter(Boolean).join("/")) : ""],
-			["Created", config.created && !String(config.created).startsWith("0001-") ? date(config.created) : ""],
+			["Platform", config.os ? name([config.os, config.architecture, config.variant].filter(Boolean).map(plain).join("/")) : ""],
+			["Created", config.created && !plain(config.created).startsWith("0001-") ? date(config.created) : ""],
 			["Author", config.author && name(config.author)],
 			["Entrypoint", words(strings(c.Entrypoint))],
 			["Command", words(strings(c.Cmd))],
@@ -88,7 +88,7 @@ function configView(main, text, config) {
 			["Volumes", c.Volumes ? name(Object.keys(c.Volumes).join(", ")) : ""],
 			["Stop signal", c.StopSignal && name(c.StopSignal)],
 			["Environment", lines(strings(c.Env))],
-			["Labels", c.Labels && typeof c.Labels === "object" ? lines(Object.entries(c.Labels).map(([k, v]) => k + "=" + v)) : ""],
+			["Labels", c.Labels && typeof c.Labels === "object" ? lines(Object.entries(c.Labels).map(([k, v]) => k + "=" + plain(v))) : ""],
 		]),
 		el("details", {}, el("summary", {}, "The config as JSON"), prettyJSON(text.text), text.truncated ? el("p", { class: "notice" }, "The config is larger than this page shows.") : ""),
 	]);
@@ -100,7 +100,7 @@ const referrerTree = (repo, all) => el("ul", { class: "tree" }, all.map((r) => e
 
 function annotations(main, all) {
 	if (!all || typeof all !== "object" || !Object.keys(all).length) return;
-	append(main, [el("h2", {}, "Annotations"), define(Object.entries(all).slice(0, 300).map(([k, v]) => [name(k), name(typeof v === "string" ? v : JSON.stringify(v))]))]);
+	append(main, [el("h2", {}, "Annotations"), define(Object.entries(all).slice(0, 300).map(([k, v]) => [name(k), name(v)]))]);
 }
 
 // commands shows how to pull.

@@ -38,7 +38,7 @@ const hostOf = (client) => client.replace(/:\d+$/, "");
 
 const maxRows = 1500, maxGroups = 400, gap = 5000;
 
-const timeline = { groups: [], rows: 0, byID: new Map(), findings: new Map(), open: true, paused: false, waiting: [], missed: 0, cleared: 0, view: null };
+const timeline = { groups: [], rows: 0, byID: new Map(), findings: new Map(), open: true, paused: false, waiting: [], missed: 0, cleared: 0, view: null, server: undefined };
 
 // groupFor returns the group that a record belongs to. The push of a tag ends a group, but for
 // further tags.
@@ -48,7 +48,7 @@ function groupFor(r) {
 		const g = timeline.groups[i];
 		if (g.who === who && !(g.done && r.repo && r.op !== "manifest-put") && r.time - g.last < gap && (!g.repo || !r.repo || g.repo === r.repo)) return g;
 	}
-	const g = { who, agent: r.agent, host: hostOf(r.client), user: r.user, repo: "", records: [], first: r.time, last: r.time, element: null, open: undefined, done: false };
+	const g = { who, agent: r.agent, host: hostOf(r.client), user: r.user, repo: "", records: [], first: r.time, last: r.time, element: null, open: undefined, done: false, drawn: 0, trimmed: 0 };
 	timeline.groups.push(g);
 	return g;
 }
@@ -71,7 +71,8 @@ function addRecords(records) {
 		const old = timeline.groups.length > maxGroups || timeline.rows - g.records.length >= maxRows / 2 ? g.records.length : timeline.rows - maxRows;
 		for (const r of g.records.splice(0, old)) { timeline.byID.delete(r.id); timeline.findings.delete(r.id); }
 		timeline.rows -= old;
-		g.dirty = g.trimmed = true;
+		g.dirty = true;
+		g.trimmed += old;
 		if (g.records.length === 0) { timeline.groups.shift(); if (g.element) g.element.remove(); }
 	}
 }
@@ -156,8 +157,14 @@ function draw(g, f, filtered) {
 		el("span", { class: "badge" }, filtered ? shown.length + " of " + g.records.length : count(g.records.length, "request")),
 	]);
 	if (!open) { g.list.remove(); g.drawn = 0; return; }
-	if (!g.list.isConnected || g.trimmed || filtered || g.redraw || g.drawn > shown.length) { g.list.replaceChildren(); g.drawn = 0; }
-	g.trimmed = g.redraw = false;
+	if (!g.list.isConnected || g.trimmed >= g.drawn || filtered || g.redraw) {
+		g.list.replaceChildren();
+		g.drawn = 0;
+	} else {
+		for (; g.trimmed > 0; g.trimmed--, g.drawn--) g.list.firstChild.remove();
+	}
+	g.trimmed = 0;
+	g.redraw = false;
 	for (const r of shown.slice(g.drawn)) g.list.append(row(r));
 	g.drawn = shown.length;
 	g.element.append(g.list);
@@ -202,6 +209,10 @@ function drawTimeline(all) {
 }
 
 function receive(m) {
+	if (m.server !== timeline.server) { // it has been restarted, and counts from 1 again
+		if (timeline.server) clearTimeline();
+		Object.assign(timeline, { server: m.server, cleared: 0 });
+	}
 	timeline.missed += m.missed || 0;
 	if (timeline.paused) {
 		timeline.waiting = timeline.waiting.concat(m.records || []).slice(-maxRows);

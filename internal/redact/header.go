@@ -20,26 +20,50 @@ var public = []string{
 	"offline_token", "scope", "service", "tag",
 }
 
-// URI returns the path and query of a URL, without the values of parameters that may be
-// secrets.
-func URI(u *url.URL) string {
-	if u.RawQuery == "" {
-		return u.EscapedPath()
+// AppendURI appends the path and query of a URL to b, without the values of parameters that
+// may be secrets. Of a long one it appends the beginning, of about limit bytes.
+func AppendURI(b []byte, u *url.URL, limit int) []byte {
+	path := u.EscapedPath()
+	if len(path) > limit {
+		return append(append(b, path[:limit]...), "\u2026"...)
 	}
-	return u.EscapedPath() + "?" + query(u.RawQuery)
+	b = append(b, path...)
+	if u.RawQuery == "" {
+		return b
+	}
+	return append(append(b, '?'), query(clip(u.RawQuery, limit))...)
 }
 
-// query hides the values of parameters that are not public. The rest is unchanged.
+// clip returns s, or its beginning. The end is not hidden by what is left out: a value
+// belongs to the name before it.
+func clip(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return s[:limit] + "\u2026"
+}
+
+// query hides what is not the value of a public parameter: other values, and parameters
+// without a name. The rest is unchanged.
 func query(raw string) string {
+	if raw == "" {
+		return ""
+	}
 	parts := strings.Split(raw, "&")
 	for i, part := range parts {
-		name, _, hasValue := strings.Cut(part, "=")
-		if hasValue && !slices.Contains(public, name) {
-			parts[i] = name + "=" + url.QueryEscape(Redacted)
+		name, value, hasValue := strings.Cut(part, "=")
+		switch {
+		case part == "" || slices.Contains(public, name) && !strings.Contains(value, ";"): // which separates parameters, for some
+		case hasValue:
+			parts[i] = name + "=" + hiddenValue
+		default:
+			parts[i] = hiddenValue
 		}
 	}
 	return strings.Join(parts, "&")
 }
+
+var hiddenValue = url.QueryEscape(Redacted)
 
 // shown are the headers whose values are no secrets. Others, such as a header for
 // credentials that only one proxy knows, are shown without their values.
@@ -60,50 +84,72 @@ var shown = func() map[string]bool {
 	return all
 }()
 
-// Header returns a copy of a header without secrets, and the number of its bytes, which is
-// at most limit: further headers are left out.
-func Header(h http.Header, limit int) (_ http.Header, size int) {
-	if len(h) == 0 {
-		return nil, 0
-	}
-	safe := make(http.Header, min(len(h), 32))
+const (
+	maxLines = 100     // values of headers
+	maxValue = 1 << 10 // bytes of a value
+)
+
+// AppendHeader appends the values of a header to b, without secrets, for [ParseHeader]. It
+// appends about limit bytes: further values are left out. It does not keep h, which shares
+// its memory with all headers of a request, and is the client's to fill.
+func AppendHeader(b []byte, h http.Header, limit int) []byte {
+	lines, end := 0, len(b)+limit
 	for name, values := range h {
-		n := len(name)
 		for _, value := range values {
-			n += len(value)
+			if lines++; lines > maxLines || len(b)+min(len(name)+len(value), maxValue) > end {
+				return b
+			}
+			b = append(appendLine(b, name), '\n')
+			if !shown[name] {
+				value = headerValue(name, value)
+			}
+			b = append(appendLine(b, value), '\n')
 		}
-		if size += n; size > limit {
-			size -= n
-			continue
-		}
-		safe[name] = headerValues(name, values)
 	}
-	return safe, size
+	return b
 }
 
-// headerValues returns the values of a header without secrets.
-func headerValues(name string, values []string) []string {
-	if shown[name] {
-		return values // net/http does not change them
+// appendLine appends s, or its beginning, without the ends of lines.
+func appendLine(b []byte, s string) []byte {
+	start := len(b)
+	if len(s) > maxValue {
+		b = append(append(b, s[:maxValue]...), "\u2026"...)
+	} else {
+		b = append(b, s...)
 	}
-	safe := make([]string, len(values))
-	for i, value := range values {
-		safe[i] = headerValue(name, value)
+	for i, c := range b[start:] {
+		if c == '\n' {
+			b[start+i] = ' '
+		}
 	}
-	return safe
+	return b
 }
 
+// ParseHeader returns the header that AppendHeader has appended.
+func ParseHeader(s string) http.Header {
+	h := make(http.Header)
+	for s != "" {
+		var name, value string
+		name, s, _ = strings.Cut(s, "\n")
+		value, s, _ = strings.Cut(s, "\n")
+		h[name] = append(h[name], value)
+	}
+	return h
+}
+
+// headerValue returns a value without secrets.
 func headerValue(name, value string) string {
+	value = clip(value, maxValue)
 	switch name {
 	case "Authorization", "Proxy-Authorization":
 		return AuthScheme(value) + " " + Redacted
 	case "Location", "Referer", "Content-Location":
-		if u, err := url.Parse(value); err == nil {
+		if u, err := url.Parse(value); err == nil && u.Opaque == "" {
 			u.User, u.RawQuery, u.Fragment = nil, query(u.RawQuery), ""
 			return u.String()
 		}
 	case "Link":
-		if target, rest, ok := strings.Cut(strings.TrimPrefix(value, "<"), ">"); ok {
+		if target, rest, ok := strings.Cut(strings.TrimPrefix(value, "<"), ">"); ok && !strings.Contains(rest, "<") {
 			return "<" + headerValue("Location", target) + ">" + rest
 		}
 	}

@@ -5,8 +5,10 @@
 package redact
 
 import (
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 )
 
@@ -35,4 +37,24 @@ func Printable(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// queries are those of URLs in a text.
+var queries = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(https?://)([^\s"'/@?#]*@)?([^\s"'?#]*)(\?[^\s"']*)?`)
+})
+
+// Text returns a text without the passwords and queries of the URLs in it, as errors of HTTP
+// clients contain them.
+func Text(s string) string {
+	if !strings.Contains(s, "://") {
+		return s
+	}
+	return queries().ReplaceAllStringFunc(s, func(u string) string {
+		m := queries().FindStringSubmatch(u)
+		if m[4] != "" {
+			m[4] = "?" + query(m[4][1:])
+		}
+		return m[1] + m[3] + m[4]
+	})
 }
