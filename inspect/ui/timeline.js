@@ -38,7 +38,7 @@ const hostOf = (client) => client.replace(/:\d+$/, "");
 
 const maxRows = 1500, maxGroups = 400, gap = 5000;
 
-const timeline = { groups: [], rows: 0, byID: new Map(), findings: new Map(), open: true, paused: false, waiting: [], missed: 0, cleared: 0, view: null };
+const timeline = { groups: [], rows: 0, byID: new Map(), findings: new Map(), open: true, paused: false, waiting: [], missed: 0, cleared: 0, view: null, newest: null };
 
 // groupFor returns the group that a record belongs to. The push of a tag ends a group, but for
 // further tags.
@@ -69,7 +69,7 @@ function addRecords(records) {
 	while (timeline.rows > maxRows || timeline.groups.length > maxGroups) {
 		const g = timeline.groups[0];
 		const old = timeline.groups.length > maxGroups || timeline.rows - g.records.length >= maxRows / 2 ? g.records.length : timeline.rows - maxRows;
-		for (const r of g.records.splice(0, old)) { timeline.byID.delete(r.id); timeline.findings.delete(r.id); }
+		for (const r of g.records.splice(0, old)) { timeline.byID.delete(r.id); timeline.findings.delete(r.id); timeline.cleared = Math.max(timeline.cleared, r.id); }
 		timeline.rows -= old;
 		g.dirty = g.trimmed = true;
 		if (g.records.length === 0) { timeline.groups.shift(); if (g.element) g.element.remove(); }
@@ -201,8 +201,14 @@ function drawTimeline(all) {
 	v.total.textContent = count(timeline.rows, "request") + (timeline.paused ? ", paused: " + count(timeline.waiting.length, "is waiting", "are waiting") : "");
 }
 
-function receive(m) {
-	timeline.missed += m.missed || 0;
+function receive(m, first) {
+	const newest = timeline.newest;
+	if (first && newest && !m.records.some((r) => r.id === newest.id && r.time === newest.time)) { // another process
+		clearTimeline();
+		timeline.cleared = 0;
+	}
+	if (m.records.length) timeline.newest = m.records[m.records.length - 1];
+	if (!first) timeline.missed += m.missed || 0;
 	if (timeline.paused) {
 		timeline.waiting = timeline.waiting.concat(m.records || []).slice(-maxRows);
 		drawSoon();
@@ -267,7 +273,7 @@ function openAll(open) {
 }
 
 function clearTimeline() {
-	for (const id of timeline.byID.keys()) timeline.cleared = Math.max(timeline.cleared, id);
+	if (timeline.newest) timeline.cleared = timeline.newest.id;
 	for (const g of timeline.groups) if (g.element) g.element.remove();
 	Object.assign(timeline, { groups: [], rows: 0, missed: 0, waiting: [] });
 	timeline.byID.clear();
