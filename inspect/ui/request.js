@@ -116,7 +116,7 @@ async function exportHAR() {
 				status: r.status, statusText: r.code || "", httpVersion: r.proto, cookies: [], headers: headers(r.response), redirectURL: first(r.response, "Location"), headersSize: -1, bodySize: r.out,
 				content: { size: r.out, mimeType: r.type || first(r.response, "Content-Type") },
 			},
-			serverIPAddress: "", connection: r.client, comment: opName(r),
+			connection: r.client, comment: opName(r),
 		};
 	});
 	save("berth.har", "application/json", JSON.stringify({ log: { version: "1.2", creator: { name: "Berth", version: "1" }, entries } }, null, 1));
