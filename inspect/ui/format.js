@@ -68,7 +68,7 @@ function kindOf(m) {
 
 // prettyJSON returns JSON with indents, digests as links, and everything else as it is in the
 // text: numbers keep their digits. It does not nest calls, and has a limit.
-function prettyJSON(text, hrefOf) {
+function prettyJSON(label, text, hrefOf) {
 	const limit = 300000;
 	const out = document.createDocumentFragment();
 	let depth = 0, plain = "", at = 0, written = 0;
@@ -115,7 +115,7 @@ function prettyJSON(text, hrefOf) {
 	}
 	if (at < text.length) plain += "\n\u2026 " + bytes(text.length - at) + " more";
 	flush();
-	return el("pre", { tabindex: "0", role: "region", "aria-label": "JSON" }, out);
+	return el("pre", { tabindex: "0", role: "region", "aria-label": label }, out);
 }
 
 // parseJSON returns an object, or an empty one.

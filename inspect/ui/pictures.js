@@ -69,7 +69,7 @@ function drawShared(box, s) {
 		el("ul", { class: "legend" }, el("li", {}, el("span", { class: "swatch" }), "in this repository alone"), el("li", {}, el("span", { class: "swatch b" }), "in others, too: stored once")),
 		table("Repositories by size", [
 			{ title: "Repository", cls: "wrap", cell: (r) => link(repoHref(r.name), name(r.name)) },
-			{ title: "", cell: stacked },
+			{ title: "In all", cell: stacked },
 			{ title: "Alone", cls: "num", cell: (r) => bytes(r.alone) },
 			{ title: "Shared", cls: "num", cell: (r) => bytes(r.shared) },
 		], rows),
