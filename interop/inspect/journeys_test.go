@@ -67,7 +67,7 @@ func eval[T any](b *browser, expression string) (value T) {
 func (b *browser) until(expression string) {
 	b.t.Helper()
 	for range 400 {
-		if eval[bool](b, "!!("+expression+")") {
+		if eval[bool](b, "(async () => !!await ("+expression+"))()") {
 			return
 		}
 		time.Sleep(25 * time.Millisecond)
