@@ -82,7 +82,7 @@ function summary(g) {
 	const all = g.records, ok = all.filter(succeeded);
 	const pushes = all.some((r) => pushOps.has(r.op)), deletes = all.some(is("manifest-delete", "blob-delete"));
 	const pulls = all.some(is("manifest-get", "blob-get"));
-	const named = all.find((r) => r.op === "manifest-put" && r.tag) || all.find((r) => r.tag && r.op !== "tags") || all.find((r) => r.op.startsWith("manifest") && r.digest);
+	const named = all.find((r) => r.op === "manifest-put" && r.tag) || ok.find((r) => r.tag && r.op !== "tags") || all.find((r) => r.tag && r.op !== "tags") || all.find((r) => r.op.startsWith("manifest") && r.digest);
 	const lists = all.find(is("tags", "catalog", "referrers"));
 	const verb = pushes ? "push" : deletes ? "delete" : pulls ? "pull" : lists ? opName(lists) : all.some((r) => r.repo) ? "check" : all.some(isToken) ? "log in" : opName(all[0]);
 	const title = [program(g.agent), verb, g.repo ? visible(g.repo) + (named ? named.tag ? ":" + visible(named.tag) : "@" + shortDigest(named.digest) : "") : ""].filter(Boolean).join(" ");
