@@ -70,7 +70,7 @@ rules:
 				v.see("The tag is removed", "This repository has no tags.")
 				v.open("timeline?op=manifest-delete")
 				v.see("browser delete app:v1", "alice")
-				qt.Check(t, qt.Equals(v.asked, 1))
+				qt.Check(t, qt.Equals(v.timesAsked(), 1))
 			},
 		},
 		{
@@ -81,8 +81,8 @@ rules:
 				v.logIn("alice:wrong", "mallory:secret", "alice:secret")
 				v.open("timeline")
 				v.see("live")
-				qt.Check(t, qt.Equals(v.asked, 3))
-				other := &visit{newBrowser(t), v.Server}
+				qt.Check(t, qt.Equals(v.timesAsked(), 3))
+				other := &visit{browser: newBrowser(t), Server: v.Server}
 				other.allow(failedWith + "401")
 				other.logIn()
 				other.visit("http://" + v.Addr + "/inspect/")

@@ -18,7 +18,6 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/fetch"
 	"github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/cdproto/target"
@@ -42,6 +41,11 @@ type browser struct {
 // chromium starts Chromium once for all tests of a process.
 var chromium = sync.OnceValues(func() (context.Context, error) {
 	path, err := exec.LookPath("chromium")
+	for _, name := range []string{"chromium-browser", "google-chrome"} {
+		if err != nil {
+			path, err = exec.LookPath(name)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +118,11 @@ func (b *browser) receive(event any) {
 	case *runtime.EventExceptionThrown:
 		b.problem("exception: " + e.ExceptionDetails.Error())
 	case *runtime.EventConsoleAPICalled:
-		b.problem(fmt.Sprintf("console: %s %s", e.Type, e.Args[0].Value))
+		var args []string
+		for _, arg := range e.Args {
+			args = append(args, string(arg.Value))
+		}
+		b.problem(fmt.Sprintf("console: %s %s", e.Type, strings.Join(args, " ")))
 	case *log.EventEntryAdded:
 		b.problem(fmt.Sprintf("%s: %s %s", e.Entry.Source, e.Entry.Text, e.Entry.URL))
 	case *page.EventJavascriptDialogOpening:
@@ -122,7 +130,7 @@ func (b *browser) receive(event any) {
 	case *fetch.EventRequestPaused:
 		go chromedp.Run(b.ctx, fetch.ContinueRequest(e.RequestID))
 	case *fetch.EventAuthRequired:
-		go chromedp.Run(b.ctx, fetch.ContinueWithAuth(e.RequestID, b.login(e.Request)))
+		go chromedp.Run(b.ctx, fetch.ContinueWithAuth(e.RequestID, b.login()))
 	}
 }
 
@@ -154,11 +162,20 @@ const (
 // logIn has the browser enter names and passwords, one after the other, each time that it
 // asks for one. Then it cancels.
 func (b *browser) logIn(users ...string) {
+	b.mu.Lock()
 	b.logins = users
+	b.mu.Unlock()
 	b.do(fetch.Enable().WithHandleAuthRequests(true))
 }
 
-func (b *browser) login(*network.Request) *fetch.AuthChallengeResponse {
+// timesAsked returns how often the browser has asked for a name and a password.
+func (b *browser) timesAsked() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.asked
+}
+
+func (b *browser) login() *fetch.AuthChallengeResponse {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.asked++
@@ -193,7 +210,17 @@ func (b *browser) shot(name string) string {
 		dir = filepath.Join(os.TempDir(), "berth-screenshots")
 	}
 	var data []byte
-	if err := chromedp.Run(b.ctx, chromedp.FullScreenshot(&data, 100)); err != nil {
+	var dialog bool
+	capture := func(ctx context.Context) error {
+		if dialog { // it is only over what is in the window
+			return chromedp.CaptureScreenshot(&data).Do(ctx)
+		}
+		if err := chromedp.Evaluate("scrollTo(0, 0)", nil).Do(ctx); err != nil {
+			return err
+		}
+		return chromedp.FullScreenshot(&data, 100).Do(ctx)
+	}
+	if err := chromedp.Run(b.ctx, chromedp.Evaluate("!!document.querySelector('dialog[open]')", &dialog), chromedp.ActionFunc(capture)); err != nil {
 		return err.Error()
 	}
 	qt.Assert(b.t, qt.IsNil(os.MkdirAll(dir, 0o755)))

@@ -28,6 +28,7 @@ type journey struct {
 type visit struct {
 	*browser
 	*berth.Server
+	opened int
 }
 
 // run runs journeys, each with a server and a window of its own.
@@ -36,15 +37,16 @@ func run(t *testing.T, journeys []journey) {
 		t.Run(j.name, func(t *testing.T) {
 			t.Parallel()
 			s := berth.Serve(t, j.flags...) // until the window is closed
-			j.run(t, &visit{newBrowser(t), s})
+			j.run(t, &visit{browser: newBrowser(t), Server: s})
 		})
 	}
 }
 
-// open opens a view, of which a heading is the first thing to see.
+// open loads the page, and opens a view, of which a heading is the first thing to see.
 func (v *visit) open(view string) {
 	v.t.Helper()
-	v.do(chromedp.Navigate("about:blank"), chromedp.Navigate("http://"+v.Addr+"/inspect/#"+view))
+	v.opened++ // for the same URL, the browser would not load the page
+	v.do(chromedp.Navigate(fmt.Sprintf("http://%s/inspect/?%d#%s", v.Addr, v.opened, view)))
 	v.until("document.querySelector('main h1')")
 }
 

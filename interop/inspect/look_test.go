@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/chromedp/cdproto/emulation"
@@ -53,6 +52,10 @@ func TestLook(t *testing.T) {
 	manifest, err := appIndex(t).RawManifest()
 	qt.Assert(t, qt.IsNil(err))
 	send(t, http.MethodPut, "http://"+s.Addr+"/v2/sparse/manifests/v1", string(manifest))
+	source, missing := axe()
+	if missing != nil && os.Getenv("CI") != "" {
+		t.Fatal(missing)
+	}
 	for _, look := range []struct {
 		name, scheme string
 		width        int64
@@ -61,11 +64,10 @@ func TestLook(t *testing.T) {
 		{"light", "light", 1280, "rgb(255, 255, 255)"},
 		{"dark", "dark", 1280, "rgb(20, 23, 28)"},
 		{"narrow", "light", 360, "rgb(255, 255, 255)"},
-		{"narrow-dark", "dark", 360, "rgb(20, 23, 28)"},
 	} {
 		t.Run(look.name, func(t *testing.T) {
 			t.Parallel()
-			v := &visit{newBrowser(t), s}
+			v := &visit{browser: newBrowser(t), Server: s}
 			v.do(
 				emulation.SetDeviceMetricsOverride(look.width, 800, 1, look.width < 500),
 				emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{
@@ -81,31 +83,28 @@ func TestLook(t *testing.T) {
 					}
 				}
 				v.until(fmt.Sprintf("document.querySelector(%s)", quote(view.ready)))
-				v.until("[...document.querySelectorAll('.dim[role=status]')].length === 0 && !document.querySelector('#said').innerText")
+				v.until("[...document.querySelectorAll('.dim[role=status]')].length === 0")
 				qt.Check(t, qt.Equals(eval[string](v.browser, "getComputedStyle(document.documentElement).backgroundColor"), look.background))
 				for _, e := range []string{"document.scrollingElement", "document.querySelector('dialog')"} {
 					width := eval[int64](v.browser, e+".scrollWidth")
 					qt.Check(t, qt.IsTrue(width <= look.width), qt.Commentf("%s of %s has a width of %d", e, view.name, width))
 				}
 				v.shot(view.name + "-" + look.name)
-				v.checkAccess(view.name)
+				if missing == nil {
+					v.checkAccess(source, view.name)
+				}
 			}
 			v.visit("about:blank") // before the server ends
+			if missing != nil {
+				t.Skipf("nothing was found wrong, but axe-core, which npm fetches, is missing: %v", missing)
+			}
 		})
 	}
 }
 
-// checkAccess has axe-core check the page, and fails for each finding.
-func (v *visit) checkAccess(view string) {
+// checkAccess has axe-core, whose source it gets, check the page, and fails for each finding.
+func (v *visit) checkAccess(source, view string) {
 	v.t.Helper()
-	source, err := axe()
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			v.t.Error(err)
-		}
-		v.t.Logf("axe-core is missing: %v", err)
-		return
-	}
 	v.do(chromedp.Evaluate(source, nil))
 	var findings []struct {
 		ID, Impact, Help string
@@ -119,7 +118,7 @@ func (v *visit) checkAccess(view string) {
 }
 
 // axe returns the script axe-core of Deque Systems, which npm fetches into a temporary folder.
-var axe = sync.OnceValues(func() (string, error) {
+func axe() (string, error) {
 	dir, err := os.MkdirTemp("", "axe")
 	if err != nil {
 		return "", err
@@ -152,4 +151,4 @@ var axe = sync.OnceValues(func() (string, error) {
 			return string(script), err
 		}
 	}
-})
+}
