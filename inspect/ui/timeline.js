@@ -71,7 +71,7 @@ function addRecords(records) {
 		const old = timeline.groups.length > maxGroups || timeline.rows - g.records.length >= maxRows / 2 ? g.records.length : timeline.rows - maxRows;
 		for (const r of g.records.splice(0, old)) { timeline.byID.delete(r.id); timeline.findings.delete(r.id); timeline.cleared = Math.max(timeline.cleared, r.id); }
 		timeline.rows -= old;
-		g.dirty = g.trimmed = true;
+		g.dirty = true;
 		if (g.records.length === 0) { timeline.groups.shift(); if (g.element) g.element.remove(); }
 	}
 }
@@ -155,12 +155,12 @@ function draw(g, f, filtered) {
 		s.failed ? el("span", { class: "badge bad" }, count(s.failed, "failed", "failed")) : "",
 		el("span", { class: "badge" }, filtered ? shown.length + " of " + g.records.length : count(g.records.length, "request")),
 	]);
-	if (!open) { g.list.remove(); g.drawn = 0; return; }
-	if (!g.list.isConnected || g.trimmed || filtered || g.redraw || g.drawn > shown.length) { g.list.replaceChildren(); g.drawn = 0; }
-	g.trimmed = g.redraw = false;
-	for (const r of shown.slice(g.drawn)) g.list.append(row(r));
-	g.drawn = shown.length;
-	g.element.append(g.list);
+	if (!open) { g.list.remove(); return; }
+	// Rows stay in place: one that is replaced loses the focus, or the click of a slow finger.
+	const rows = shown.map((r) => r.row || (r.row = row(r))), kept = new Set(rows);
+	for (const old of [...g.list.children]) if (!kept.has(old)) old.remove();
+	rows.forEach((e, i) => { if (g.list.children[i] !== e) g.list.insertBefore(e, g.list.children[i] || null); });
+	if (g.list.parentNode !== g.element) g.element.append(g.list);
 }
 
 // isOpen reports whether a group's requests are shown.
@@ -182,7 +182,6 @@ function drawTimeline(all) {
 	const focused = document.activeElement && v.list.contains(document.activeElement) ? document.activeElement.dataset.id : "";
 	for (const g of timeline.groups) {
 		if (!g.dirty && !all) continue;
-		g.redraw = g.redraw || all;
 		const fresh = !g.element;
 		draw(g, f, filtered);
 		g.dirty = false;
@@ -221,6 +220,7 @@ function receive(m, first) {
 async function showFindings() {
 	const found = await api("findings");
 	timeline.findings.clear();
+	for (const r of timeline.byID.values()) r.row = null;
 	for (const f of found) timeline.findings.set(f.id, [...timeline.findings.get(f.id) || [], f]);
 	say(found.length ? count(found.length, "finding") : "No client has violated the spec");
 	setParams({ findings: found.length ? "1" : "" });
