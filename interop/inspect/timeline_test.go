@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/chromedp/cdproto/input"
 	"github.com/go-quicktest/qt"
 	"github.com/google/go-containerregistry/pkg/crane"
 
@@ -78,6 +79,21 @@ func TestTimeline(t *testing.T) {
 				v.click("#filter-changes")
 				v.seeIn(".groups", "check a blob", "start an upload")
 				qt.Check(t, qt.Equals(v.hash(), "timeline"))
+			},
+		},
+		{
+			name: "a request is opened by a click during which others arrive",
+			run: func(t *testing.T, v *visit) {
+				list := func() { send(t, http.MethodGet, "http://"+v.Addr+"/v2/app/tags/list", "") }
+				list()
+				v.open("timeline?op=tags")
+				v.until("document.querySelectorAll('.rows li').length === 1")
+				at := eval[[]float64](v.browser, "(r => [r.x + 50, r.y + 10])(document.querySelector('.rows button').getBoundingClientRect())")
+				v.do(input.DispatchMouseEvent(input.MousePressed, at[0], at[1]).WithButton(input.Left).WithClickCount(1))
+				list()
+				v.until("document.querySelectorAll('.rows li').length === 2")
+				v.do(input.DispatchMouseEvent(input.MouseReleased, at[0], at[1]).WithButton(input.Left).WithClickCount(1))
+				v.seeIn("dialog", "GET /v2/app/tags/list")
 			},
 		},
 		{
