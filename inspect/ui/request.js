@@ -52,7 +52,10 @@ async function findRequest(id) {
 async function openRequest(id) {
 	const back = document.activeElement && document.activeElement.dataset.id;
 	const closed = () => {
-		if (params().get("open")) setParams({ open: "" }, true);
+		if (params().get("open")) {
+			if (history.state && history.state.opened) history.back(); // to the list, not to another entry for it
+			else setParams({ open: "" }, true);
+		}
 		const b = back && document.querySelector("button[data-id=\"" + back + "\"]");
 		if (b) b.focus();
 	};
