@@ -50,6 +50,22 @@ func TestRequest(t *testing.T) {
 			},
 		},
 		{
+			name: "a closed request is not in the way of the back button",
+			run: func(t *testing.T, v *visit) {
+				send(t, http.MethodGet, "http://"+v.Addr+"/v2/app/tags/list", "")
+				v.open("repositories")
+				v.press("Timeline")
+				for range 2 {
+					v.click(".rows button")
+					v.seeIn("dialog", "GET /v2/app/tags/list")
+					v.press("Close")
+					v.until("location.hash === '#timeline' && !document.querySelector('dialog').open")
+				}
+				v.back()
+				v.see("Repositories", "Nothing has been pushed yet.")
+			},
+		},
+		{
 			name: "an error is explained, with the section of the spec",
 			run: func(t *testing.T, v *visit) {
 				v.open("timeline")
