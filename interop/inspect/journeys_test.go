@@ -5,6 +5,7 @@ package inspect
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,8 +78,13 @@ func (b *browser) until(expression string) {
 	b.t.Fatalf("never true: %s\nThe page:\n%s", expression, eval[string](b, "document.body.innerText"))
 }
 
-// text returns the text of the page, or of an element. Each space is a single one.
-const text = `(e => e ? (e.innerText || "").replace(/\s+/g, " ") : "")`
+// text is a function that returns the text of an element, but for lists of options. Each space
+// is a single one.
+const text = `(e => {
+	if (!e) return "";
+	const plain = (e) => (e.innerText || "").replace(/\s+/g, " ");
+	return [...e.querySelectorAll("select")].reduce((t, s) => t.replace(plain(s), ""), plain(e));
+})`
 
 // see waits until a person can see texts on the page.
 func (b *browser) see(texts ...string) {
@@ -140,11 +146,14 @@ func (b *browser) clickOn(element string) {
 		const x = r.x + Math.min(r.width / 2, 60), y = r.y + r.height / 2, top = document.elementFromPoint(x, y);
 		return top && (e.contains(top) || top.contains(e) && e.tagName === "OPTION") ? [x, y] : null;
 	})()`
+	var last []float64
 	for range 400 {
-		if p := eval[[]float64](b, at); len(p) == 2 {
+		p := eval[[]float64](b, at)
+		if len(p) == 2 && slices.Equal(p, last) { // it does not move
 			b.do(chromedp.MouseClickXY(p[0], p[1]))
 			return
 		}
+		last = p
 		time.Sleep(25 * time.Millisecond)
 	}
 	b.t.Fatalf("nothing to click on: %s\nThe page:\n%s", element, eval[string](b, "document.body.innerText"))

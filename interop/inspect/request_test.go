@@ -116,7 +116,7 @@ func TestRequest(t *testing.T) {
 				push(t, v.Addr+"/app:v1", smallImage(t, 2))
 				send(t, http.MethodGet, "http://"+v.Addr+"/v2/app/tags/list?n=5&last=a", "")
 				v.open("timeline?q=app")
-				v.see("list tags")
+				v.see("list tags", "push app:v1")
 				shown := v.rows()
 				dir := t.TempDir()
 				v.doInBrowser(cdpbrowser.SetDownloadBehavior(cdpbrowser.SetDownloadBehaviorBehaviorAllow).WithDownloadPath(dir).WithBrowserContextID(v.window))
