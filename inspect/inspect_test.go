@@ -309,17 +309,26 @@ func TestStream(t *testing.T) {
 	}
 	first := record{ID: 1, Op: "ping", URI: "/v2/", Status: 200}
 	second := record{ID: 2, Op: "tags", URI: "/v2/app/tags/list?n=3&token=%28hidden%29", Status: 404, Code: "NAME_UNKNOWN", Error: "repository name not known to registry"}
-	for after, want := range map[string][]record{"0": {first, second}, "1": {second}, "2": {}, "99": {first, second}, "x": {first, second}} {
+	follow := func(after string) (id string, records []record) {
 		resp, err := http.Get(server.URL + "/inspect/events?after=" + after)
 		qt.Assert(t, qt.IsNil(err))
+		defer resp.Body.Close()
 		lines := bufio.NewScanner(resp.Body)
 		qt.Assert(t, qt.IsTrue(lines.Scan()))
-		qt.Check(t, qt.Equals(lines.Text(), "id: 2"))
+		id = strings.TrimPrefix(lines.Text(), "id: ")
 		qt.Assert(t, qt.IsTrue(lines.Scan()))
 		var message struct{ Records []record }
 		qt.Assert(t, qt.IsNil(json.Unmarshal([]byte(strings.TrimPrefix(lines.Text(), "data: ")), &message)))
-		qt.Check(t, qt.DeepEquals(message.Records, want), qt.Commentf("after %s", after))
-		resp.Body.Close()
+		return id, message.Records
+	}
+	id, records := follow("")
+	qt.Check(t, qt.DeepEquals(records, []record{first, second}))
+	process, _, _ := strings.Cut(id, "-")
+	for after, want := range map[string][]record{
+		process + "-0": {first, second}, process + "-1": {second}, id: {}, "another-1": {first, second}, "x": {first, second},
+	} {
+		_, records := follow(after)
+		qt.Check(t, qt.DeepEquals(records, want), qt.Commentf("after %s", after))
 	}
 	var all []struct {
 		Request http.Header

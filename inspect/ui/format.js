@@ -77,7 +77,7 @@ function kindOf(m) {
 
 // prettyJSON returns JSON with indents, digests as links, and everything else as it is in the
 // text: numbers keep their digits. It does not nest calls, and has a limit.
-function prettyJSON(text, hrefOf) {
+function prettyJSON(label, text, hrefOf) {
 	const limit = 200000;
 	const whole = text.length;
 	text = text.slice(0, limit);
@@ -124,7 +124,7 @@ function prettyJSON(text, hrefOf) {
 	}
 	if (whole > text.length) parts.push("\n\u2026 " + bytes(whole - text.length) + " more");
 	flush();
-	return el("pre", { tabindex: "0", role: "region", "aria-label": "JSON" }, out);
+	return el("pre", { tabindex: "0", role: "region", "aria-label": label }, out);
 }
 
 // closing returns the index of the quote that ends a string, or the length of the text.

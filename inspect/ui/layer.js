@@ -25,9 +25,9 @@ function whiteout(path) {
 
 const fileTable = (repo, digest, files) => table("Files", [
 	{ title: "Mode", cls: "mono", cell: (f) => f.mode },
-	{ title: "Owner", cls: "mono num", cell: (f) => f.uid + ":" + f.gid },
+	{ title: "Owner", cls: "mono num minor", cell: (f) => f.uid + ":" + f.gid },
 	{ title: "Size", cls: "num", cell: (f) => f.type === "file" ? bytes(f.size) : "" },
-	{ title: "Changed", cls: "mono small", cell: (f) => f.time ? date(f.time * 1000).slice(0, 16) : "" },
+	{ title: "Changed", cls: "mono small minor", cell: (f) => f.time ? date(f.time * 1000).slice(0, 16) : "" },
 	{
 		title: "Name", cls: "mono wrap", cell: (f) => {
 			const gone = whiteout(f.name);

@@ -14,7 +14,7 @@ function setParams(changes, replace, silent) {
 	const hash = "#" + view + (all.toString() ? "?" + all : "");
 	if (hash === location.hash) return;
 	if (replace || view !== "timeline") history.replaceState(null, "", hash);
-	else history.pushState(null, "", hash);
+	else history.pushState({ opened: true }, "", hash);
 	if (!silent) changed();
 }
 

@@ -23,7 +23,7 @@ async function viewManifest(main) {
 		el("h1", {}, name(repo), isDigest(ref) ? "@" + shortDigest(ref) : [":", name(ref)]),
 		m.missing.length ? el("p", { class: "notice bad" }, count(m.missing.length, "part is", "parts are"), " missing in this repository.") : "",
 		define([
-			["Kind", kindOf({ artifact: typeof doc.artifactType === "string" ? doc.artifactType : "", mediaType: m.mediaType })],
+			["Kind", kindOf({ artifact: artifactType(doc), mediaType: m.mediaType })],
 			["Media type", name(m.mediaType)],
 			["Artifact type", doc.artifactType && name(doc.artifactType)],
 			["Digest", el("span", { class: "mono" }, name(m.digest))],
@@ -46,7 +46,15 @@ async function viewManifest(main) {
 	if (m.mayDelete) append(main, [el("h2", {}, "Delete"), el("div", { class: "bar" },
 		isDigest(ref) ? "" : button("Remove the tag", () => confirmDelete(m, ref), { class: "danger", id: "untag" }),
 		button("Delete the manifest", () => confirmDelete(m, m.digest), { class: "danger", id: "delete" }))]);
-	append(main, [el("h2", {}, "Manifest"), prettyJSON(m.content, hrefOf)]);
+	append(main, [el("h2", {}, "Manifest"), prettyJSON("Manifest as JSON", m.content, hrefOf)]);
+}
+
+// artifactType returns the type of what is not an image, "" for an image. Older tools give it
+// by the media type of the config.
+function artifactType(doc) {
+	if (doc.artifactType && typeof doc.artifactType === "string") return doc.artifactType;
+	const type = doc.config && typeof doc.config.mediaType === "string" ? doc.config.mediaType : "";
+	return /^application\/vnd\.(oci\.image\.config|oci\.empty|docker\.container\.image)\.v1\+json$/.test(type) ? "" : type;
 }
 
 // layerList shows the layers beside the history of how they were made.
@@ -90,7 +98,7 @@ function configView(main, text, config) {
 			["Environment", lines(strings(c.Env))],
 			["Labels", c.Labels && typeof c.Labels === "object" ? lines(Object.entries(c.Labels).map(([k, v]) => k + "=" + plain(v))) : ""],
 		]),
-		el("details", {}, el("summary", {}, "The config as JSON"), prettyJSON(text.text), text.truncated ? el("p", { class: "notice" }, "The config is larger than this page shows.") : ""),
+		el("details", {}, el("summary", {}, "The config as JSON"), prettyJSON("Config as JSON", text.text), text.truncated ? el("p", { class: "notice" }, "The config is larger than this page shows.") : ""),
 	]);
 }
 

@@ -39,7 +39,7 @@ function drawGrowth(box, s) {
 	append(box, [
 		el("h2", {}, "Requests"),
 		chart("Requests in each " + unit + ", " + total("requests") + " in all", columns, [["a", (c) => c.requests], ["bad", (c) => c.failed]]),
-		el("ul", { class: "legend" }, el("li", {}, el("span", { class: "swatch" }), total("requests").toLocaleString("en"), " requests, a bar for each ", unit), el("li", {}, el("span", { class: "swatch bad" }), total("failed").toLocaleString("en"), " failed or broken")),
+		el("ul", { class: "legend" }, el("li", {}, el("span", { class: "swatch" }), total("requests").toLocaleString("en"), " requests, a bar for each ", unit, ", at most ", Math.max(...columns.map((c) => c.requests)).toLocaleString("en")), el("li", {}, el("span", { class: "swatch bad" }), total("failed").toLocaleString("en"), " failed or broken")),
 		el("h2", {}, "Growth"),
 		chart("Bytes pushed until then, " + bytes(sum) + " in all", columns, [["a", (c) => c.held]]),
 		el("p", { class: "dim small" }, bytes(sum), " of content pushed and ", bytes(total("out")), " sent since ", date(Math.max(s.started, begin * 60) * 1000)),
@@ -69,13 +69,13 @@ function drawShared(box, s) {
 		el("ul", { class: "legend" }, el("li", {}, el("span", { class: "swatch" }), "in this repository alone"), el("li", {}, el("span", { class: "swatch b" }), "in others, too: stored once for all")),
 		table("Repositories by size", [
 			{ title: "Repository", cls: "wrap", cell: (r) => link(repoHref(r.name), name(r.name)) },
-			{ title: "", cell: stacked },
+			{ title: "In all", cell: stacked },
 			{ title: "Alone", cls: "num", cell: (r) => bytes(r.alone) },
 			{ title: "Shared", cls: "num", cell: (r) => bytes(r.shared) },
 		], rows),
 		s.blobs.length ? [el("h3", {}, "Shared blobs"), table("Shared blobs", [
 			{ title: "Blob", cls: "mono", cell: (b) => shortDigest(b.digest) },
-			{ title: "Size", cls: "num", cell: (b) => bytes(b.size) },
+			{ title: "Size", cls: "num minor", cell: (b) => bytes(b.size) },
 			{ title: "Saved", cls: "num", cell: (b) => bytes(b.size * (b.repos.length - 1)) },
 			{ title: "Repositories", cls: "wrap", cell: (b) => b.repos.slice(0, 20).map((i, k) => [k ? ", " : "", link(repoHref(s.repos[i].name), name(s.repos[i].name))]) },
 		], s.blobs)] : "",

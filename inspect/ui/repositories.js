@@ -58,7 +58,7 @@ const imageTable = (repo, caption, images, first) => table(caption, [
 
 async function viewRepository(main) {
 	const repo = params().get("repo") || "";
-	const used = el("p", { class: "dim" });
+	const used = el("p", { class: "dim" }, "\u00a0"); // else what is below it would move
 	const list = el("div", {}), rest = el("div", {});
 	const show = (q) => {
 		list.replaceChildren();
@@ -67,7 +67,7 @@ async function viewRepository(main) {
 			q ? "No tag has a name with that." : "This repository has no tags.");
 	};
 	append(main, [crumbs(link("#repositories", "Repositories")), el("h1", {}, name(repo)), used, searchBox("Find tags", "", show), el("h2", {}, "Tags"), list, el("h2", {}, "Without a tag"), rest]);
-	api("usage", { repo }).then((u) => append(used, [bytes(u.bytes), " in ", count(u.blobs, "blob"), " and ", count(u.manifests, "manifest"), u.more ? ", or more" : ""]), () => {});
+	api("usage", { repo }).then((u) => { used.textContent = ""; append(used, [bytes(u.bytes), " in ", count(u.blobs, "blob"), " and ", count(u.manifests, "manifest"), u.more ? ", or more" : ""]); }, () => {});
 	await show("");
 	const found = el("p", {}, button("Find manifests without a tag", (e) => busy(e.target, async () => {
 		const u = await api("untagged", { repo });

@@ -52,7 +52,10 @@ async function findRequest(id) {
 async function openRequest(id) {
 	const back = document.activeElement && document.activeElement.dataset.id;
 	const closed = () => {
-		if (params().get("open")) setParams({ open: "" }, true);
+		if (params().get("open")) {
+			if (history.state && history.state.opened) history.back(); // to the list, not to another entry for it
+			else setParams({ open: "" }, true);
+		}
 		const b = back && document.querySelector("button[data-id=\"" + back + "\"]");
 		if (b) b.focus();
 	};
@@ -116,7 +119,7 @@ async function exportHAR() {
 				status: r.status, statusText: r.code || "", httpVersion: r.proto, cookies: [], headers: headers(r.response), redirectURL: first(r.response, "Location"), headersSize: -1, bodySize: r.out,
 				content: { size: r.out, mimeType: r.type || first(r.response, "Content-Type") },
 			},
-			serverIPAddress: "", connection: r.client, comment: opName(r),
+			connection: r.client, comment: opName(r),
 		};
 	});
 	save("berth.har", "application/json", JSON.stringify({ log: { version: "1.2", creator: { name: "Berth", version: "1" }, entries } }, null, 1));

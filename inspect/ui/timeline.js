@@ -38,7 +38,7 @@ const hostOf = (client) => client.replace(/:\d+$/, "");
 
 const maxRows = 1500, maxGroups = 400, gap = 5000;
 
-const timeline = { groups: [], rows: 0, byID: new Map(), findings: new Map(), open: true, paused: false, waiting: [], missed: 0, cleared: 0, view: null, server: undefined };
+const timeline = { groups: [], rows: 0, byID: new Map(), findings: new Map(), open: true, paused: false, waiting: [], missed: 0, cleared: 0, view: null, server: undefined, newest: 0 };
 
 // groupFor returns the group that a record belongs to. The push of a tag ends a group, but for
 // further tags.
@@ -48,7 +48,7 @@ function groupFor(r) {
 		const g = timeline.groups[i];
 		if (g.who === who && !(g.done && r.repo && r.op !== "manifest-put") && r.time - g.last < gap && (!g.repo || !r.repo || g.repo === r.repo)) return g;
 	}
-	const g = { who, agent: r.agent, host: hostOf(r.client), user: r.user, repo: "", records: [], first: r.time, last: r.time, element: null, open: undefined, done: false, drawn: 0, trimmed: 0 };
+	const g = { who, agent: r.agent, host: hostOf(r.client), user: r.user, repo: "", records: [], first: r.time, last: r.time, element: null, open: undefined, done: false };
 	timeline.groups.push(g);
 	return g;
 }
@@ -69,10 +69,9 @@ function addRecords(records) {
 	while (timeline.rows > maxRows || timeline.groups.length > maxGroups) {
 		const g = timeline.groups[0];
 		const old = timeline.groups.length > maxGroups || timeline.rows - g.records.length >= maxRows / 2 ? g.records.length : timeline.rows - maxRows;
-		for (const r of g.records.splice(0, old)) { timeline.byID.delete(r.id); timeline.findings.delete(r.id); }
+		for (const r of g.records.splice(0, old)) { timeline.byID.delete(r.id); timeline.findings.delete(r.id); timeline.cleared = Math.max(timeline.cleared, r.id); }
 		timeline.rows -= old;
 		g.dirty = true;
-		g.trimmed += old;
 		if (g.records.length === 0) { timeline.groups.shift(); if (g.element) g.element.remove(); }
 	}
 }
@@ -83,7 +82,7 @@ function summary(g) {
 	const all = g.records, ok = all.filter(succeeded);
 	const pushes = all.some((r) => pushOps.has(r.op)), deletes = all.some(is("manifest-delete", "blob-delete"));
 	const pulls = all.some(is("manifest-get", "blob-get"));
-	const named = all.find((r) => r.op === "manifest-put" && r.tag) || all.find((r) => r.tag && r.op !== "tags") || all.find((r) => r.op.startsWith("manifest") && r.digest);
+	const named = all.find((r) => r.op === "manifest-put" && r.tag) || ok.find((r) => r.tag && r.op !== "tags") || all.find((r) => r.tag && r.op !== "tags") || all.find((r) => r.op.startsWith("manifest") && r.digest);
 	const lists = all.find(is("tags", "catalog", "referrers"));
 	const verb = pushes ? "push" : deletes ? "delete" : pulls ? "pull" : lists ? opName(lists) : all.some((r) => r.repo) ? "check" : all.some(isToken) ? "log in" : opName(all[0]);
 	const title = [program(g.agent), verb, g.repo ? visible(g.repo) + (named ? named.tag ? ":" + visible(named.tag) : "@" + shortDigest(named.digest) : "") : ""].filter(Boolean).join(" ");
@@ -156,18 +155,12 @@ function draw(g, f, filtered) {
 		s.failed ? el("span", { class: "badge bad" }, count(s.failed, "failed", "failed")) : "",
 		el("span", { class: "badge" }, filtered ? shown.length + " of " + g.records.length : count(g.records.length, "request")),
 	]);
-	if (!open) { g.list.remove(); g.drawn = 0; return; }
-	if (!g.list.isConnected || g.trimmed >= g.drawn || filtered || g.redraw) {
-		g.list.replaceChildren();
-		g.drawn = 0;
-	} else {
-		for (; g.trimmed > 0; g.trimmed--, g.drawn--) g.list.firstChild.remove();
-	}
-	g.trimmed = 0;
-	g.redraw = false;
-	for (const r of shown.slice(g.drawn)) g.list.append(row(r));
-	g.drawn = shown.length;
-	g.element.append(g.list);
+	if (!open) { g.list.remove(); return; }
+	// Rows stay in place: one that is replaced loses the focus, or the click of a slow finger.
+	const rows = shown.map((r) => r.row || (r.row = row(r))), kept = new Set(rows);
+	for (const old of [...g.list.children]) if (!kept.has(old)) old.remove();
+	rows.forEach((e, i) => { if (g.list.children[i] !== e) g.list.insertBefore(e, g.list.children[i] || null); });
+	if (g.list.parentNode !== g.element) g.element.append(g.list);
 }
 
 // isOpen reports whether a group's requests are shown.
@@ -189,7 +182,6 @@ function drawTimeline(all) {
 	const focused = document.activeElement && v.list.contains(document.activeElement) ? document.activeElement.dataset.id : "";
 	for (const g of timeline.groups) {
 		if (!g.dirty && !all) continue;
-		g.redraw = g.redraw || all;
 		const fresh = !g.element;
 		draw(g, f, filtered);
 		g.dirty = false;
@@ -208,12 +200,13 @@ function drawTimeline(all) {
 	v.total.textContent = count(timeline.rows, "request") + (timeline.paused ? ", paused: " + count(timeline.waiting.length, "is waiting", "are waiting") : "");
 }
 
-function receive(m) {
+function receive(m, first) {
 	if (m.server !== timeline.server) { // it has been restarted, and counts from 1 again
 		if (timeline.server) clearTimeline();
 		Object.assign(timeline, { server: m.server, cleared: 0 });
 	}
-	timeline.missed += m.missed || 0;
+	if (m.records.length) timeline.newest = m.records[m.records.length - 1].id;
+	if (!first) timeline.missed += m.missed || 0;
 	if (timeline.paused) {
 		timeline.waiting = timeline.waiting.concat(m.records || []).slice(-maxRows);
 		drawSoon();
@@ -226,6 +219,7 @@ function receive(m) {
 async function showFindings() {
 	const found = await api("findings");
 	timeline.findings.clear();
+	for (const r of timeline.byID.values()) r.row = null;
 	for (const f of found) timeline.findings.set(f.id, [...timeline.findings.get(f.id) || [], f]);
 	say(found.length ? count(found.length, "finding") : "No client has violated the spec");
 	setParams({ findings: found.length ? "1" : "" });
@@ -286,7 +280,7 @@ function openAll(open) {
 }
 
 function clearTimeline() {
-	for (const id of timeline.byID.keys()) timeline.cleared = Math.max(timeline.cleared, id);
+	timeline.cleared = timeline.newest;
 	for (const g of timeline.groups) if (g.element) g.element.remove();
 	Object.assign(timeline, { groups: [], rows: 0, missed: 0, waiting: [] });
 	timeline.byID.clear();

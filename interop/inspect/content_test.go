@@ -6,10 +6,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
 	"github.com/go-quicktest/qt"
+	"github.com/google/go-containerregistry/pkg/compression"
 	"github.com/google/go-containerregistry/pkg/crane"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -20,12 +22,15 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-
-	"io"
 )
 
 // layer returns a layer with files, whose names end in a slash for folders.
 func layer(t *testing.T, files ...string) v1.Layer {
+	t.Helper()
+	return layerWith(t, compression.GZip, files...)
+}
+
+func layerWith(t *testing.T, c compression.Compression, files ...string) v1.Layer {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -43,7 +48,7 @@ func layer(t *testing.T, files ...string) v1.Layer {
 		}
 	}
 	qt.Assert(t, qt.IsNil(w.Close()))
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil }, tarball.WithCompression(c))
 	qt.Assert(t, qt.IsNil(err))
 	return l
 }

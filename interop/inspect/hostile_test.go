@@ -174,18 +174,13 @@ func (b *browser) open(hash, ready string) {
 	b.t.Helper()
 	var found []string
 	b.do(
-		chromedp.Evaluate(`document.getElementById("main").replaceChildren(); location.hash = `+string(quote(hash)), nil),
+		chromedp.Evaluate(`document.getElementById("main").replaceChildren(); location.hash = `+quote(hash), nil),
 		chromedp.WaitReady(ready),
 		chromedp.Evaluate(checkDOM, &found),
 	)
 	for _, text := range found {
 		b.t.Errorf("%.200s: %s", hash, text)
 	}
-}
-
-func quote(s string) []byte {
-	quoted, _ := json.Marshal(s)
-	return quoted
 }
 
 // openPage opens the page.
