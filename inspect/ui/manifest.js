@@ -69,7 +69,7 @@ function layerList(main, layers, config, whole, layerHref, gone) {
 		{ title: "Made by", cls: "mono wrap", cell: (s) => s.h.created_by ? name(plain(s.h.created_by).slice(0, 2000)) : s.l && s.l.annotations && s.l.annotations["org.opencontainers.image.title"] ? name(s.l.annotations["org.opencontainers.image.title"]) : s.l ? name(s.l.mediaType || "") : "" },
 		{ title: "Layer", cls: "mono", cell: (s) => s.l ? [isDigest(s.l.digest) ? link(layerHref(s.l.digest), shortDigest(s.l.digest)) : name(s.l.digest || ""), gone(s.l.digest)] : el("span", { class: "dim" }, "no layer") },
 		{ title: "Size", cls: "num", cell: (s) => s.l ? bytes(s.l.size) : "" },
-		{ title: "Share", cell: (s) => s.l ? bar(number(s.l.size), whole, whole ? Math.round(100 * (number(s.l.size) / whole)) + " % of the image" : "") : "" },
+		{ title: "Share", cls: "minor", cell: (s) => s.l ? bar(number(s.l.size), whole, whole ? Math.round(100 * (number(s.l.size) / whole)) + " % of the image" : "") : "" },
 	], rows)]);
 }
 

@@ -124,7 +124,7 @@ func axe() (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(dir)
-	cmd := exec.Command("npm", "pack", "--silent", "axe-core@4")
+	cmd := exec.Command("npm", "pack", "--loglevel=error", "axe-core@4")
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("npm pack: %w: %s", err, out)
