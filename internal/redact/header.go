@@ -111,18 +111,11 @@ func AppendHeader(b []byte, h http.Header, limit int) []byte {
 
 // appendLine appends s, or its beginning, without the ends of lines.
 func appendLine(b []byte, s string) []byte {
-	start := len(b)
-	if len(s) > maxValue {
-		b = append(append(b, s[:maxValue]...), "\u2026"...)
-	} else {
-		b = append(b, s...)
+	s = clip(s, maxValue)
+	if strings.IndexByte(s, '\n') >= 0 {
+		s = strings.ReplaceAll(s, "\n", " ")
 	}
-	for i, c := range b[start:] {
-		if c == '\n' {
-			b[start+i] = ' '
-		}
-	}
-	return b
+	return append(b, s...)
 }
 
 // ParseHeader returns the header that AppendHeader has appended.
