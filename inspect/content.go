@@ -61,7 +61,7 @@ type image struct {
 	Tag       string        `json:"tag,omitempty"`
 	Digest    digest.Digest `json:"digest,omitempty"`
 	MediaType string        `json:"mediaType,omitempty"`
-	Size      int64         `json:"size"` // of the manifest, its config and its layers
+	Size      int64         `json:"size"` // of the manifest, its config and its layers; 0 for an index
 	Platforms []string      `json:"platforms,omitempty"`
 	Artifact  string        `json:"artifact,omitempty"` // its artifact type
 	Subject   digest.Digest `json:"subject,omitempty"`
@@ -77,13 +77,13 @@ func (i *Inspector) getRepository(r *http.Request) (any, error) {
 		return nil, err
 	}
 	result := list[image]{Items: []image{}}
-	q, scanned := query.Get("q"), 0
+	q, scanned := strings.ToLower(query.Get("q")), 0
 	for tag, err := range i.store.Tags(ctx, repo, query.Get("after")) {
 		if err != nil {
 			return nil, err
 		}
 		scanned++
-		if strings.Contains(tag, q) {
+		if strings.Contains(strings.ToLower(tag), q) {
 			result.Items = append(result.Items, image{Tag: tag})
 		}
 		if len(result.Items) == pageTags || scanned == maxScanned {
@@ -142,7 +142,10 @@ func describe(m registry.Manifest, err error, tag string) image {
 		Digest:    m.Digest,
 		MediaType: m.MediaType,
 		Size:      int64(len(m.Content)),
-		Artifact:  clip(doc.ArtifactType),
+		Artifact:  clip(doc.artifactType()),
+	}
+	if len(doc.Manifests) > 0 {
+		described.Size = 0 // that of its platforms is not known without reading them
 	}
 	if doc.Subject != nil && doc.Subject.Digest.Validate() == nil {
 		described.Subject = doc.Subject.Digest

@@ -57,10 +57,10 @@ var errLimit = errors.New("the limit of what the page reads of a layer has been 
 // getLayer returns the files of a layer after a number whose names contain q.
 func (i *Inspector) getLayer(r *http.Request) (any, error) {
 	after, _ := strconv.Atoi(r.URL.Query().Get("after"))
-	q := r.URL.Query().Get("q")
+	q := strings.ToLower(r.URL.Query().Get("q"))
 	result := layer{Items: []file{}}
 	err := i.readLayer(r, func(number int, h *tar.Header, _ io.Reader) bool {
-		if number <= after || !strings.Contains(h.Name, q) {
+		if number <= after || !strings.Contains(strings.ToLower(h.Name), q) {
 			return true
 		}
 		if len(result.Items) == pageFiles {

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
@@ -48,6 +49,21 @@ func parse(m registry.Manifest) (doc document) {
 	return doc
 }
 
+// imageConfigs are the beginnings of the types of configs that name no artifact.
+var imageConfigs = []string{"application/vnd.oci.image.config.", "application/vnd.oci.empty.", "application/vnd.docker.container.image."}
+
+// artifactType returns the type of an artifact, "" for an image. Older tools name it only as
+// the type of the config.
+func (d document) artifactType() string {
+	switch {
+	case d.ArtifactType != "" || d.Config == nil:
+		return d.ArtifactType
+	case slices.ContainsFunc(imageConfigs, func(prefix string) bool { return strings.HasPrefix(d.Config.MediaType, prefix) }):
+		return ""
+	}
+	return d.Config.MediaType
+}
+
 // blobs returns the blobs that a manifest names.
 func (d document) blobs() []ocispec.Descriptor {
 	blobs := d.Layers
@@ -79,6 +95,7 @@ type opened struct {
 	Missing   []digest.Digest `json:"missing"` // content that the repository lacks
 	Referrers []*referrer     `json:"referrers"`
 	MayDelete bool            `json:"mayDelete"`
+	MayUntag  bool            `json:"mayUntag"` // delete the tag by which it was requested
 }
 
 // text is content of which the page shows the beginning.
@@ -115,7 +132,8 @@ func (i *Inspector) getManifest(r *http.Request) (any, error) {
 		return nil, err
 	}
 	o := opened{Repo: req.Repo, Digest: m.Digest, MediaType: m.MediaType, Content: string(m.Content), Tags: []string{}, Missing: []digest.Digest{}}
-	o.MayDelete = i.Registry != nil && i.allow(ctx, auth.Delete, registry.Request{Op: registry.OpManifestDelete, Repo: req.Repo, Digest: m.Digest}) == nil
+	o.MayDelete = i.mayDelete(ctx, registry.Request{Repo: req.Repo, Digest: m.Digest})
+	o.MayUntag = req.Tag != "" && i.mayDelete(ctx, registry.Request{Repo: req.Repo, Tag: req.Tag})
 	doc := parse(m)
 	if doc.Config != nil && doc.Config.Digest.Validate() == nil && doc.Config.MediaType != ocispec.MediaTypeEmptyJSON {
 		o.Config = i.readBlob(ctx, req.Repo, doc.Config.Digest)
@@ -244,6 +262,12 @@ func (i *Inspector) referrers(ctx context.Context, repo string, subject digest.D
 		}
 	}
 	return all, nil
+}
+
+// mayDelete reports whether the page can delete a manifest or a tag, and the user may.
+func (i *Inspector) mayDelete(ctx context.Context, req registry.Request) bool {
+	req.Op = registry.OpManifestDelete
+	return i.Registry != nil && i.allow(ctx, auth.Delete, req) == nil
 }
 
 // deleteManifest deletes the tag or manifest ref through the registry.

@@ -107,6 +107,7 @@ func (s *server) login(c *serveCmd, u *users) http.Handler {
 		}
 		if name, password, sent := r.BasicAuth(); sent && !ok {
 			if err := u.check(r.Context(), name, password); err != nil {
+				s.log.Warn("login to the page", "user", name, "remote", r.RemoteAddr, "error", err)
 				requestLogin(w, err)
 				return
 			}
@@ -124,7 +125,11 @@ func (s *server) login(c *serveCmd, u *users) http.Handler {
 // requestLogin has a browser ask for a name and a password.
 func requestLogin(w http.ResponseWriter, err error) {
 	if !errors.Is(err, auth.ErrCredentials) {
-		http.Error(w, "logging in is not possible now", http.StatusServiceUnavailable)
+		status := http.StatusServiceUnavailable
+		if e := (*registry.Error)(nil); errors.As(err, &e) {
+			status = e.Status // of a throttle
+		}
+		http.Error(w, "logging in is not possible now", status)
 		return
 	}
 	w.Header().Set("WWW-Authenticate", `Basic realm="berth", charset="UTF-8"`)

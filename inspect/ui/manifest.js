@@ -43,9 +43,9 @@ async function viewManifest(main) {
 	append(main, [el("h2", {}, "Referrers"), m.referrers.length ? referrerTree(repo, m.referrers) : el("p", { class: "dim" }, "No manifest refers to this one: no signature, SBOM or attestation.")]);
 	annotations(main, doc.annotations);
 	commands(main, repo, isDigest(ref) ? "@" + m.digest : ":" + ref);
-	if (m.mayDelete) append(main, [el("h2", {}, "Delete"), el("div", { class: "bar" },
-		isDigest(ref) ? "" : button("Remove the tag", () => confirmDelete(m, ref), { class: "danger", id: "untag" }),
-		button("Delete the manifest", () => confirmDelete(m, m.digest), { class: "danger", id: "delete" }))]);
+	if (m.mayDelete || m.mayUntag) append(main, [el("h2", {}, "Delete"), el("div", { class: "bar" },
+		m.mayUntag ? button("Remove the tag", () => confirmDelete(m, ref), { class: "danger", id: "untag" }) : "",
+		m.mayDelete ? button("Delete the manifest", () => confirmDelete(m, m.digest), { class: "danger", id: "delete" }) : "")]);
 	append(main, [el("h2", {}, "Manifest"), prettyJSON("Manifest as JSON", m.content, hrefOf)]);
 }
 

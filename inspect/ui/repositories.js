@@ -53,7 +53,7 @@ const imageTable = (repo, caption, images, first) => table(caption, [
 	first,
 	{ title: "Kind", cell: (m) => m.error ? el("span", { class: "badge bad" }, visible(m.error)) : [kindOf(m), m.platforms ? el("div", { class: "dim small wrap" }, visible(m.platforms.join(", "))) : ""] },
 	{ title: "Digest", cls: "mono", cell: (m) => m.digest ? link(manifestHref(repo, m.digest), shortDigest(m.digest)) : "" },
-	{ title: "Size", cls: "num", cell: (m) => m.error ? "" : bytes(m.size) },
+	{ title: "Size", cls: "num", cell: (m) => m.error || !m.size ? "" : bytes(m.size) },
 ], images);
 
 async function viewRepository(main) {
