@@ -139,7 +139,7 @@ function draw(g, f, filtered) {
 	const s = summary(g);
 	const shown = filtered ? g.records.filter((r) => matches(r, f)) : g.records;
 	if (!g.element) {
-		g.element = el("li", { class: "group fresh" });
+		g.element = el("li", { class: "group" });
 		g.head = el("button", { type: "button", onclick: () => { g.open = !isOpen(g); g.dirty = true; drawSoon(); } });
 		g.list = el("ul", { class: "rows" });
 		g.element.append(g.head);

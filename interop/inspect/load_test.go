@@ -102,6 +102,9 @@ func measure(t *testing.T, mode string) load {
 		t.Logf("the page's heap: %.0f bytes before", b.heap())
 	}
 	sendRequests(t, s.Addr, loadRequests/25) // until all has been allocated
+	if b != nil {
+		b.do(chromedp.Sleep(3 * time.Second)) // until the page has been drawn
+	}
 	before, start := processorTime(t, s), time.Now()
 	sendRequests(t, s.Addr, loadRequests)
 	elapsed := time.Since(start)
