@@ -33,13 +33,6 @@ const (
 	minOption = 4
 )
 
-// publicParameters are the parameters of queries and forms whose values are recorded:
-// those of the distribution-spec and of token requests.
-var publicParameters = []string{
-	"n", "last", "digest", "mount", "from", "artifactType", "tag", "digest-algorithm", "ns",
-	"service", "scope", "account", "client_id", "offline_token", "access_type", "grant_type", "username",
-}
-
 var (
 	// secretHeader is found in the names of headers with secrets, secretName in
 	// those of parameters.
@@ -206,7 +199,7 @@ func (m *masker) form(s string) string {
 	for name, all := range values {
 		for i, value := range all {
 			switch {
-			case !slices.Contains(publicParameters, name):
+			case !slices.Contains(redact.PublicParameters, name):
 				value = redacted
 			case name == "scope":
 				value = sortScopes(value)
@@ -244,7 +237,7 @@ func sortQuotedScopes(s string) string {
 func (m *masker) learnForm(s string) {
 	values, _ := url.ParseQuery(s) // those that are well-formed
 	for name, all := range values {
-		if !slices.Contains(publicParameters, name) && secretName.MatchString(name) {
+		if !slices.Contains(redact.PublicParameters, name) && secretName.MatchString(name) {
 			for _, value := range all {
 				m.found(value, "the value of the parameter "+name)
 			}

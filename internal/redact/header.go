@@ -13,11 +13,11 @@ import (
 // Redacted replaces a secret.
 const Redacted = "(hidden)"
 
-// public are the parameters of queries that are no secrets: those of the distribution-spec
-// and of requests for tokens.
-var public = []string{
-	"account", "artifactType", "client_id", "digest", "digest-algorithm", "from", "last", "mount", "n", "ns",
-	"offline_token", "scope", "service", "tag",
+// PublicParameters are the parameters of queries and forms whose values are no secrets: those
+// of the distribution-spec and of requests for tokens.
+var PublicParameters = []string{
+	"n", "last", "digest", "mount", "from", "artifactType", "tag", "digest-algorithm", "ns",
+	"service", "scope", "account", "client_id", "offline_token", "access_type", "grant_type", "username",
 }
 
 // AppendURI appends the path and query of a URL to b, without the values of parameters that
@@ -53,7 +53,7 @@ func query(raw string) string {
 	for i, part := range parts {
 		name, value, hasValue := strings.Cut(part, "=")
 		switch {
-		case part == "" || slices.Contains(public, name) && !strings.Contains(value, ";"): // which separates parameters, for some
+		case part == "" || slices.Contains(PublicParameters, name) && !strings.Contains(value, ";"): // which separates parameters, for some
 		case hasValue:
 			parts[i] = name + "=" + hiddenValue
 		default:
