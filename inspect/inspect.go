@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 
 	"github.com/berth-oci/registry"
@@ -131,6 +132,9 @@ func (i *Inspector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !sameOrigin(r):
 		respond(w, nil, &registry.Error{Status: http.StatusForbidden, Message: "the request comes from a web page of another origin"})
+	case path.Clean(r.URL.Path) != strings.TrimSuffix(r.URL.Path, "/") && r.URL.Path != "/":
+		// A ServeMux would redirect, by a status that depends on the version of Go.
+		respond(w, nil, &registry.Error{Status: http.StatusNotFound, Message: "page not found"})
 	case !strings.HasPrefix(r.URL.Path, Path):
 		http.Redirect(w, r, Path, http.StatusSeeOther)
 	default:
