@@ -198,6 +198,7 @@ func hash(view string, pairs ...string) string {
 
 // TestHostileTexts shows images full of hostile text in each view, and requests with it.
 func TestHostileTexts(t *testing.T) {
+	t.Parallel()
 	s := berth.Serve(t)
 	p := pusher{t, "http://" + s.Addr}
 	for n, text := range hostile {
@@ -227,6 +228,7 @@ func TestHostileTexts(t *testing.T) {
 
 // TestHostileShapes shows manifests and configs whose members have other types than usual.
 func TestHostileShapes(t *testing.T) {
+	t.Parallel()
 	s := berth.Serve(t)
 	p := pusher{t, "http://" + s.Addr}
 	b := newBrowser(t)
@@ -253,6 +255,7 @@ func TestHostileShapes(t *testing.T) {
 // TestHostileNames shows repositories and tags with names that are special in JavaScript, and
 // follows links to views that do not exist.
 func TestHostileNames(t *testing.T) {
+	t.Parallel()
 	s := berth.Serve(t)
 	p := pusher{t, "http://" + s.Addr}
 	repos := []string{"constructor", "prototype", "a/constructor/b", "tostring", "undefined", "null", "nan", "javascript", "a__b/c--d/e.f", strings.Repeat("a/", 127) + "b", strings.Repeat("a", 255), "0", "1e999", "script", "report", "main"}
@@ -285,6 +288,7 @@ func TestHostileNames(t *testing.T) {
 
 // TestHostileRequests shows requests with hostile text in everything that a client chooses.
 func TestHostileRequests(t *testing.T) {
+	t.Parallel()
 	s := berth.Serve(t)
 	p := pusher{t, "http://" + s.Addr}
 	for _, text := range hostile {

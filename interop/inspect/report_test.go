@@ -16,6 +16,7 @@ import (
 
 // TestReport opens a report, which needs no server, and follows its links.
 func TestReport(t *testing.T) {
+	t.Parallel()
 	server := registrytest.NewServer(t)
 	i := inspect.New(server.Store, inspect.Options{})
 	defer i.Close()
