@@ -16,8 +16,9 @@ import (
 
 const (
 	batchTime  = 100 * time.Millisecond // between two messages
-	busyTime   = time.Second            // after one that had to leave out records
-	batchSize  = 100                    // records in a message; of more, the oldest are left out
+	batchSize  = 100                    // records in a message
+	busyTime   = 2 * time.Second        // after more than batchSize, of which
+	busySize   = 25                     // are sent, the newest: nobody can read more
 	firstBatch = 1000                   // of a page that has just been opened
 	keepAlive  = 15 * time.Second
 	maxStreams = 32
@@ -47,13 +48,13 @@ func (i *Inspector) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		last, _ = i.parseEventID(r.URL.Query().Get("after"))
 	}
-	size := firstBatch
+	limit, keep := firstBatch, firstBatch
 	c := http.NewResponseController(w)
 	defer c.SetWriteDeadline(time.Time{})
 	for {
 		records, changed := i.timeline.since(last)
 		c.SetWriteDeadline(time.Now().Add(keepAlive))
-		missed, err := i.send(r.Context(), w, records, &last, size)
+		missed, err := i.send(r.Context(), w, records, &last, limit, keep)
 		if err != nil {
 			return
 		}
@@ -64,7 +65,7 @@ func (i *Inspector) serveEvents(w http.ResponseWriter, r *http.Request) {
 		if c.Flush() != nil {
 			return
 		}
-		size = batchSize
+		limit, keep = batchSize, busySize
 		if !i.wait(r.Context(), changed, keepAlive) || !i.wait(r.Context(), nil, pause) {
 			return
 		}
@@ -82,11 +83,14 @@ func (i *Inspector) parseEventID(s string) (uint64, bool) {
 	return id, true
 }
 
-// send sends a message with the records that the user may see. It returns how many it has
-// left out.
-func (i *Inspector) send(ctx context.Context, w http.ResponseWriter, records []*record, last *uint64, size int) (int, error) {
+// send sends a message with the records that the user may see: if they are more than limit,
+// the newest, of which there are as many as keep. It returns how many it has left out.
+func (i *Inspector) send(ctx context.Context, w http.ResponseWriter, records []*record, last *uint64, limit, keep int) (int, error) {
 	m := message{Server: i.timeline.server, Records: []*record{}}
-	missed := max(0, len(records)-size)
+	missed := 0
+	if len(records) > limit {
+		missed = len(records) - keep
+	}
 	if n := len(records); n > 0 {
 		if *last > 0 && records[0].ID > *last+1 {
 			m.Missed = int(records[0].ID - *last - 1)
