@@ -114,7 +114,7 @@ rules:
 				v.until("document.querySelector('.notice.bad')")
 				v.gone("Layers")
 				v.open("pictures")
-				v.until("document.querySelectorAll('.notice.bad').length === 2")
+				v.until("document.querySelectorAll('.notice.bad').length === 1")
 				// Not by a request of their own making, either.
 				qt.Check(t, qt.Equals(eval[int](v.browser, `fetch("api/manifest?repo=team/app&ref=v1", { method: "DELETE" }).then(r => r.status)`), 403))
 				_, err := crane.Head(v.Addr+"/team/app:v1", asAlice)
