@@ -181,7 +181,7 @@ func (b *browser) heap() (used float64) {
 func (b *browser) checkSize() {
 	var rows, nodes int
 	b.do(
-		chromedp.Poll(`document.querySelectorAll(".rows li").length > 100`, nil),
+		chromedp.Poll(`document.querySelectorAll(".rows li").length > 20`, nil),
 		chromedp.Evaluate(`document.querySelectorAll(".rows li").length`, &rows),
 		chromedp.Evaluate(`document.querySelectorAll("*").length`, &nodes),
 	)
