@@ -65,7 +65,6 @@ type image struct {
 	Platforms []string      `json:"platforms,omitempty"`
 	Artifact  string        `json:"artifact,omitempty"` // its artifact type
 	Subject   digest.Digest `json:"subject,omitempty"`
-	Parents   int           `json:"parents,omitempty"` // indexes of the repository that name it
 	Error     string        `json:"error,omitempty"`
 }
 
@@ -97,16 +96,40 @@ func (i *Inspector) getRepository(r *http.Request) (any, error) {
 
 // describeTags fills in what tags point at.
 func (i *Inspector) describeTags(ctx context.Context, repo string, tags []image) {
-	var read atomic.Int64
-	each(len(tags), func(n int) {
-		if read.Load() > maxRead {
-			tags[n].Error = errTooMuch.Error()
-			return
-		}
+	for n := range tags {
+		tags[n].Error = errTooMuch.Error() // until it has been read
+	}
+	readEach(len(tags), func(n int) registry.Manifest {
 		m, err := i.store.GetTag(ctx, repo, tags[n].Tag)
-		read.Add(int64(len(m.Content)))
 		tags[n] = describe(m, err, tags[n].Tag)
+		return m
 	})
+}
+
+// firstTags returns the first tags of a repository, and whether there are more.
+func (i *Inspector) firstTags(ctx context.Context, repo string, most int) (tags []image, more bool, err error) {
+	for tag, err := range i.store.Tags(ctx, repo, "") {
+		if err != nil {
+			return nil, false, err
+		}
+		if len(tags) == most {
+			return tags, true, nil
+		}
+		tags = append(tags, image{Tag: tag})
+	}
+	return tags, false, nil
+}
+
+// readEach calls read for each number below n, for some at once, until it has returned more
+// than maxRead bytes in all. It reports whether it has.
+func readEach(n int, read func(int) registry.Manifest) (tooMuch bool) {
+	var bytes atomic.Int64
+	each(n, func(k int) {
+		if bytes.Load() <= maxRead {
+			bytes.Add(int64(len(read(k).Content)))
+		}
+	})
+	return bytes.Load() > maxRead
 }
 
 var errTooMuch = &registry.Error{Status: http.StatusRequestEntityTooLarge, Message: "the manifests of this list are too large for the page"}
@@ -175,12 +198,6 @@ func platform(p *ocispec.Platform) string {
 	return clip(name)
 }
 
-// untagged are the manifests of a repository without a tag.
-type untagged struct {
-	list[image]
-	Tags int `json:"tags"` // in the repository, or those that were looked at
-}
-
 // getUntagged returns the manifests of a repository that have no tags, unless they belong to
 // an index: they may be referrers, or garbage.
 func (i *Inspector) getUntagged(r *http.Request) (any, error) {
@@ -189,24 +206,17 @@ func (i *Inspector) getUntagged(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	result := untagged{list: list[image]{Items: []image{}}}
-	tagged := make(map[digest.Digest]bool)
-	var tags []image
-	for tag, err := range i.store.Tags(ctx, repo, "") {
-		if err != nil {
-			return nil, err
-		}
-		if len(tags) == maxItems {
-			result.More = true
-			break
-		}
-		tags = append(tags, image{Tag: tag})
+	result := list[image]{Items: []image{}}
+	tags, more, err := i.firstTags(ctx, repo, maxItems)
+	if err != nil {
+		return nil, err
 	}
+	result.More = more
 	i.describeTags(ctx, repo, tags)
+	tagged := make(map[digest.Digest]bool)
 	for _, tag := range tags {
 		tagged[tag.Digest] = true
 	}
-	result.Tags = len(tags)
 
 	var found []digest.Digest
 	for info, err := range i.store.Manifests(ctx, repo, "") {
@@ -221,23 +231,19 @@ func (i *Inspector) getUntagged(r *http.Request) (any, error) {
 	}
 	images := make([]image, len(found))
 	children := make([][]digest.Digest, len(found))
-	var read atomic.Int64
-	each(len(found), func(n int) {
-		if read.Load() > maxRead {
-			return
-		}
+	tooMuch := readEach(len(found), func(n int) registry.Manifest {
 		m, err := i.store.GetManifest(ctx, repo, found[n])
-		read.Add(int64(len(m.Content)))
 		images[n] = describe(m, err, "")
 		for _, child := range parse(m).Manifests {
 			children[n] = append(children[n], child.Digest)
 		}
+		return m
 	})
 	parents := make(map[digest.Digest]int)
 	for _, child := range slices.Concat(children...) {
 		parents[child]++
 	}
-	result.More = result.More || read.Load() > maxRead
+	result.More = result.More || tooMuch
 	for n, d := range found {
 		if images[n].Digest == d && !tagged[d] && parents[d] == 0 {
 			result.Items = append(result.Items, images[n])

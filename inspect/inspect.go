@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"sync"
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/auth"
@@ -70,7 +71,7 @@ func New(s registry.Store, o Options) *Inspector {
 	i.closed, i.close = context.WithCancel(context.Background())
 	i.timeline.init()
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+Path+"{$}", i.servePage)
+	mux.HandleFunc("GET "+Path+"{$}", serveText("text/html", page))
 	mux.HandleFunc("GET "+Path+"style.css", serveText("text/css", style))
 	mux.HandleFunc("GET "+Path+"script.js", serveText("text/javascript", script))
 	mux.HandleFunc("GET "+Path+"events", i.serveEvents)
@@ -163,11 +164,14 @@ func sameOrigin(r *http.Request) bool {
 //go:embed ui
 var files embed.FS
 
-// The parts of the page. The scripts share one function, so that nothing is global.
+// The parts of the page, which are put together when it is first opened. The scripts share one
+// function, so that nothing is global.
 var (
-	page   = readFiles("index.html")
-	style  = readFiles("style.css")
-	script = "(() => {\n\"use strict\";\n" + readFiles("dom.js", "format.js", "data.js", "timeline.js", "request.js", "repositories.js", "manifest.js", "layer.js", "pictures.js", "main.js") + "})();\n"
+	page   = sync.OnceValue(func() string { return readFiles("index.html") })
+	style  = sync.OnceValue(func() string { return readFiles("style.css") })
+	script = sync.OnceValue(func() string {
+		return "(() => {\n\"use strict\";\n" + readFiles("dom.js", "format.js", "data.js", "timeline.js", "request.js", "repositories.js", "manifest.js", "layer.js", "pictures.js", "main.js") + "})();\n"
+	})
 )
 
 func readFiles(names ...string) string {
@@ -182,15 +186,11 @@ func readFiles(names ...string) string {
 	return all.String()
 }
 
-func serveText(mediaType, text string) http.HandlerFunc {
+func serveText(mediaType string, text func() string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", mediaType+"; charset=utf-8")
-		io.WriteString(w, text)
+		io.WriteString(w, text())
 	}
-}
-
-func (i *Inspector) servePage(w http.ResponseWriter, r *http.Request) {
-	serveText("text/html", page)(w, r)
 }
 
 // respond sends a result, or an error, as JSON.

@@ -70,15 +70,11 @@ func (i *Inspector) getLayer(r *http.Request) (any, error) {
 		result.Items = append(result.Items, newFile(number, h))
 		return true
 	})
-	var ofLayer layerError
-	switch {
-	case err == nil:
-	case errors.As(err, &ofLayer):
-		result.Error = clip(err.Error())
-	case len(result.Items) > 0:
-		result.Error = publicText(err)
-	default:
+	if err != nil && !errors.As(err, new(layerError)) && len(result.Items) == 0 {
 		return nil, err
+	}
+	if err != nil {
+		result.Error = layerText(err)
 	}
 	return result, nil
 }
@@ -96,10 +92,8 @@ func (i *Inspector) getFile(r *http.Request) (any, error) {
 		}
 		data, err := io.ReadAll(io.LimitReader(content, maxFile+1))
 		found = newText(data, maxFile, h.Size)
-		if err != nil && errors.As(err, new(layerError)) {
-			found.Error = clip(err.Error())
-		} else if err != nil {
-			found.Error = publicText(err)
+		if err != nil {
+			found.Error = layerText(err)
 		}
 		return false
 	})
@@ -107,7 +101,7 @@ func (i *Inspector) getFile(r *http.Request) (any, error) {
 	case found != nil:
 		return found, nil
 	case errors.As(err, new(layerError)):
-		return nil, badRequest("the layer can't be read that far: " + clip(err.Error()))
+		return nil, badRequest("the layer can't be read that far: " + layerText(err))
 	case err != nil:
 		return nil, err
 	}
@@ -195,6 +189,14 @@ func (i *Inspector) readLayer(r *http.Request, f func(number int, h *tar.Header,
 type layerError struct{ error }
 
 func (e layerError) Unwrap() error { return e.error }
+
+// layerText returns the text of an error of readLayer for the page.
+func layerText(err error) string {
+	if errors.As(err, new(layerError)) {
+		return clip(err.Error())
+	}
+	return publicText(err)
+}
 
 // storedReader keeps the error of a store.
 type storedReader struct {

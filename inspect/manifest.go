@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -157,27 +156,18 @@ func (i *Inspector) find(ctx context.Context, req registry.Request) (registry.Ma
 
 // tagsOf returns the tags that point at a manifest, of those that are looked at.
 func (i *Inspector) tagsOf(ctx context.Context, repo string, d digest.Digest) ([]string, error) {
-	var tags []image
-	for tag, err := range i.store.Tags(ctx, repo, "") {
-		if err != nil {
-			return nil, err
-		}
-		if len(tags) == maxSearched {
-			break
-		}
-		tags = append(tags, image{Tag: tag})
+	tags, _, err := i.firstTags(ctx, repo, maxSearched)
+	if err != nil {
+		return nil, err
 	}
-	found := []string{}
-	var read atomic.Int64
-	each(len(tags), func(n int) {
-		if read.Load() > maxRead {
-			return
-		}
-		if m, err := i.store.GetTag(ctx, repo, tags[n].Tag); err == nil {
+	readEach(len(tags), func(n int) registry.Manifest {
+		m, err := i.store.GetTag(ctx, repo, tags[n].Tag)
+		if err == nil {
 			tags[n].Digest = m.Digest
-			read.Add(int64(len(m.Content)))
 		}
+		return m
 	})
+	found := []string{}
 	for _, tag := range tags {
 		if tag.Digest == d && len(found) < maxTags {
 			found = append(found, tag.Tag)

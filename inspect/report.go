@@ -56,12 +56,12 @@ func (i *Inspector) WriteReport(ctx context.Context, w io.Writer, title string, 
 	if err != nil {
 		return err
 	}
-	policy := fmt.Sprintf("default-src 'none'; script-src '%s'; style-src '%s'; img-src data:; base-uri 'none'; form-action 'none'", hashOf(script), hashOf(style))
+	policy := fmt.Sprintf("default-src 'none'; script-src '%s'; style-src '%s'; img-src data:; base-uri 'none'; form-action 'none'", hashOf(script()), hashOf(style()))
 	_, err = strings.NewReplacer(
 		`<meta charset="utf-8">`, `<meta charset="utf-8">`+"\n"+`<meta http-equiv="Content-Security-Policy" content="`+policy+`">`,
-		`<link rel="stylesheet" href="style.css">`, "<style>"+style+"</style>",
-		`<script src="script.js"></script>`, `<script type="application/json" id="report">`+string(data)+"</script>\n<script>"+script+"</script>",
-	).WriteString(w, page)
+		`<link rel="stylesheet" href="style.css">`, "<style>"+style()+"</style>",
+		`<script src="script.js"></script>`, `<script type="application/json" id="report">`+string(data)+"</script>\n<script>"+script()+"</script>",
+	).WriteString(w, page())
 	return err
 }
 
@@ -165,7 +165,7 @@ func (r *reporter) repository(repo string) error {
 	if err := r.get("usage", &ignored, "repo", repo); err != nil {
 		return err
 	}
-	var u untagged
+	var u list[image]
 	if err := r.get("untagged", &u, "repo", repo); err != nil {
 		return err
 	}
