@@ -11,13 +11,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/go-quicktest/qt"
 
 	"github.com/berth-oci/registry/interop/internal/berth"
+	"github.com/berth-oci/registry/interop/internal/child"
 )
 
 // TestEngines loads what berth save writes into podman and into a docker daemon, and
@@ -103,30 +102,9 @@ func startDocker(t *testing.T) []string {
 			t.Skip(program + " is not installed")
 		}
 	}
-	dir, err := os.MkdirTemp("", "dockerd") // the path of a socket is short
-	qt.Assert(t, qt.IsNil(err))
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	var log bytes.Buffer
+	dir := child.SocketDir(t)
 	host := "unix://" + dir + "/sock"
-	daemon := exec.Command("dockerd", "--data-root", dir+"/data", "--exec-root", dir+"/exec", "-p", dir+"/pid", "-H", host,
-		"--storage-driver", "vfs", "--iptables=false", "--bridge=none")
-	daemon.Stdout, daemon.Stderr = &log, &log
-	qt.Assert(t, qt.IsNil(daemon.Start()))
-	ended := make(chan struct{})
-	go func() { defer close(ended); daemon.Wait() }()
-	t.Cleanup(func() {
-		daemon.Process.Signal(syscall.SIGTERM) // it stops its containerd
-		<-ended
-	})
-	client := []string{"docker", "-H", host}
-	for {
-		select {
-		case <-ended:
-			t.Skipf("dockerd can't run here: %s", &log)
-		case <-time.After(100 * time.Millisecond):
-		}
-		if exec.Command("docker", "-H", host, "version").Run() == nil {
-			return client
-		}
-	}
+	child.StartDaemon(t, exec.Command("dockerd", "--data-root", dir+"/data", "--exec-root", dir+"/exec", "-p", dir+"/pid", "-H", host,
+		"--storage-driver", "vfs", "--iptables=false", "--bridge=none"), "docker", "-H", host, "version")
+	return []string{"docker", "-H", host}
 }

@@ -11,9 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/go-quicktest/qt"
 	"github.com/google/go-containerregistry/pkg/crane"
@@ -25,6 +23,8 @@ import (
 	"oras.land/oras-go/v2"
 	"oras.land/oras-go/v2/content/oci"
 	"oras.land/oras-go/v2/registry/remote"
+
+	"github.com/berth-oci/registry/interop/internal/child"
 )
 
 // TestClients pushes and pulls with real clients, while the page is open.
@@ -215,30 +215,12 @@ func program(t *testing.T, name string, args ...string) func(...string) string {
 func startDocker(t *testing.T) func(...string) string {
 	t.Helper()
 	program(t, "dockerd")
-	dir, err := os.MkdirTemp("", "berth") // the path of a socket may not be long
-	qt.Assert(t, qt.IsNil(err))
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := child.SocketDir(t)
 	host := "unix://" + dir + "/sock"
 	docker := program(t, "docker", "-H", host)
 	config := filepath.Join(dir, "daemon.json")
 	qt.Assert(t, qt.IsNil(os.WriteFile(config, []byte("{}"), 0o644)))
-	var log bytes.Buffer
-	daemon := exec.Command("dockerd", "--config-file", config, "--data-root", dir+"/data", "--exec-root", dir+"/exec",
-		"-p", dir+"/pid", "-H", host, "--storage-driver", "vfs", "--iptables=false", "--ip6tables=false", "--bridge=none")
-	daemon.Stdout, daemon.Stderr = &log, &log
-	qt.Assert(t, qt.IsNil(daemon.Start()))
-	ended := make(chan struct{})
-	go func() { defer close(ended); daemon.Wait() }()
-	t.Cleanup(func() {
-		daemon.Process.Signal(syscall.SIGTERM) // it stops containerd
-		<-ended
-	})
-	for exec.Command("docker", "-H", host, "version").Run() != nil {
-		select {
-		case <-ended:
-			t.Skipf("dockerd can't run here: %s", &log)
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
+	child.StartDaemon(t, exec.Command("dockerd", "--config-file", config, "--data-root", dir+"/data", "--exec-root", dir+"/exec",
+		"-p", dir+"/pid", "-H", host, "--storage-driver", "vfs", "--iptables=false", "--ip6tables=false", "--bridge=none"), "docker", "-H", host, "version")
 	return docker
 }

@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/berth-oci/registry/interop/internal/child"
 )
 
 func isContainerd2() bool { return strings.HasPrefix(version([]string{"containerd"}), " 2.") }
@@ -25,7 +27,7 @@ func isContainerd2() bool { return strings.HasPrefix(version([]string{"container
 // ctr.
 func startContainerd(t *testing.T, m *mirrored) (dir string, ctr func(args ...string) error) {
 	t.Helper()
-	dir = shortDir(t)
+	dir = child.SocketDir(t)
 	for file := range m.files {
 		if rest, ok := strings.CutPrefix(file, "/etc/containerd/"); ok {
 			m.write(t, filepath.Join(dir, filepath.Dir(rest)), file)
@@ -39,7 +41,7 @@ func startContainerd(t *testing.T, m *mirrored) (dir string, ctr func(args ...st
 	text := fmt.Sprintf("version = %d\nroot = %q\nstate = %q\n[grpc]\naddress = %q\n[plugins.%q.registry]\nconfig_path = %q\n",
 		format, dir+"/root", dir+"/state", dir+"/sock", images, dir+"/certs.d")
 	qt.Assert(t, qt.IsNil(os.WriteFile(config, []byte(text), 0o600)))
-	startDaemon(t, exec.Command("containerd", "--config", config), "ctr", "--address", dir+"/sock", "version")
+	child.StartDaemon(t, exec.Command("containerd", "--config", config), "ctr", "--address", dir+"/sock", "version")
 	return dir, func(args ...string) error {
 		return run(t, nil, append([]string{"ctr", "--address", dir + "/sock"}, args...)...)
 	}

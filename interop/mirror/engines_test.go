@@ -5,60 +5,25 @@
 package mirror
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/go-quicktest/qt"
 	"github.com/google/go-containerregistry/pkg/crane"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/berth-oci/registry/interop/internal/child"
 )
 
-// startDaemon starts a daemon, which ends with the test, and waits until a command
-// succeeds. The test is skipped if the daemon ends, since it can't run here.
-func startDaemon(t *testing.T, daemon *exec.Cmd, ready ...string) {
-	t.Helper()
-	var log bytes.Buffer
-	daemon.Stdout, daemon.Stderr = &log, &log
-	qt.Assert(t, qt.IsNil(daemon.Start()))
-	ended := make(chan struct{})
-	go func() { defer close(ended); daemon.Wait() }()
-	t.Cleanup(func() {
-		daemon.Process.Signal(syscall.SIGTERM) // it stops its children
-		<-ended
-		if t.Failed() {
-			t.Logf("%s", &log)
-		}
-	})
-	for exec.Command(ready[0], ready[1:]...).Run() != nil {
-		select {
-		case <-ended:
-			t.Skipf("%s can't run here: %s", daemon.Path, &log)
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
-
-// shortDir returns a temporary folder for a socket, whose path may not be long.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "mirror")
-	qt.Assert(t, qt.IsNil(err))
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 func startDocker(t *testing.T, m *mirrored) engine {
-	dir := shortDir(t)
+	dir := child.SocketDir(t)
 	host := "unix://" + dir + "/sock"
-	startDaemon(t, exec.Command("dockerd", "--config-file", m.write(t, dir, "/etc/docker/daemon.json"),
+	child.StartDaemon(t, exec.Command("dockerd", "--config-file", m.write(t, dir, "/etc/docker/daemon.json"),
 		"--data-root", dir+"/data", "--exec-root", dir+"/exec", "-p", dir+"/pid", "-H", host,
 		"--storage-driver", "vfs", "--iptables=false", "--bridge=none"), "docker", "-H", host, "version")
 	docker := func(args ...string) error { return run(t, nil, append([]string{"docker", "-H", host}, args...)...) }
@@ -145,9 +110,9 @@ func craneSave(t *testing.T, image string) error {
 }
 
 func startBuildKit(t *testing.T, m *mirrored) engine {
-	dir := shortDir(t)
+	dir := child.SocketDir(t)
 	addr := "unix://" + dir + "/sock"
-	startDaemon(t, exec.Command("buildkitd", "--config", m.write(t, dir, "buildkitd.toml"), "--addr", addr, "--root", dir+"/root",
+	child.StartDaemon(t, exec.Command("buildkitd", "--config", m.write(t, dir, "buildkitd.toml"), "--addr", addr, "--root", dir+"/root",
 		"--containerd-worker=false", "--oci-worker=true", "--oci-worker-snapshotter=native"), "buildctl", "--addr", addr, "debug", "workers")
 	build := func(image, output string) error {
 		from := t.TempDir()
