@@ -81,6 +81,7 @@ func (m *Mirror) GetTag(ctx context.Context, repo, tag string) (registry.Manifes
 		return m.store.GetTag(ctx, t.local, tag)
 	}
 	pushed, fetched, pushedErr, fetchedErr := m.storedTags(ctx, t, tag)
+	_, isFresh := m.freshTag(t, tag)
 	switch {
 	case pushedErr == nil:
 		m.hit(t, pushed.Digest)
@@ -89,7 +90,7 @@ func (m *Mirror) GetTag(ctx context.Context, repo, tag string) (registry.Manifes
 		return registry.Manifest{}, pushedErr
 	case fetchedErr != nil && !isUnknown(fetchedErr):
 		return registry.Manifest{}, fetchedErr
-	case fetchedErr == nil && (m.isFresh(t, tag) || !goesUp(ctx)):
+	case fetchedErr == nil && (!goesUp(ctx) || isFresh):
 		m.hit(t, fetched.Digest)
 		return fetched, nil
 	case fetchedErr != nil && !m.mayFetch(ctx, t):
@@ -110,7 +111,8 @@ func (m *Mirror) GetTag(ctx context.Context, repo, tag string) (registry.Manifes
 }
 
 // storedTags returns the manifests of a tag that was pushed and of one that was fetched,
-// each with its error. A store that must be waited for looks for both at once.
+// each with its error. A store that must be waited for looks for both at once, and only for
+// the manifest of a tag that is fresh.
 func (m *Mirror) storedTags(ctx context.Context, t target, tag string) (pushed, fetched registry.Manifest, pushedErr, fetchedErr error) {
 	if m.nearby {
 		if pushed, pushedErr = m.store.GetTag(ctx, t.local, tag); pushedErr != nil {
@@ -127,7 +129,13 @@ func (m *Mirror) storedTags(ctx context.Context, t target, tag string) (pushed, 
 		pushed, err := m.store.GetTag(ctx, t.local, tag)
 		other <- result{pushed, err}
 	}()
-	fetched, fetchedErr = m.store.GetTag(ctx, t.cache, tag)
+	fetchedErr = registry.ErrManifestUnknown
+	if f, ok := m.freshTag(t, tag); ok {
+		fetched, fetchedErr = m.store.GetManifest(ctx, t.cache, f.digest)
+	}
+	if isUnknown(fetchedErr) {
+		fetched, fetchedErr = m.store.GetTag(ctx, t.cache, tag)
+	}
 	r := <-other
 	return r.Manifest, fetched, r.error, fetchedErr
 }
@@ -136,10 +144,17 @@ func (m *Mirror) storedTags(ctx context.Context, t target, tag string) (pushed, 
 // something has been fetched.
 type tagKey struct{ repo, tag string }
 
-// isFresh reports whether the time to live of a fetched tag has not ended.
-func (m *Mirror) isFresh(t target, tag string) bool {
-	until, ok := m.fresh.Get(tagKey{t.cache, tag})
-	return ok && time.Now().Before(until)
+// freshness is the manifest that a tag had upstream, and the end of its time to live.
+type freshness struct {
+	digest digest.Digest
+	until  time.Time
+}
+
+// freshTag returns the freshness of a fetched tag, and reports whether its time to live has
+// not ended.
+func (m *Mirror) freshTag(t target, tag string) (freshness, bool) {
+	f, ok := m.fresh.Get(tagKey{t.cache, tag})
+	return f, ok && time.Now().Before(f.until)
 }
 
 // revalidate returns the manifest that a tag has upstream. The manifest known has been
@@ -159,7 +174,7 @@ func (m *Mirror) revalidate(ctx context.Context, t target, tag string, known reg
 		}
 		// A manifest that was not kept is asked for again: the store has an older one.
 		if manifest.Digest == known.Digest || m.keepManifest(ctx, t, manifest, tag) {
-			m.fresh.Add(tagKey{t.cache, tag}, time.Now().Add(t.up.TTL))
+			m.fresh.Add(tagKey{t.cache, tag}, freshness{manifest.Digest, time.Now().Add(t.up.TTL)})
 		}
 		return manifest, nil
 	})
@@ -239,7 +254,7 @@ func (m *Mirror) getManifest(ctx context.Context, t target, ref string, d digest
 	if err != nil || len(content) > maxManifest {
 		return registry.Manifest{}, t.up.failure(notContent("%d bytes that are no manifest: %w", len(content), err))
 	}
-	m.fresh.Add(tagKey{repo: t.cache}, time.Time{})
+	m.fresh.Add(tagKey{repo: t.cache}, freshness{})
 	return manifest, nil
 }
 

@@ -95,7 +95,7 @@ type Mirror struct {
 	current atomic.Pointer[upstreams]
 
 	flights   singleflight.Group            // of manifests and lists
-	fresh     *lru.Cache[tagKey, time.Time] // until when it needs no revalidation
+	fresh     *lru.Cache[tagKey, freshness] // of fetched tags
 	unknown   *lru.Cache[string, time.Time] // by URL, until when upstream does not have it
 	lists     *lru.Cache[string, *upstreamList]
 	listBytes atomic.Int64 // of the documents that lists were read from
@@ -135,7 +135,7 @@ func New(s registry.Store, opts Options) (*Mirror, error) {
 		log:     opts.Logger,
 		fetches: make(map[fetchKey]*fetch),
 	}
-	m.fresh, _ = lru.New[tagKey, time.Time](maxRemembered)
+	m.fresh, _ = lru.New[tagKey, freshness](maxRemembered)
 	m.unknown, _ = lru.New[string, time.Time](maxRemembered)
 	m.lists, _ = lru.NewWithEvict(maxLists, func(_ string, l *upstreamList) { m.listBytes.Add(-l.size) })
 	m.usage.init(opts.MaxBytes)

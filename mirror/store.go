@@ -71,7 +71,9 @@ func (m *Mirror) DeleteTag(ctx context.Context, repo, tag string, allow registry
 	if t.up == nil || err == nil || !isUnknown(err) {
 		return err
 	}
-	return moreSpecific(err, m.store.DeleteTag(ctx, t.cache, tag, allow))
+	fetchedErr := m.store.DeleteTag(ctx, t.cache, tag, allow)
+	m.fresh.Remove(tagKey{t.cache, tag})
+	return moreSpecific(err, fetchedErr)
 }
 
 // CreateUpload implements registry.Store.

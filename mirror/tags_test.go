@@ -3,13 +3,16 @@
 package mirror_test
 
 import (
+	"context"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/go-quicktest/qt"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-oci/registry"
 	"github.com/berth-oci/registry/mirror"
@@ -421,4 +424,75 @@ func TestCollection(t *testing.T) {
 		qt.Check(t, qt.Equals(c.get("/v2/docker.io/nginx/blobs/"+string(first)).status, 502))
 		qt.Check(t, qt.Equals(c.get("/v2/docker.io/nginx/blobs/"+string(second)).status, 200))
 	})
+}
+
+// remoteStore is a store that looks things up more slowly than a goroutine starts.
+type remoteStore struct {
+	registry.Store
+	tags, manifests atomic.Int64 // that were looked up
+}
+
+func (s *remoteStore) GetTag(ctx context.Context, repo, tag string) (registry.Manifest, error) {
+	s.tags.Add(1)
+	return s.Store.GetTag(ctx, repo, tag)
+}
+
+func (s *remoteStore) GetManifest(ctx context.Context, repo string, d digest.Digest) (registry.Manifest, error) {
+	s.manifests.Add(1)
+	return s.Store.GetManifest(ctx, repo, d)
+}
+
+// TestFreshTag reads a tag within its time to live from a remote store: the tag that was
+// pushed, if any, and the manifest that was fetched. Deletes and pushes take effect at once.
+func TestFreshTag(t *testing.T) {
+	const repo, path = "/v2/docker.io/library/nginx", "/v2/docker.io/library/nginx/manifests/1"
+	for _, test := range []struct {
+		name    string
+		change  func(c *client, first digest.Digest) response
+		fetches bool // again
+		pushed  bool // the tag is one that was pushed
+	}{
+		{name: "nothing", change: func(*client, digest.Digest) response { return response{status: 202} }},
+		{name: "delete the tag", fetches: true, change: func(c *client, _ digest.Digest) response {
+			return c.do(http.MethodDelete, path, "", "")
+		}},
+		{name: "delete the manifest", fetches: true, change: func(c *client, first digest.Digest) response {
+			return c.do(http.MethodDelete, repo+"/manifests/"+string(first), "", "")
+		}},
+		{name: "push the tag", pushed: true, change: func(c *client, _ digest.Digest) response {
+			put := c.do(http.MethodPut, path, "Content-Type: application/vnd.oci.image.index.v1+json", `{"schemaVersion":2,"manifests":[]}`)
+			put.status++ // 201 to 202
+			return put
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOrigin()
+				first, _ := o.push(t, "library/nginx", "1", "a layer")
+				s := &remoteStore{Store: &registry.MemStore{}}
+				c := newClient(t, o, s, func(opts *mirror.Options) { opts.Upstreams[0].TTL = time.Hour })
+				qt.Assert(t, qt.Equals(c.get(path).header.Get("Docker-Content-Digest"), string(first)))
+				second, _ := o.push(t, "library/nginx", "1", "another layer")
+				qt.Assert(t, qt.Equals(test.change(c, first).status, 202))
+
+				calls := o.calls()
+				s.tags.Store(0)
+				s.manifests.Store(0)
+				got := c.get(path)
+				qt.Check(t, qt.Equals(got.status, 200))
+				d := digest.Digest(got.header.Get("Docker-Content-Digest"))
+				switch {
+				case test.fetches:
+					qt.Check(t, qt.Equals(d, second))
+				case test.pushed:
+					qt.Check(t, qt.IsTrue(d != first && d != second))
+				default:
+					qt.Check(t, qt.Equals(d, first))
+					qt.Check(t, qt.Equals(s.tags.Load(), 1))
+					qt.Check(t, qt.Equals(s.manifests.Load(), 1))
+				}
+				qt.Check(t, qt.Equals(o.calls() > calls, test.fetches))
+			})
+		})
+	}
 }
