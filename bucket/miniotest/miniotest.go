@@ -130,8 +130,15 @@ func Run(dir string, n int) (*Server, error) {
 		}()
 		s.nodes = append(s.nodes, nd)
 	}
+	// A node of a cluster is ready when it can write, which it can without one drive. But then
+	// it fails when another drive is slow: wait until it could do without its own, too, so
+	// that it has reached all.
+	health := "/minio/health/cluster"
+	if n > 1 {
+		health += "?maintenance=true"
+	}
 	for _, nd := range s.nodes {
-		if err := nd.wait(); err != nil {
+		if err := nd.wait(health); err != nil {
 			s.Close()
 			return nil, err
 		}
@@ -189,12 +196,12 @@ func freeAddresses(n int) (addresses []string, err error) {
 	return addresses, nil
 }
 
-// wait waits until a node is ready.
-func (nd *node) wait() error {
+// wait waits until a node reports that it is healthy.
+func (nd *node) wait(health string) error {
 	client := &http.Client{Timeout: 5 * time.Second}
 	defer client.CloseIdleConnections()
 	for range 600 {
-		resp, err := client.Get("http://" + nd.address + "/minio/health/cluster")
+		resp, err := client.Get("http://" + nd.address + health)
 		if err == nil {
 			io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
