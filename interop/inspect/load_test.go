@@ -44,10 +44,9 @@ type load struct {
 
 // TestLoad sends requests to servers without the page, with a page that nobody has opened,
 // and with one that is open in Chromium, in turns. It prints the rates and the processor time
-// of the servers in relation to those of the first server, and checks bounds of memory. The
-// number of turns is in BERTH_LOAD_ROUNDS.
+// of the servers in relation to those of the first server, and checks bounds of memory.
 func TestLoad(t *testing.T) {
-	rounds, _ := strconv.Atoi(os.Getenv("BERTH_LOAD_ROUNDS"))
+	rounds := loadRounds()
 	if rounds == 0 {
 		t.Skip("set BERTH_LOAD_ROUNDS to send many requests")
 	}
@@ -79,6 +78,12 @@ func TestLoad(t *testing.T) {
 		t.Logf("%s, in relation to no page: rate %.3f (%.2f), processor time %.3f (%.2f), peak of memory %.2f",
 			mode, median(rates), rates, median(cpus), cpus, median(peaks))
 	}
+}
+
+// loadRounds returns the number of turns of TestLoad.
+func loadRounds() int {
+	rounds, _ := strconv.Atoi(os.Getenv("BERTH_LOAD_ROUNDS"))
+	return rounds
 }
 
 func median(values []float64) float64 {

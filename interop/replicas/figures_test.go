@@ -48,15 +48,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runDistribution serves distribution, and prints its address.
+// runDistribution serves distribution with a configuration of its storage, and prints its
+// address.
 func runDistribution(storage string) {
 	logrus.SetOutput(io.Discard)
 	var config configuration.Configuration
-	var parameters configuration.Parameters
-	if err := json.Unmarshal([]byte(storage), &parameters); err != nil {
+	if err := json.Unmarshal([]byte(storage), &config.Storage); err != nil {
 		log.Fatal(err)
 	}
-	config.Storage = configuration.Storage{"s3": parameters, "delete": {"enabled": true}}
 	config.Catalog.MaxEntries = 1000
 	config.HTTP.RelativeURLs = true
 	config.Log.AccessLog.Disabled = true
@@ -71,68 +70,100 @@ func runDistribution(storage string) {
 
 // startDistribution starts distribution in a process of its own, and returns
 // its address.
-func startDistribution(t *testing.T, storage map[string]any) string {
+func startDistribution(t *testing.T, storage configuration.Storage) string {
 	t.Helper()
-	parameters, err := json.Marshal(storage)
+	text, err := json.Marshal(storage)
 	qt.Assert(t, qt.IsNil(err))
-	return child.Start(t, child.Self(distributionVariable+"="+string(parameters)))
+	return child.Start(t, child.Self(distributionVariable+"="+string(text)))
 }
 
 // TestFigures measures the same work with Berth and distribution v3, each with a
-// bucket of the same MinIO, one after the other in each round.
+// bucket of the same MinIO, one after the other in each round: first while both send the
+// bytes of blobs themselves, then while both redirect clients to MinIO.
 func TestFigures(t *testing.T) {
+	m := miniotest.Start(t)
+	for _, redirect := range []bool{false, true} {
+		t.Run(fmt.Sprint("redirect=", redirect), func(t *testing.T) { testFigures(t, m, redirect) })
+	}
+}
+
+func testFigures(t *testing.T, m *miniotest.Server, redirect bool) {
 	rounds, large, images, tags := 1, 4<<20, 20, 200
 	if *figures {
-		rounds, large, images, tags = 3, 256<<20, 1000, 10_000
+		rounds, large, images, tags = 15, 256<<20, 1000, 10_000
 	}
-	m := miniotest.Start(t)
 	url := m.URL(t)
 	bucket, _, _ := strings.Cut(strings.TrimPrefix(m.URL(t), "s3://"), "?")
 	all := []*contestant{
-		{name: "berth", addr: berth.Start(t, "--log-level=error", "--store="+url).Addr},
-		{name: "distribution", addr: startDistribution(t, map[string]any{
-			"bucket": bucket, "region": "us-east-1", "regionendpoint": "http://" + m.Address(0), "forcepathstyle": true, "secure": false,
-			"accesskey": os.Getenv("AWS_ACCESS_KEY_ID"), "secretkey": os.Getenv("AWS_SECRET_ACCESS_KEY"),
+		{name: "berth", addr: berth.Start(t, "--log-level=error", fmt.Sprint("--redirect=", redirect), "--store="+url).Addr},
+		{name: "distribution", addr: startDistribution(t, configuration.Storage{
+			"s3": {
+				"bucket": bucket, "region": "us-east-1", "regionendpoint": "http://" + m.Address(0), "forcepathstyle": true, "secure": false,
+				"accesskey": os.Getenv("AWS_ACCESS_KEY_ID"), "secretkey": os.Getenv("AWS_SECRET_ACCESS_KEY"),
+			},
+			"delete":   {"enabled": true},
+			"redirect": {"disable": !redirect},
 		})},
 	}
 	blob := make([]byte, large)
 	rand.NewChaCha8([32]byte{}).Read(blob)
-	for round := range rounds {
-		copy(blob, fmt.Sprint("round ", round))
-		for i := range all {
-			c := all[(i+round)%len(all)]
-			c.t = t
-			c.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
-			repo := fmt.Sprint("round", round)
-			d := digest.FromBytes(blob)
-			c.measure(fmt.Sprintf("push a blob of %d MiB", large>>20), func() { c.push(repo, blob) })
-			c.measure(fmt.Sprintf("pull a blob of %d MiB", large>>20), func() {
-				c.send("GET", "/v2/"+repo+"/blobs/"+d.String(), nil, 200, d)
-			})
-			c.measure(fmt.Sprintf("push %d small images", images), func() {
-				c.parallel(images, func(i int) { c.pushImage(repo, fmt.Sprintf("%s-%d", repo, i)) })
-			})
-			c.measure(fmt.Sprintf("pull %d small images", images), func() {
-				c.parallel(images, func(i int) { c.pullImage(repo, fmt.Sprintf("%s-%d", repo, i)) })
-			})
-			c.client.CloseIdleConnections()
+	for _, c := range all {
+		c.t = t
+		c.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+	}
+	inTurns := func(rounds int, work func(c *contestant, round int)) {
+		for round := range rounds {
+			for i := range all {
+				c := all[(i+round)%len(all)]
+				work(c, round)
+				c.client.CloseIdleConnections()
+			}
 		}
 	}
-	for _, c := range all {
-		config := []byte("{}")
-		c.push("tags", config)
-		content := imageOf(config)
-		c.parallel(tags, func(i int) { c.pushManifest("tags", fmt.Sprintf("t%06d", i), content) })
+	pushes := min(rounds, 3)
+	if redirect {
+		pushes = 1 // only for the pulls
 	}
-	for round := range max(rounds, 2) {
-		for i := range all {
-			c := all[(i+round)%len(all)]
+	inTurns(pushes, func(c *contestant, round int) {
+		data := slices.Clone(blob)
+		copy(data, fmt.Sprint("round ", round))
+		repo := fmt.Sprint("round", round)
+		if redirect {
+			c.push(repo, data)
+			c.parallel(images, func(i int) { c.pushImage(repo, fmt.Sprintf("%s-%d", repo, i)) })
+			return
+		}
+		c.measure(fmt.Sprintf("push a blob of %d MiB", large>>20), func() { c.push(repo, data) })
+		c.measure(fmt.Sprintf("push %d small images", images), func() {
+			c.parallel(images, func(i int) { c.pushImage(repo, fmt.Sprintf("%s-%d", repo, i)) })
+		})
+	})
+	copy(blob, "round 0")
+	d := digest.FromBytes(blob)
+	inTurns(rounds, func(c *contestant, _ int) {
+		c.measure(fmt.Sprintf("pull a blob of %d MiB", large>>20), func() {
+			c.send("GET", "/v2/round0/blobs/"+d.String(), nil, 200, d)
+		})
+	})
+	inTurns(min(rounds, 3), func(c *contestant, _ int) {
+		c.measure(fmt.Sprintf("pull %d small images", images), func() {
+			c.parallel(images, func(i int) { c.pullImage("round0", fmt.Sprintf("round0-%d", i)) })
+		})
+	})
+	if !redirect {
+		inTurns(1, func(c *contestant, _ int) {
+			config := []byte("{}")
+			c.push("tags", config)
+			content := imageOf(config)
+			c.parallel(tags, func(i int) { c.pushManifest("tags", fmt.Sprintf("t%06d", i), content) })
+		})
+		inTurns(min(rounds, 3), func(c *contestant, _ int) {
 			c.measure(fmt.Sprintf("50 pages of 100 tags in %d", tags), func() {
 				for range 50 {
 					c.send("GET", fmt.Sprintf("/v2/tags/tags/list?n=100&last=t%06d", tags/2), nil, 200, "")
 				}
 			})
-		}
+		})
 	}
 	for i, name := range all[0].names {
 		ours, theirs := all[0].median(i), all[1].median(i)
