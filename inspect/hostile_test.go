@@ -52,6 +52,8 @@ func TestSecurityHeaders(t *testing.T) {
 		status             int
 	}{
 		{"GET", "/inspect/", "", 200},
+		{"GET", "/inspect/", "none", 200},
+		{"GET", "/inspect/", "same-origin", 200},
 		{"GET", "/inspect/style.css", "", 200},
 		{"GET", "/inspect/script.js", "", 200},
 		{"GET", "/inspect/events", "", 200},
@@ -79,12 +81,17 @@ func TestSecurityHeaders(t *testing.T) {
 				"X-Content-Type-Options":       "nosniff",
 				"Referrer-Policy":              "no-referrer",
 				"Cross-Origin-Resource-Policy": "same-origin",
-				"Cross-Origin-Opener-Policy":   "same-origin",
 				"Cache-Control":                "no-store",
 			} {
 				qt.Check(t, qt.StringContains(w.Header().Get(name), want), qt.Commentf(name))
 			}
 			qt.Check(t, qt.Equals(w.Header().Get("Access-Control-Allow-Origin"), ""))
+			// Only another site can have opened the page.
+			opener := "same-origin"
+			if c.site == "none" || c.site == "same-origin" {
+				opener = ""
+			}
+			qt.Check(t, qt.Equals(w.Header().Get("Cross-Origin-Opener-Policy"), opener))
 			policy := w.Header().Get("Content-Security-Policy")
 			for _, weak := range []string{"unsafe", "*", "http"} {
 				qt.Check(t, qt.IsFalse(strings.Contains(policy, weak)), qt.Commentf(policy))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strconv"
@@ -78,6 +79,43 @@ func TestLoad(t *testing.T) {
 		t.Logf("%s, in relation to no page: rate %.3f (%.2f), processor time %.3f (%.2f), peak of memory %.2f",
 			mode, median(rates), rates, median(cpus), cpus, median(peaks))
 	}
+}
+
+// TestFirstPaint opens the page of 10,000 repositories, in turns with a page that has nothing
+// but a word, and logs when Chromium has first painted them.
+func TestFirstPaint(t *testing.T) {
+	if loadRounds() == 0 {
+		t.Skip("set BERTH_LOAD_ROUNDS to open many pages")
+	}
+	word := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, `<!doctype html><html lang=en><title>A word</title><link rel=icon href="data:,"><p>Word`)
+	}))
+	defer word.Close()
+	s := berth.Serve(t, "--ui=on")
+	pushEmpty(t, s.Addr, 10_000, func(i int) string { return fmt.Sprintf("group%d/app%d", i%100, i) }, "v1")
+	for _, window := range []string{"new", "same"} {
+		var b *browser
+		paints := make(map[string][]float64)
+		for range 4 * loadRounds() {
+			for name, url := range map[string]string{"the page": "http://" + s.Addr + "/inspect/#repositories", "a word": word.URL} {
+				if b == nil || window == "new" {
+					b = newBrowser(t)
+				}
+				b.do(chromedp.Navigate("about:blank"), chromedp.Navigate(url))
+				paints[name] = append(paints[name], b.firstPaint())
+			}
+		}
+		for name, all := range paints {
+			t.Logf("%s in %s window: median %.0f ms of %.0f", name, window, median(all), all)
+		}
+	}
+}
+
+// firstPaint returns the ms from the start of the navigation to the first contentful paint.
+func (b *browser) firstPaint() float64 {
+	return eval[float64](b, `new Promise(found => new PerformanceObserver((list, o) => {
+		for (const e of list.getEntries()) if (e.name === "first-contentful-paint") { o.disconnect(); found(e.startTime); }
+	}).observe({ type: "paint", buffered: true }))`)
 }
 
 // loadRounds returns the number of turns of TestLoad.
