@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 )
 
 var errJSONKind = errors.New("a value of the wrong type")
@@ -19,24 +18,24 @@ var errJSONKind = errors.New("a value of the wrong type")
 // eachMember calls read for each member of a JSON object. It rejects a known
 // member that is duplicated or differs only in case: JSON parsers disagree on
 // the meaning of such objects.
-func eachMember(v []byte, read func(key string, v []byte) error, known ...string) error {
+func eachMember(v []byte, read func(key, v []byte) error, known ...string) error {
 	if v = trimSpace(v); v[0] != '{' {
 		return errJSONKind
 	}
 	var seen uint // a bit for each known member
 	for v = trimSpace(v[1:]); v[0] != '}'; {
 		end := valueEnd(v)
-		key, err := stringValue(v[:end])
+		key, err := stringBytes(v[:end])
 		if err != nil {
 			return err
 		}
 		v = trimSpace(trimSpace(v[end:])[1:]) // skip the colon
 		end = valueEnd(v)
 		for i, name := range known {
-			if !strings.EqualFold(name, key) {
+			if !bytes.EqualFold([]byte(name), key) {
 				continue
 			}
-			if name != key {
+			if name != string(key) {
 				return fmt.Errorf("a member that differs from %s in case", name)
 			}
 			if seen&(1<<i) != 0 {
@@ -72,16 +71,24 @@ func eachElement(v []byte, read func(v []byte) error) error {
 }
 
 // stringValue returns a JSON string, "" for null.
-func stringValue(v []byte) (s string, err error) {
+func stringValue(v []byte) (string, error) {
+	s, err := stringBytes(v)
+	return string(s), err
+}
+
+// stringBytes is stringValue without a copy, unless something in it is escaped.
+func stringBytes(v []byte) ([]byte, error) {
 	switch {
 	case v[0] == '"' && bytes.IndexByte(v, '\\') < 0:
-		return string(v[1 : len(v)-1]), nil
+		return v[1 : len(v)-1], nil
 	case v[0] == '"':
-		return s, json.Unmarshal(v, &s)
+		var s string
+		err := json.Unmarshal(v, &s)
+		return []byte(s), err
 	case string(v) == "null":
-		return "", nil
+		return nil, nil
 	}
-	return "", errJSONKind
+	return nil, errJSONKind
 }
 
 // trimSpace returns v without leading space.

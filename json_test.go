@@ -22,8 +22,8 @@ func FuzzJSON(f *testing.F) {
 		}
 		var want map[string]json.RawMessage
 		got := make(map[string]json.RawMessage)
-		err := eachMember(b, func(key string, v []byte) error {
-			got[key] = v
+		err := eachMember(b, func(key, v []byte) error {
+			got[string(key)] = v
 			return nil
 		})
 		if wantErr := json.Unmarshal(b, &want); (err == nil) != (wantErr == nil && want != nil) {

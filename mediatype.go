@@ -19,6 +19,20 @@ const (
 	typeDockerSigned   = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 )
 
+// usualTypes holds the media types of most descriptors, each under its own name.
+var usualTypes = func() map[string]string {
+	all := make(map[string]string)
+	for _, t := range []string{
+		ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageConfig,
+		ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd,
+		ocispec.MediaTypeEmptyJSON, typeDockerManifest, typeDockerList,
+		"application/vnd.docker.container.image.v1+json", "application/vnd.docker.image.rootfs.diff.tar.gzip",
+	} {
+		all[t] = t
+	}
+	return all
+}()
+
 // isManifest reports whether manifests of a type are parsed. Manifests of other
 // types are opaque.
 func isManifest(mediaType string) bool {

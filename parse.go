@@ -144,6 +144,7 @@ func (doc document) references(mediaType string, content []byte) (references, er
 		if doc.config == nil || !doc.hasLayers {
 			refs.incomplete = fmt.Errorf("%w: an image manifest requires a config and layers", ErrManifestInvalid)
 		}
+		refs.blobs = make([]digest.Digest, 0, 1+len(doc.layers))
 		if doc.config != nil {
 			refs.blobs = append(refs.blobs, doc.config.digest)
 		}
@@ -201,16 +202,16 @@ func parseDocument(content []byte) (doc document, err error) {
 	if !json.Valid(content) {
 		return doc, json.Unmarshal(content, new(json.RawMessage)) // its error has the position
 	}
-	err = eachMember(content, func(key string, v []byte) (err error) {
-		switch key {
+	err = eachMember(content, func(key, v []byte) (err error) {
+		switch string(key) {
 		case "mediaType":
-			doc.mediaType, err = stringValue(v)
+			doc.mediaType, err = typeValue(v)
 		case "artifactType":
 			doc.artifactType, err = stringValue(v)
 		case "config":
-			doc.config, err = parseDescriptor(v, "digest")
+			doc.config, err = parseOptional(v, "digest")
 		case "subject":
-			doc.subject, err = parseDescriptor(v, "digest")
+			doc.subject, err = parseOptional(v, "digest")
 		case "layers":
 			doc.hasLayers = true
 			doc.layers, err = parseDescriptors(v, "digest")
@@ -238,8 +239,8 @@ func parseSignatures(v []byte) (all []signature, err error) {
 			return errors.New("too many signatures")
 		}
 		var s signature
-		err := eachMember(v, func(key string, v []byte) (err error) {
-			if key == "protected" {
+		err := eachMember(v, func(key, v []byte) (err error) {
+			if string(key) == "protected" {
 				s.protected, err = stringValue(v)
 			}
 			return err
@@ -250,19 +251,14 @@ func parseSignatures(v []byte) (all []signature, err error) {
 	return all, err
 }
 
-// parseDescriptor reads a descriptor, nil for null. It requires a well formed
-// digest, but of any algorithm: a manifest may name content that only others can
-// verify.
-func parseDescriptor(v []byte, digestKey string) (*descriptor, error) {
-	if string(v) == "null" {
-		return nil, nil
-	}
-	var d descriptor
-	err := eachMember(v, func(key string, v []byte) (err error) {
+// parseDescriptor reads a descriptor. It requires a well formed digest, but of any
+// algorithm: a manifest may name content that only others can verify.
+func parseDescriptor(v []byte, digestKey string) (d descriptor, err error) {
+	err = eachMember(v, func(key, v []byte) (err error) {
 		s := ""
-		switch key {
+		switch string(key) {
 		case "mediaType":
-			d.mediaType, err = stringValue(v)
+			d.mediaType, err = typeValue(v)
 		case digestKey:
 			s, err = stringValue(v)
 			d.digest = digest.Digest(s)
@@ -272,26 +268,44 @@ func parseDescriptor(v []byte, digestKey string) (*descriptor, error) {
 	if err == nil && checkDigest(d.digest) == errBadDigest {
 		err = errors.New("malformed digest in a descriptor")
 	}
+	return d, err
+}
+
+// parseOptional is parseDescriptor, nil for null.
+func parseOptional(v []byte, digestKey string) (*descriptor, error) {
+	if string(v) == "null" {
+		return nil, nil
+	}
+	d, err := parseDescriptor(v, digestKey)
 	return &d, err
 }
+
+// smallDescriptor is the length of a descriptor with a SHA-256 and a media type, in bytes.
+const smallDescriptor = 150
 
 // parseDescriptors reads a list of descriptors, nil for null.
 func parseDescriptors(v []byte, digestKey string) ([]descriptor, error) {
 	if string(v) == "null" {
 		return nil, nil
 	}
-	all := []descriptor{}
+	all := make([]descriptor, 0, len(v)/smallDescriptor)
 	err := eachElement(v, func(v []byte) error {
 		d, err := parseDescriptor(v, digestKey)
-		if err == nil && d == nil {
-			err = errJSONKind
-		}
 		if err == nil {
-			all = append(all, *d)
+			all = append(all, d)
 		}
 		return err
 	})
 	return all, err
+}
+
+// typeValue is stringValue for a media type, without a copy of the usual ones.
+func typeValue(v []byte) (string, error) {
+	s, err := stringBytes(v)
+	if usual, ok := usualTypes[string(s)]; ok {
+		return usual, err
+	}
+	return string(s), err
 }
 
 // parseAnnotations returns an object of strings, nil for an empty one or null.
@@ -300,7 +314,7 @@ func parseAnnotations(v []byte) (json.RawMessage, error) {
 		return nil, nil
 	}
 	n := 0
-	err := eachMember(v, func(_ string, v []byte) error {
+	err := eachMember(v, func(_, v []byte) error {
 		if n++; v[0] != '"' {
 			return errJSONKind
 		}
