@@ -87,18 +87,18 @@ func (i *Inspector) parseEventID(s string) (uint64, bool) {
 // the newest, of which there are as many as keep. It returns how many it has left out.
 func (i *Inspector) send(ctx context.Context, w http.ResponseWriter, records []*record, last *uint64, limit, keep int) (int, error) {
 	m := message{Server: i.timeline.server, Records: []*record{}}
-	missed := 0
-	if len(records) > limit {
-		missed = len(records) - keep
-	}
 	if n := len(records); n > 0 {
-		if *last > 0 && records[0].ID > *last+1 {
-			m.Missed = int(records[0].ID - *last - 1)
+		newest := records[n-1].ID
+		if *last == 0 { // the page has just been opened
+			*last = records[0].ID - 1
 		}
-		*last = records[n-1].ID
+		if n > limit {
+			records = records[n-keep:]
+		}
+		m.Missed = int(newest-*last) - len(records)
+		*last = newest
 	}
-	m.Missed += missed
-	for _, record := range records[missed:] {
+	for _, record := range records {
 		if i.maySee(ctx, record) {
 			m.Records = append(m.Records, record)
 		}

@@ -250,6 +250,54 @@ func TestStreams(t *testing.T) {
 	}
 }
 
+// TestBusySecond records some of the requests of a second, and tells a page how many of them
+// it does not have.
+func TestBusySecond(t *testing.T) {
+	i := New(new(registry.MemStore), Options{})
+	var last uint64
+	second := time.Unix(1_800_000_000, 0)
+	for _, c := range []struct {
+		name          string
+		after         time.Duration
+		requests      int
+		event         registry.Event
+		records, sent int // of them
+	}{
+		{"as many as there are records of a second", 0, maxRate, registry.Event{Status: 200}, maxRate, firstBatch},
+		{"more of the second", 999 * time.Millisecond, 500, registry.Event{Status: 200}, 0, 0},
+		{"failed ones", 0, 10, registry.Event{Status: 404}, 10, 10},
+		{"aborted ones", 0, 10, registry.Event{Status: 0}, 10, 10},
+		{"changes", 0, maxRate, registry.Event{Status: 201, Changed: true}, maxRate - 20, busySize},
+		{"too many failed ones", 0, 10, registry.Event{Status: 500}, 0, 0},
+		{"one that ends in the next second", 0, 1, registry.Event{Status: 200, Duration: 1100 * time.Millisecond}, 1, 1},
+		{"one that has begun before", -time.Hour, 1, registry.Event{Status: 200}, 1, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := i.timeline.last
+			records, _ := i.timeline.since(before)
+			qt.Assert(t, qt.HasLen(records, 0))
+			c.event.HTTP, c.event.Time = httptest.NewRequest("GET", "/v2/", nil), second.Add(c.after)
+			for range c.requests {
+				i.Record(c.event)
+			}
+			records, _ = i.timeline.since(before)
+			qt.Check(t, qt.HasLen(records, c.records))
+			qt.Check(t, qt.Equals(i.timeline.last, before+uint64(c.requests)))
+			if c.records == 0 {
+				return // the page hears of them with the next record
+			}
+			limit, keep := batchSize, busySize
+			if last == 0 {
+				limit, keep = firstBatch, firstBatch
+			}
+			unseen := int(records[len(records)-1].ID - last)
+			missed, err := i.send(t.Context(), httptest.NewRecorder(), records, &last, limit, keep)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.Equals(missed, unseen-c.sent))
+		})
+	}
+}
+
 // TestManyStreams checks that the number of open pages is limited, and that Close ends them.
 func TestManyStreams(t *testing.T) {
 	i := New(new(registry.MemStore), Options{})

@@ -22,6 +22,7 @@ import (
 
 const (
 	maxRecords = 2000
+	maxRate    = 1000    // records of a second: see admit
 	maxBytes   = 8 << 20 // of all records
 	maxText    = 1 << 10 // of a name or a value
 	maxHeaders = 4 << 10 // of the headers of a request or a response
@@ -64,7 +65,9 @@ type timeline struct {
 	mu      sync.Mutex
 	records []*record // guarded by mu; the oldest first
 	bytes   int       // guarded by mu
-	last    uint64    // guarded by mu; the newest ID
+	last    uint64    // guarded by mu; the newest ID, also of a request without a record
+	second  int64     // guarded by mu; the Unix time in s of the newest request
+	rate    int       // guarded by mu; the records of that second
 	minutes []minute  // guarded by mu; the oldest first
 	// changed is closed and replaced when there is a new record. It is nil if nobody waits.
 	changed chan struct{} // guarded by mu
@@ -88,10 +91,37 @@ func (t *timeline) init() {
 }
 
 // Record records a request. It is a hook for [registry.Observe], which has no effect on the
-// response.
+// response. Of the requests of a busy second, it only counts some.
 func (i *Inspector) Record(e registry.Event) {
-	r := i.newRecord(e)
-	t := &i.timeline
+	if i.timeline.admit(e) {
+		i.timeline.add(i.newRecord(e))
+	}
+}
+
+// admit counts a request, and reports whether it gets a record: maxRate of a second do, and
+// as many again of those that failed or changed something. Nobody could read more, and all
+// records would be of the last few milliseconds.
+func (t *timeline) admit(e registry.Event) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.count(e)
+	if second := e.Time.Add(e.Duration).Unix(); second > t.second {
+		t.second, t.rate = second, 0
+	}
+	limit := maxRate
+	if e.Changed || e.Status == 0 || e.Status >= 400 {
+		limit *= 2
+	}
+	if t.rate >= limit {
+		t.last++
+		return false
+	}
+	t.rate++
+	return true
+}
+
+// add adds a record, and drops the oldest ones if there are too many.
+func (t *timeline) add(r *record) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.last++
@@ -105,7 +135,6 @@ func (i *Inspector) Record(e registry.Event) {
 		old++
 	}
 	t.records = t.records[old:]
-	t.count(e)
 	if t.changed != nil {
 		close(t.changed)
 		t.changed = nil
