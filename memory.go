@@ -31,7 +31,7 @@ type MemStore struct {
 	Limits MemLimits
 
 	content    atomic.Pointer[memContent] // nil: empty; replaced with mu held
-	collecting atomic.Pointer[lastUse]    // of what is collected just now; set with mu held
+	collecting atomic.Bool                // content is collected just now; set with mu held
 
 	mu       sync.Mutex // guards the fields below, and writes to content; see unlock
 	uploads  map[uploadKey]*memUpload
@@ -192,20 +192,21 @@ func (m *MemStore) FindBlob(_ context.Context, d digest.Digest) iter.Seq2[string
 func (m *MemStore) DeleteBlob(_ context.Context, repo string, d digest.Digest) error {
 	m.mu.Lock()
 	defer m.unlock()
-	return m.deleteBlob(repo, d)
+	return m.deleteBlobs(repo, d)
 }
 
-// deleteBlob is DeleteBlob for callers that hold mu.
-func (m *MemStore) deleteBlob(repo string, d digest.Digest) error {
-	var unused *storedBlob
+// deleteBlobs deletes blobs of a repository. It must be called with mu held.
+// Errors: those of MemStore.DeleteBlob, if one of them does not exist.
+func (m *MemStore) deleteBlobs(repo string, blobs ...digest.Digest) error {
+	var unused []*storedBlob
 	err := m.updateLocked(func(c *memContent) (err error) {
-		unused, err = c.deleteBlob(repo, d)
+		unused, err = c.deleteBlobs(repo, blobs)
 		return err
 	})
-	if unused != nil {
-		isRead, file := unused.release(func() { m.forget(unused) })
+	for _, b := range unused {
+		isRead, file := b.release(func() { m.forget(b) })
 		if isRead {
-			m.reserved = m.reserved.plus(unused.size, unused.onDisk())
+			m.reserved = m.reserved.plus(b.size, b.onDisk())
 		}
 		m.close(file)
 	}

@@ -6,19 +6,20 @@ package registry
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 )
 
-// use notes that content is used. It returns false if the content was being
-// collected just then, and may be gone.
+// use notes that content is used. It returns false if content was being collected just
+// then, and this may be gone.
 //
-// A user notes the use and then looks whether the content is being collected; a
+// A user notes the use and then looks whether content is being collected; a
 // collection says so and then looks for uses. So one of the two sees the other.
 func (m *MemStore) use(u *lastUse) bool {
 	u.touch()
-	if m.collecting.Load() != u {
+	if !m.collecting.Load() {
 		return true
 	}
 	m.mu.Lock() // wait for the collection
@@ -26,12 +27,27 @@ func (m *MemStore) use(u *lastUse) bool {
 	return false
 }
 
-// collect calls delete unless the content with the given use was used since a time,
-// and reports whether it has deleted it. It must be called with mu held.
-func (m *MemStore) collect(u *lastUse, since time.Time, delete func() error) bool {
-	m.collecting.Store(u)
-	defer m.collecting.Store(nil)
-	return !u.since(since) && delete() == nil
+// collectBatch is how much content is deleted at once: others wait as long.
+const collectBatch = 100
+
+// collect calls delete for batches of content, with mu held. It deletes what has not been
+// used.
+func (m *MemStore) collect(ctx context.Context, content []digest.Digest, delete func([]digest.Digest)) error {
+	content = slices.Clone(content)
+	slices.Sort(content)
+	for batch := range slices.Chunk(slices.Compact(content), collectBatch) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		func() {
+			m.mu.Lock()
+			defer m.unlock()
+			m.collecting.Store(true)
+			defer m.collecting.Store(false)
+			delete(batch)
+		}()
+	}
+	return nil
 }
 
 func (m *MemStore) StatBlob(_ context.Context, repo string, d digest.Digest) (Info, error) {
@@ -58,43 +74,33 @@ func (m *MemStore) StatManifest(_ context.Context, repo string, d digest.Digest)
 
 func (m *MemStore) Now(context.Context) (time.Time, error) { return time.Now(), nil }
 
-func (m *MemStore) CollectBlobs(ctx context.Context, repo string, blobs []digest.Digest, since time.Time) ([]Info, error) {
-	return m.collectEach(ctx, blobs, func(d digest.Digest) (info Info, ok bool) {
-		l, err := m.load().link(repo, d)
-		if err != nil {
-			return info, false
+func (m *MemStore) CollectBlobs(ctx context.Context, repo string, blobs []digest.Digest, since time.Time) (deleted []Info, err error) {
+	err = m.collect(ctx, blobs, func(batch []digest.Digest) {
+		unused := batch[:0]
+		for _, d := range batch {
+			if l, err := m.load().link(repo, d); err == nil && !l.used.since(since) {
+				unused = append(unused, d)
+				deleted = append(deleted, l.info(d))
+			}
 		}
-		return l.info(d), m.collect(l.used, since, func() error { return m.deleteBlob(repo, d) })
+		m.deleteBlobs(repo, unused...)
 	})
+	return deleted, err
 }
 
-func (m *MemStore) CollectManifests(ctx context.Context, repo string, manifests []digest.Digest, since time.Time) ([]Info, error) {
-	return m.collectEach(ctx, manifests, func(d digest.Digest) (info Info, ok bool) {
-		mf, err := m.load().manifest(repo, d)
-		if err != nil || mf.tags.Len() > 0 {
-			return info, false
-		}
-		return mf.info(), m.collect(mf.used, since, func() error {
-			return m.updateLocked(func(c *memContent) error { return c.deleteManifest(repo, d) })
+func (m *MemStore) CollectManifests(ctx context.Context, repo string, manifests []digest.Digest, since time.Time) (deleted []Info, err error) {
+	err = m.collect(ctx, manifests, func(batch []digest.Digest) {
+		m.updateLocked(func(c *memContent) error {
+			for _, d := range batch {
+				mf, err := c.manifest(repo, d)
+				if err == nil && mf.tags.Len() == 0 && !mf.used.since(since) && c.deleteManifest(repo, d) == nil {
+					deleted = append(deleted, mf.info())
+				}
+			}
+			return nil
 		})
 	})
-}
-
-// collectEach calls a function that deletes content, with mu held, for each. It returns
-// the content that was deleted.
-func (m *MemStore) collectEach(ctx context.Context, content []digest.Digest, collect func(digest.Digest) (Info, bool)) ([]Info, error) {
-	var deleted []Info
-	for _, d := range content {
-		if err := ctx.Err(); err != nil {
-			return deleted, err
-		}
-		m.mu.Lock()
-		if info, ok := collect(d); ok {
-			deleted = append(deleted, info)
-		}
-		m.unlock()
-	}
-	return deleted, nil
+	return deleted, err
 }
 
 // CollectRest ends the uploads that have expired: all else goes at once.

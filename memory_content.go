@@ -6,6 +6,7 @@ package registry
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -190,28 +191,42 @@ func (c *memContent) addBlob(repo string, d digest.Digest, b *storedBlob) (isNew
 	return !known
 }
 
-// deleteBlob makes a blob unreadable through repo. It returns the blob if no
-// repository has it any more.
-// Errors: ErrNameUnknown, ErrBlobUnknown.
-func (c *memContent) deleteBlob(repo string, d digest.Digest) (unused *storedBlob, err error) {
-	if _, err := c.link(repo, d); err != nil {
+// deleteBlobs deletes blobs of a repository. It returns those that no repository has
+// any more.
+// Errors: ErrNameUnknown, ErrBlobUnknown if one of them does not exist.
+func (c *memContent) deleteBlobs(repo string, blobs []digest.Digest) (unused []*storedBlob, err error) {
+	keys := make([]string, len(blobs))
+	for i, d := range blobs {
+		if _, err := c.link(repo, d); err != nil {
+			return nil, err
+		}
+		keys[i] = string(d)
+	}
+	slices.Sort(keys)
+	keys = slices.Compact(keys)
+	r, err := c.repo(repo)
+	if err != nil {
 		return nil, err
 	}
-	r, _ := c.repo(repo)
-	r.blobs = r.blobs.Without(string(d))
+	r.blobs = r.blobs.Without(keys...)
 	c.set(repo, r)
-	c.bytes.all -= entryOverhead
+	c.bytes.all -= entryOverhead * int64(len(keys))
 
-	owners, _ := c.blobs.Get(string(d))
-	owners.repos = owners.repos.Without(repo)
-	if owners.repos.Len() > 0 {
-		c.blobs = c.blobs.With(string(d), owners)
-		return nil, nil
+	unshared := keys[:0]
+	for _, key := range keys {
+		owners, _ := c.blobs.Get(key)
+		if owners.repos.Len() > 1 {
+			owners.repos = owners.repos.Without(repo)
+			c.blobs = c.blobs.With(key, owners)
+			continue
+		}
+		unshared = append(unshared, key)
+		unused = append(unused, owners.storedBlob)
+		c.bytes = c.bytes.plus(-owners.size, owners.onDisk())
 	}
-	c.blobs = c.blobs.Without(string(d))
-	c.files = c.files.Without(string(d))
-	c.bytes = c.bytes.plus(-owners.size, owners.onDisk())
-	return owners.storedBlob, nil
+	c.blobs = c.blobs.Without(unshared...)
+	c.files = c.files.Without(unshared...)
+	return unused, nil
 }
 
 // putManifest is MemStore.PutManifest.

@@ -86,7 +86,7 @@ type Report struct {
 // Errors: registry.ErrUnsupported if the store has no Collector, those of invalid
 // rules, and those of the store, joined.
 func Collect(ctx context.Context, s registry.Store, o Options) (Report, error) {
-	c := &collection{store: s, Options: o}
+	c := &collection{store: s, Options: o, named: make(map[digest.Digest]bool)}
 	for i := range o.Rules {
 		r := &o.Rules[i]
 		if err := r.Check(); err != nil {
@@ -137,17 +137,22 @@ type collection struct {
 	now, since time.Time
 	report     Report
 	resumed    time.Time // after the last pause
+
+	named map[digest.Digest]bool // the blobs that manifests of a repository name
 }
 
-// slice is how long a collection works before it pauses for as long. Otherwise, it would
+// slice is how long a collection works before it pauses, for rest. Otherwise, it would
 // delay requests: a goroutine that computes keeps a processor for 10 ms, in which Go may
 // not look for requests that have come.
-const slice = time.Millisecond
+const (
+	slice = 250 * time.Microsecond
+	rest  = time.Millisecond
+)
 
 // pause is called between short steps, without a lock.
 func (c *collection) pause() {
 	if time.Since(c.resumed) >= slice {
-		time.Sleep(slice)
+		time.Sleep(rest)
 		c.resumed = time.Now()
 	}
 }

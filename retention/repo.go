@@ -318,12 +318,12 @@ func (r *repo) collect(ctx context.Context, content []digest.Digest, f func(cont
 
 // deleteBlobs deletes the blobs that no kept manifest names.
 func (r *repo) deleteBlobs(ctx context.Context) error {
-	named := make(map[digest.Digest]bool)
+	clear(r.named)
 	for _, m := range r.order {
 		r.pause()
 		if m.reason != "" {
 			for _, d := range m.blobs {
-				named[d] = true
+				r.named[d] = true
 			}
 		}
 	}
@@ -355,7 +355,7 @@ func (r *repo) deleteBlobs(ctx context.Context) error {
 		}
 		d := Decision{Repository: r.name, Digest: info.Digest, Blob: true, Size: info.Size, Keep: true, Reason: ReasonNamed}
 		switch {
-		case named[info.Digest]:
+		case r.named[info.Digest]:
 			r.decided(d)
 		case !info.Time.Before(r.since):
 			d.Reason = ReasonYoung

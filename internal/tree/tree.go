@@ -73,16 +73,17 @@ func (t Map[V]) With(key string, value V) Map[V] {
 	return Map[V]{root, t.len + added}
 }
 
-// Without returns a map without key.
-func (t Map[V]) Without(key string) Map[V] {
-	if _, ok := t.Get(key); !ok {
+// Without returns a map without keys, which must be in order, and no two the same. It
+// copies each node once, however many of them are below it.
+func (t Map[V]) Without(keys ...string) Map[V] {
+	if t.root == nil {
 		return t
 	}
-	root := t.root.without(key)
+	root, removed := t.root.without(keys)
 	for root != nil && len(root.children) == 1 {
 		root = root.children[0].node
 	}
-	return Map[V]{root, t.len - 1}
+	return Map[V]{root, t.len - removed}
 }
 
 // After iterates in order over the entries whose keys are greater than key. For
@@ -150,33 +151,70 @@ func (n *node[V]) with(key string, value V) (left *node[V], right child[V], adde
 	return &node[V]{children: children}, right, added
 }
 
-// without returns n without one of its entries, nil if that was its last.
-func (n *node[V]) without(key string) *node[V] {
+// without returns n without the entries of some keys, nil if it had no others, and the
+// number of entries removed. If that is zero, it returns n itself.
+func (n *node[V]) without(keys []string) (left *node[V], removed int) {
 	if n.children == nil {
-		if len(n.entries) == 1 {
-			return nil
-		}
-		i, _ := n.entry(key)
-		return &node[V]{entries: replaced(n.entries, i, i+1)}
+		return n.withoutEntries(keys)
 	}
-	i := n.child(key)
-	c := child[V]{n.children[i].bound, n.children[i].without(key)}
-	if c.node == nil {
-		if len(n.children) == 1 {
-			return nil
+	var children []child[V] // nil: the same as before
+	shrunk := false         // the last of them, which may fit into its neighbour
+	for i, c := range n.children {
+		mine := keys
+		if i+1 < len(n.children) {
+			end, _ := slices.BinarySearch(keys, n.children[i+1].bound)
+			mine, keys = keys[:end], keys[end:]
 		}
-		return &node[V]{children: replaced(n.children, i, i+1)}
+		gone := 0
+		if len(mine) > 0 {
+			c.node, gone = c.without(mine)
+		}
+		if removed += gone; removed == 0 {
+			continue
+		}
+		if children == nil {
+			children = append(make([]child[V], 0, len(n.children)), n.children[:i]...)
+		}
+		if c.node == nil {
+			continue
+		}
+		if last := len(children) - 1; last >= 0 && (shrunk || gone > 0) {
+			if joined := children[last].join(c); joined != nil {
+				children[last].node, shrunk = joined, true
+				continue
+			}
+		}
+		children, shrunk = append(children, c), gone > 0
 	}
-	// A node that has become small is joined with its neighbour.
-	first, last := max(0, i-1), min(len(n.children), i+2)
-	for j := first; j < last-1; j++ {
-		pair := [2]child[V]{n.children[j], n.children[j+1]}
-		pair[i-j] = c
-		if joined := pair[0].join(pair[1]); joined != nil {
-			return &node[V]{children: replaced(n.children, j, j+2, child[V]{pair[0].bound, joined})}
+	switch {
+	case removed == 0:
+		return n, 0
+	case len(children) == 0:
+		return nil, removed
+	}
+	return &node[V]{children: children}, removed
+}
+
+// withoutEntries is without for a leaf.
+func (n *node[V]) withoutEntries(keys []string) (left *node[V], removed int) {
+	for _, key := range keys {
+		if _, ok := n.entry(key); ok {
+			removed++
 		}
 	}
-	return &node[V]{children: replaced(n.children, i, i+1, c)}
+	switch removed {
+	case 0:
+		return n, 0
+	case len(n.entries):
+		return nil, removed
+	}
+	entries := make([]entry[V], 0, len(n.entries)-removed)
+	for _, e := range n.entries {
+		if _, ok := slices.BinarySearch(keys, e.key); !ok {
+			entries = append(entries, e)
+		}
+	}
+	return &node[V]{entries: entries}, removed
 }
 
 // join returns a node with the entries or children of n and its neighbour r, or

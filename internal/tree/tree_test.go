@@ -25,10 +25,22 @@ func TestTreeAgainstMap(t *testing.T) {
 	want := make(map[string]int)
 	for i := range 3000 {
 		key := fmt.Sprint(rnd.IntN(500))
-		if rnd.IntN(3) == 0 {
+		switch {
+		case rnd.IntN(50) == 0:
+			var some []string
+			for range rnd.IntN(100) {
+				some = append(some, fmt.Sprint(rnd.IntN(1000)))
+			}
+			slices.Sort(some)
+			some = slices.Compact(some)
+			tr = tr.Without(some...)
+			for _, key := range some {
+				delete(want, key)
+			}
+		case rnd.IntN(3) == 0:
 			tr = tr.Without(key)
 			delete(want, key)
-		} else {
+		default:
 			tr = tr.With(key, i)
 			want[key] = i
 		}
@@ -78,6 +90,20 @@ func TestTreeIsBalanced(t *testing.T) {
 		}
 	}
 	nodes := shape(t, tr, 5)
+	qt.Check(t, qt.IsTrue(nodes <= tr.len), qt.Commentf("%d nodes for %d keys", nodes, tr.len))
+	var others []string
+	for i := range keys {
+		if i%100 > 0 {
+			others = append(others, key(i))
+		}
+	}
+	full := tr
+	for _, key := range others {
+		full = full.With(key, struct{}{})
+	}
+	atOnce := full.Without(others...)
+	qt.Check(t, qt.Equals(atOnce.len, tr.len))
+	nodes = shape(t, atOnce, 5)
 	qt.Check(t, qt.IsTrue(nodes <= tr.len), qt.Commentf("%d nodes for %d keys", nodes, tr.len))
 	for i := range keys / 100 {
 		tr = tr.Without(key(100 * i))
