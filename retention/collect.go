@@ -86,7 +86,12 @@ type Report struct {
 // Errors: registry.ErrUnsupported if the store has no Collector, those of invalid
 // rules, and those of the store, joined.
 func Collect(ctx context.Context, s registry.Store, o Options) (Report, error) {
-	c := &collection{store: s, Options: o, named: make(map[digest.Digest]bool)}
+	return collect(ctx, s, o, slice)
+}
+
+// collect is Collect with the time that it works between pauses.
+func collect(ctx context.Context, s registry.Store, o Options, slice time.Duration) (Report, error) {
+	c := &collection{store: s, Options: o, slice: slice, named: make(map[digest.Digest]bool)}
 	for i := range o.Rules {
 		r := &o.Rules[i]
 		if err := r.Check(); err != nil {
@@ -136,6 +141,7 @@ type collection struct {
 	store      registry.Store
 	now, since time.Time
 	report     Report
+	slice      time.Duration
 	resumed    time.Time // after the last pause
 
 	named map[digest.Digest]bool // the blobs that manifests of a repository name
@@ -143,15 +149,17 @@ type collection struct {
 
 // slice is how long a collection works before it pauses, for rest. Otherwise, it would
 // delay requests: a goroutine that computes keeps a processor for 10 ms, in which Go may
-// not look for requests that have come.
+// not look for requests that have come. If a push waits for the collection, it works for
+// longer.
 const (
-	slice = 250 * time.Microsecond
-	rest  = time.Millisecond
+	slice       = 250 * time.Microsecond
+	urgentSlice = time.Millisecond
+	rest        = time.Millisecond
 )
 
 // pause is called between short steps, without a lock.
 func (c *collection) pause() {
-	if time.Since(c.resumed) >= slice {
+	if time.Since(c.resumed) >= c.slice {
 		time.Sleep(rest)
 		c.resumed = time.Now()
 	}

@@ -50,7 +50,7 @@ func (e *evictor) evict() bool {
 	grace := max(e.options.Grace, 0)
 	for {
 		began := time.Now()
-		report, _ := Collect(context.Background(), e.store, e.options) // if a repository can't be collected, others can
+		report, _ := collect(context.Background(), e.store, e.options, urgentSlice) // if a repository can't be collected, others can
 		e.ended, e.freed = time.Now(), report.Bytes > 0
 		if e.freed || report.Young == 0 || began.After(asked.Add(grace+grace/4)) {
 			return e.freed

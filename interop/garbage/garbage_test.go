@@ -118,7 +118,7 @@ func TestMemory(t *testing.T) {
 			url, control := startServer(t, of), startServer(t, few)
 			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 			defer client.CloseIdleConnections()
-			var without, with, controlWithout, controlWith []time.Duration
+			var without, cycle, with, controlWithout, controlCycle, controlWith []time.Duration
 			warm := make(chan struct{})
 			time.AfterFunc(time.Second, func() { close(warm) })
 			load(t, client, url, of, rate, "warm", warm)
@@ -142,6 +142,13 @@ func TestMemory(t *testing.T) {
 				}
 				took, controlTook := run("quiet", func() { time.Sleep(quiet) })
 				without, controlWithout = append(without, took...), append(controlWithout, controlTook...)
+				// A collection leaves garbage of Go's own. How much of its delays is that?
+				took, controlTook = run("cycle", func() {
+					time.Sleep(quiet / 2)
+					call(t, url+"/cycle", nil)
+					time.Sleep(quiet / 2)
+				})
+				cycle, controlCycle = append(cycle, took...), append(controlCycle, controlTook...)
 				var c collected
 				took, controlTook = run("busy", func() {
 					if *profiles != "" {
@@ -159,9 +166,11 @@ func TestMemory(t *testing.T) {
 				t.Logf("a timer of the server was late by at most %v", c.LongestDelay)
 			}
 			t.Logf("without a collection %s", quantiles(without))
+			t.Logf("one cycle of Go's    %s", quantiles(cycle))
 			t.Logf("during a collection  %s", quantiles(with))
 			t.Logf("meanwhile, to another process:")
 			t.Logf("without a collection %s", quantiles(controlWithout))
+			t.Logf("one cycle of Go's    %s", quantiles(controlCycle))
 			t.Logf("during a collection  %s", quantiles(controlWith))
 		})
 	}

@@ -179,6 +179,7 @@ func runServer(config string) {
 		}
 		runtime.GC()
 	})
+	http.HandleFunc("/cycle", func(http.ResponseWriter, *http.Request) { runtime.GC() })
 	http.HandleFunc("/collect", func(w http.ResponseWriter, r *http.Request) {
 		c, err := collect(ctx, store)
 		if err != nil {
