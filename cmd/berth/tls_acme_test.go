@@ -8,7 +8,9 @@ import (
 	"crypto/x509/pkix"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -76,15 +78,18 @@ func resolve(conn net.Conn) error {
 	return err
 }
 
-// freePort returns an address that was free a moment ago.
+// freePort returns an address that is free. Its port is less than those that systems choose
+// for connections and for listeners, so that no other test gets it meanwhile.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10_000+rand.IntN(20_000))); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // startPebble starts Pebble, the ACME server of Let's Encrypt for tests, which connects to

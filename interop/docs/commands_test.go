@@ -16,6 +16,7 @@ import (
 	"github.com/go-quicktest/qt"
 
 	"github.com/berth-oci/registry/interop/internal/berth"
+	"github.com/berth-oci/registry/interop/internal/child"
 	"github.com/berth-oci/registry/registrytest"
 )
 
@@ -154,13 +155,10 @@ func (s *shell) run(t *testing.T, code string) {
 	}
 }
 
-// freePort returns a port that was free a moment ago.
+// freePort returns a port that is free.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	qt.Assert(t, qt.IsNil(err))
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
+	_, port, err := net.SplitHostPort(child.FreePort(t))
 	qt.Assert(t, qt.IsNil(err))
 	return port
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"regexp"
 	"runtime"
@@ -21,13 +20,14 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/berth-oci/registry/interop/internal/berth"
+	"github.com/berth-oci/registry/interop/internal/child"
 )
 
 // TestSoak pushes, pulls, tags and deletes at full speed. At the end the server
 // must have no more goroutines than at the start. If the test runs for more than
 // ten minutes, memory may grow by at most a tenth after the first five.
 func TestSoak(t *testing.T) {
-	debug := freeAddr(t)
+	debug := child.FreePort(t)
 	b := berth.Serve(t, "--debug-addr="+debug)
 	atStart := goroutines(t, debug)
 
@@ -83,16 +83,6 @@ func mean(samples []int64) (sum int64) {
 		sum += s
 	}
 	return sum / int64(max(1, len(samples)))
-}
-
-// freeAddr returns an address with a free port. It is not on 127.0.0.1, where
-// other tests could take the port before the server listens. Linux accepts all of
-// 127.0.0.0/8.
-func freeAddr(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.2:0")
-	qt.Assert(t, qt.IsNil(err))
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // goroutines returns the number of goroutines of the server with the given debug
