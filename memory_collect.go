@@ -16,7 +16,8 @@ import (
 // then, and this may be gone.
 //
 // A user notes the use and then looks whether content is being collected; a
-// collection says so and then looks for uses. So one of the two sees the other.
+// collection says so and then looks for uses. So one of the two sees the other. If the
+// collection has ended, the user sees that the store has changed.
 func (m *MemStore) use(u *lastUse) bool {
 	u.touch()
 	if !m.collecting.Load() {
@@ -30,12 +31,10 @@ func (m *MemStore) use(u *lastUse) bool {
 // collectBatch is how much content is deleted at once: others wait as long.
 const collectBatch = 100
 
-// collect calls delete for batches of content, with mu held. It deletes what has not been
-// used.
+// collect calls delete for batches of content in their order, with mu held. It deletes what
+// has not been used.
 func (m *MemStore) collect(ctx context.Context, content []digest.Digest, delete func([]digest.Digest)) error {
-	content = slices.Clone(content)
-	slices.Sort(content)
-	for batch := range slices.Chunk(slices.Compact(content), collectBatch) {
+	for batch := range slices.Chunk(content, collectBatch) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -51,8 +50,9 @@ func (m *MemStore) collect(ctx context.Context, content []digest.Digest, delete 
 }
 
 func (m *MemStore) StatBlob(_ context.Context, repo string, d digest.Digest) (Info, error) {
+	before := m.content.Load()
 	l, err := m.load().link(repo, d)
-	if err == nil && !m.use(l.used) {
+	if err == nil && (!m.use(l.used) || m.content.Load() != before) {
 		l, err = m.load().link(repo, d)
 	}
 	if err != nil {
@@ -62,8 +62,9 @@ func (m *MemStore) StatBlob(_ context.Context, repo string, d digest.Digest) (In
 }
 
 func (m *MemStore) StatManifest(_ context.Context, repo string, d digest.Digest) (Info, error) {
+	before := m.content.Load()
 	mf, err := m.load().manifest(repo, d)
-	if err == nil && !m.use(mf.used) {
+	if err == nil && (!m.use(mf.used) || m.content.Load() != before) {
 		mf, err = m.load().manifest(repo, d)
 	}
 	if err != nil {
@@ -76,9 +77,10 @@ func (m *MemStore) Now(context.Context) (time.Time, error) { return time.Now(), 
 
 func (m *MemStore) CollectBlobs(ctx context.Context, repo string, blobs []digest.Digest, since time.Time) (deleted []Info, err error) {
 	err = m.collect(ctx, blobs, func(batch []digest.Digest) {
-		unused := batch[:0]
+		var unused []digest.Digest
 		for _, d := range batch {
-			if l, err := m.load().link(repo, d); err == nil && !l.used.since(since) {
+			l, err := m.load().link(repo, d)
+			if err == nil && !l.used.since(since) && !slices.Contains(unused, d) {
 				unused = append(unused, d)
 				deleted = append(deleted, l.info(d))
 			}

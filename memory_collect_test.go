@@ -3,6 +3,9 @@
 package registry
 
 import (
+	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,4 +41,51 @@ func TestUsesOfNamedContent(t *testing.T) {
 	deleted, err := s.CollectBlobs(ctx, "a", []digest.Digest{d}, since)
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.HasLen(deleted, 0))
+}
+
+// endingContext is a context that ends when it has been asked a number of times.
+type endingContext struct {
+	context.Context
+	left int
+}
+
+func (c *endingContext) Err() error {
+	if c.left--; c.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// TestCollectInOrder ends a collection after a batch: an index comes before the manifests
+// that it names, and must not outlive them.
+func TestCollectInOrder(t *testing.T) {
+	s := new(MemStore)
+	var all []digest.Digest
+	for i := range collectBatch + 50 {
+		content := fmt.Appendf(nil, "%d", i)
+		d := digest.FromBytes(content)
+		all = append(all, d)
+		qt.Assert(t, qt.IsNil(s.PutManifest(t.Context(), "a", Manifest{MediaType: "x/y", Digest: d, Content: content}, nil, nil)))
+	}
+	slices.Sort(all)
+	slices.Reverse(all)
+	deleted, err := s.CollectManifests(&endingContext{t.Context(), 1}, "a", all, time.Now().Add(time.Hour))
+	qt.Check(t, qt.ErrorIs(err, context.Canceled))
+	qt.Assert(t, qt.HasLen(deleted, collectBatch))
+	for i, info := range deleted {
+		qt.Check(t, qt.Equals(info.Digest, all[i]))
+	}
+	_, err = s.StatManifest(t.Context(), "a", all[0])
+	qt.Check(t, qt.ErrorIs(err, ErrManifestUnknown))
+}
+
+// TestCollectTwice collects a blob that is in the list twice.
+func TestCollectTwice(t *testing.T) {
+	s := new(MemStore)
+	d := digest.FromString("x")
+	qt.Assert(t, qt.IsNil(PushBlob(t.Context(), s, "a", d, strings.NewReader("x"))))
+	deleted, err := s.CollectBlobs(t.Context(), "a", []digest.Digest{d, d}, time.Now().Add(time.Hour))
+	qt.Assert(t, qt.IsNil(err))
+	qt.Check(t, qt.HasLen(deleted, 1))
+	qt.Check(t, qt.Equals(s.load().bytes, memBytes{}))
 }

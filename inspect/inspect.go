@@ -130,7 +130,8 @@ func (i *Inspector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	if site := r.Header.Get("Sec-Fetch-Site"); site != "none" && site != "same-origin" {
 		// A page that another site has opened must not be in its hands. It costs browsers a new
-		// process, and the user half of the time until the first paint.
+		// process, and half of the time until the first paint: those who enter the address, even
+		// in a window that a site has opened, do not wait for it.
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	}
 	h.Set("Cache-Control", "no-store")

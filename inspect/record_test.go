@@ -89,7 +89,7 @@ func TestRing(t *testing.T) {
 				for _, name := range []string{"User-Agent", "Accept", "Accept-Language", "Via", "Range"} {
 					r.Header.Set(name, c.agent)
 				}
-				i.Record(registry.Event{HTTP: r, Header: r.Header, Err: errors.New(c.agent), Time: time.Now()})
+				i.Record(registry.Event{HTTP: r, Header: r.Header, Err: errors.New(c.agent), Time: time.Now().Add(time.Duration(n) * 10 * time.Millisecond)})
 			}
 			tl := &i.timeline
 			if !c.want(len(tl.records), tl.bytes) {

@@ -22,7 +22,6 @@ import (
 
 const (
 	maxRecords = 2000
-	maxRate    = 1000    // records of a second: see admit
 	maxBytes   = 8 << 20 // of all records
 	maxText    = 1 << 10 // of a name or a value
 	maxHeaders = 4 << 10 // of the headers of a request or a response
@@ -63,12 +62,12 @@ type record struct {
 // timeline holds the newest records.
 type timeline struct {
 	mu      sync.Mutex
-	records []*record // guarded by mu; the oldest first
-	bytes   int       // guarded by mu
-	last    uint64    // guarded by mu; the newest ID, also of a request without a record
-	second  int64     // guarded by mu; the Unix time in s of the newest request
-	rate    int       // guarded by mu; the records of that second
-	minutes []minute  // guarded by mu; the oldest first
+	records []*record     // guarded by mu; the oldest first
+	bytes   int           // guarded by mu
+	last    uint64        // guarded by mu; the newest ID, also of a request without a record
+	second  time.Duration // guarded by mu; of the newest request, since the start
+	rates   [kinds]int    // guarded by mu; the records of that second
+	minutes []minute      // guarded by mu; the oldest first
 	// changed is closed and replaced when there is a new record. It is nil if nobody waits.
 	changed chan struct{} // guarded by mu
 	started time.Time
@@ -98,27 +97,42 @@ func (i *Inspector) Record(e registry.Event) {
 	}
 }
 
-// admit counts a request, and reports whether it gets a record: maxRate of a second do, and
-// as many again of those that failed or changed something. Nobody could read more, and all
-// records would be of the last few milliseconds.
+// admit counts a request, and reports whether it gets a record. Of a second, the first do.
+// Nobody could read more, and all records would be of the last few milliseconds. A flood of
+// requests, or of those that fail, hides no change.
 func (t *timeline) admit(e registry.Event) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.count(e)
-	if second := e.Time.Add(e.Duration).Unix(); second > t.second {
-		t.second, t.rate = second, 0
+	if second := e.Time.Add(e.Duration).Sub(t.started).Truncate(time.Second); second > t.second {
+		t.second = second
+		t.rates = [kinds]int{}
 	}
-	limit := maxRate
-	if e.Changed || e.Status == 0 || e.Status >= 400 {
-		limit *= 2
+	kind := other
+	switch {
+	case e.Changed:
+		kind = change
+	case e.Status == 0 || e.Status >= 400:
+		kind = failure
 	}
-	if t.rate >= limit {
+	if t.rates[kind] == maxRates[kind] {
 		t.last++
 		return false
 	}
-	t.rate++
+	t.rates[kind]++
 	return true
 }
+
+// Kinds of requests.
+const (
+	other = iota
+	failure
+	change
+	kinds
+)
+
+// maxRates are the records of a second, by kind: together not more than maxRecords.
+var maxRates = [kinds]int{other: 1000, failure: 500, change: 500}
 
 // add adds a record, and drops the oldest ones if there are too many.
 func (t *timeline) add(r *record) {

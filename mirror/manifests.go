@@ -80,8 +80,8 @@ func (m *Mirror) GetTag(ctx context.Context, repo, tag string) (registry.Manifes
 	if t.up == nil {
 		return m.store.GetTag(ctx, t.local, tag)
 	}
-	pushed, fetched, pushedErr, fetchedErr := m.storedTags(ctx, t, tag)
-	_, isFresh := m.freshTag(t, tag)
+	fresh, isFresh := m.freshTag(t, tag)
+	pushed, fetched, pushedErr, fetchedErr := m.storedTags(ctx, t, tag, fresh.digest)
 	switch {
 	case pushedErr == nil:
 		m.hit(t, pushed.Digest)
@@ -111,9 +111,9 @@ func (m *Mirror) GetTag(ctx context.Context, repo, tag string) (registry.Manifes
 }
 
 // storedTags returns the manifests of a tag that was pushed and of one that was fetched,
-// each with its error. A store that must be waited for looks for both at once, and only for
-// the manifest of a tag that is fresh.
-func (m *Mirror) storedTags(ctx context.Context, t target, tag string) (pushed, fetched registry.Manifest, pushedErr, fetchedErr error) {
+// each with its error. A store that must be waited for looks for both at once, and for the
+// manifest that was fetched by its digest, if that is not empty.
+func (m *Mirror) storedTags(ctx context.Context, t target, tag string, known digest.Digest) (pushed, fetched registry.Manifest, pushedErr, fetchedErr error) {
 	if m.nearby {
 		if pushed, pushedErr = m.store.GetTag(ctx, t.local, tag); pushedErr != nil {
 			fetched, fetchedErr = m.store.GetTag(ctx, t.cache, tag)
@@ -130,8 +130,8 @@ func (m *Mirror) storedTags(ctx context.Context, t target, tag string) (pushed, 
 		other <- result{pushed, err}
 	}()
 	fetchedErr = registry.ErrManifestUnknown
-	if f, ok := m.freshTag(t, tag); ok {
-		fetched, fetchedErr = m.store.GetManifest(ctx, t.cache, f.digest)
+	if known != "" {
+		fetched, fetchedErr = m.store.GetManifest(ctx, t.cache, known)
 	}
 	if isUnknown(fetchedErr) {
 		fetched, fetchedErr = m.store.GetTag(ctx, t.cache, tag)
@@ -150,11 +150,14 @@ type freshness struct {
 	until  time.Time
 }
 
-// freshTag returns the freshness of a fetched tag, and reports whether its time to live has
-// not ended.
+// freshTag returns the freshness of a fetched tag. It reports false, without one, if the time
+// to live has ended.
 func (m *Mirror) freshTag(t target, tag string) (freshness, bool) {
 	f, ok := m.fresh.Get(tagKey{t.cache, tag})
-	return f, ok && time.Now().Before(f.until)
+	if !ok || !time.Now().Before(f.until) {
+		return freshness{}, false
+	}
+	return f, true
 }
 
 // revalidate returns the manifest that a tag has upstream. The manifest known has been

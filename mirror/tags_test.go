@@ -429,15 +429,18 @@ func TestCollection(t *testing.T) {
 // remoteStore is a store that looks things up more slowly than a goroutine starts.
 type remoteStore struct {
 	registry.Store
+	latency         time.Duration
 	tags, manifests atomic.Int64 // that were looked up
 }
 
 func (s *remoteStore) GetTag(ctx context.Context, repo, tag string) (registry.Manifest, error) {
+	time.Sleep(s.latency)
 	s.tags.Add(1)
 	return s.Store.GetTag(ctx, repo, tag)
 }
 
 func (s *remoteStore) GetManifest(ctx context.Context, repo string, d digest.Digest) (registry.Manifest, error) {
+	time.Sleep(s.latency)
 	s.manifests.Add(1)
 	return s.Store.GetManifest(ctx, repo, d)
 }
@@ -495,4 +498,25 @@ func TestFreshTag(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTagDeletedElsewhere reads a tag that another replica has deleted, until after the end
+// of its time to live: then it is stored again, even if a request was in progress at the end.
+func TestTagDeletedElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		d, _ := o.push(t, "library/nginx", "1", "a layer")
+		s := &remoteStore{Store: &registry.MemStore{}, latency: 20 * time.Millisecond}
+		c := newClient(t, o, s, func(opts *mirror.Options) { opts.Upstreams[0].TTL = time.Hour })
+		const path, cached = "/v2/docker.io/library/nginx/manifests/1", mirror.CachePrefix + "docker.io/library/nginx"
+		qt.Assert(t, qt.Equals(c.get(path).status, 200))
+		qt.Assert(t, qt.IsNil(s.DeleteTag(t.Context(), cached, "1", nil)))
+		time.Sleep(time.Hour - 50*time.Millisecond)
+		for range 4 { // one of them at the end
+			qt.Check(t, qt.Equals(c.get(path).header.Get("Docker-Content-Digest"), string(d)))
+		}
+		m, err := s.GetTag(t.Context(), cached, "1")
+		qt.Assert(t, qt.IsNil(err))
+		qt.Check(t, qt.Equals(m.Digest, d))
+	})
 }
