@@ -52,9 +52,9 @@ func (i *Inspector) serveEvents(w http.ResponseWriter, r *http.Request) {
 	c := http.NewResponseController(w)
 	defer c.SetWriteDeadline(time.Time{})
 	for {
-		records, changed := i.timeline.since(last)
+		records, newest, changed := i.timeline.since(last)
 		c.SetWriteDeadline(time.Now().Add(keepAlive))
-		missed, err := i.send(r.Context(), w, records, &last, limit, keep)
+		missed, err := i.send(r.Context(), w, records, newest, &last, limit, keep)
 		if err != nil {
 			return
 		}
@@ -85,16 +85,15 @@ func (i *Inspector) parseEventID(s string) (uint64, bool) {
 
 // send sends a message with the records that the user may see: if they are more than limit,
 // the newest, of which there are as many as keep. It returns how many it has left out.
-func (i *Inspector) send(ctx context.Context, w http.ResponseWriter, records []*record, last *uint64, limit, keep int) (int, error) {
+func (i *Inspector) send(ctx context.Context, w http.ResponseWriter, records []*record, newest uint64, last *uint64, limit, keep int) (int, error) {
 	m := message{Server: i.timeline.server, Records: []*record{}}
-	if n := len(records); n > 0 {
-		newest := records[n-1].ID
-		if *last == 0 { // the page has just been opened
-			*last = records[0].ID - 1
-		}
-		if n > limit {
-			records = records[n-keep:]
-		}
+	if *last == 0 { // the page has just been opened
+		*last = newest - uint64(len(records))
+	}
+	if n := len(records); n > limit {
+		records = records[n-keep:]
+	}
+	if newest > *last {
 		m.Missed = int(newest-*last) - len(records)
 		*last = newest
 	}

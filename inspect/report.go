@@ -48,10 +48,9 @@ type reportData struct {
 // same protection against the content as the page.
 func (i *Inspector) WriteReport(ctx context.Context, w io.Writer, title string, faults ...Fault) error {
 	r := &reporter{i: i, ctx: ctx, data: reportData{Title: title, Faults: faults, API: make(map[string]json.RawMessage)}, left: maxReport}
-	r.data.Records, _ = i.timeline.since(0)
-	if n := len(r.data.Records); n > 0 {
-		r.data.More = r.data.Records[n-1].ID > uint64(n)
-	}
+	var newest uint64
+	r.data.Records, newest, _ = i.timeline.since(0)
+	r.data.More = newest > uint64(len(r.data.Records))
 	if err := r.collect(); err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ type details struct {
 // getRequests returns the details of the request with the parameter id, or of all. Those of
 // all are in the order of the IDs.
 func (i *Inspector) getRequests(r *http.Request) (any, error) {
-	records, _ := i.timeline.since(0)
+	records, _, _ := i.timeline.since(0)
 	id := r.URL.Query().Get("id")
 	all := []details{}
 	for _, record := range records {
@@ -55,7 +55,7 @@ type finding struct {
 // getFindings returns the violations of the spec by clients.
 func (i *Inspector) getFindings(r *http.Request) (any, error) {
 	all := []finding{}
-	records, _ := i.timeline.since(0)
+	records, _, _ := i.timeline.since(0)
 	visible := records[:0]
 	for _, record := range records {
 		if i.maySee(r.Context(), record) {

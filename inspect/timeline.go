@@ -68,7 +68,7 @@ type timeline struct {
 	second  time.Duration // guarded by mu; of the newest request, since the start
 	rates   [kinds]int    // guarded by mu; the records of that second
 	minutes []minute      // guarded by mu; the oldest first
-	// changed is closed and replaced when there is a new record. It is nil if nobody waits.
+	// changed is closed and replaced when there is a new request. It is nil if nobody waits.
 	changed chan struct{} // guarded by mu
 	started time.Time
 	server  string // tells the records of this timeline from those of others
@@ -117,6 +117,7 @@ func (t *timeline) admit(e registry.Event) bool {
 	}
 	if t.rates[kind] == maxRates[kind] {
 		t.last++
+		t.wake()
 		return false
 	}
 	t.rates[kind]++
@@ -149,6 +150,11 @@ func (t *timeline) add(r *record) {
 		old++
 	}
 	t.records = t.records[old:]
+	t.wake()
+}
+
+// wake tells those who wait that there is a new request. It must be called with mu held.
+func (t *timeline) wake() {
 	if t.changed != nil {
 		close(t.changed)
 		t.changed = nil
@@ -176,15 +182,16 @@ func (t *timeline) count(e registry.Event) {
 	}
 }
 
-// since returns the records after an ID, and a channel that is closed when there are more.
-func (t *timeline) since(id uint64) ([]*record, <-chan struct{}) {
+// since returns the records after an ID, the newest ID, which may have no record, and a
+// channel that is closed when there is a newer one.
+func (t *timeline) since(id uint64) (records []*record, newest uint64, changed <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.changed == nil {
 		t.changed = make(chan struct{})
 	}
 	n, _ := slices.BinarySearchFunc(t.records, id, func(r *record, id uint64) int { return cmp.Compare(r.ID-1, id) })
-	return slices.Clone(t.records[n:]), t.changed
+	return slices.Clone(t.records[n:]), t.last, t.changed
 }
 
 // newRecord returns what is kept of a request. All of its strings are parts of one, since
