@@ -27,6 +27,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
 const (
@@ -130,15 +131,14 @@ func Run(dir string, n int) (*Server, error) {
 		}()
 		s.nodes = append(s.nodes, nd)
 	}
-	// A node of a cluster is ready when it can write, which it can without one drive. But then
-	// it fails when another drive is slow: wait until it could do without its own, too, so
-	// that it has reached all.
-	health := "/minio/health/cluster"
-	if n > 1 {
-		health += "?maintenance=true"
-	}
 	for _, nd := range s.nodes {
-		if err := nd.wait(health); err != nil {
+		if err := nd.wait(); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
+	if n > 1 {
+		if err := s.waitForWrites(); err != nil {
 			s.Close()
 			return nil, err
 		}
@@ -196,12 +196,51 @@ func freeAddresses(n int) (addresses []string, err error) {
 	return addresses, nil
 }
 
+// waitForWrites waits until each node can write. In a cluster, a node may report that it is
+// healthy before it is connected to the drives of the others.
+func (s *Server) waitForWrites() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	const bucket = "ready"
+	for i := range s.nodes {
+		client := s.client(i)
+		for {
+			_, err := client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: aws.String(bucket)})
+			if exists := (*types.BucketAlreadyOwnedByYou)(nil); errors.As(err, &exists) {
+				err = nil
+			}
+			for k := 0; err == nil && k < 16; k++ { // each begins with another drive
+				_, err = client.PutObject(ctx, &s3.PutObjectInput{Bucket: aws.String(bucket), Key: aws.String(fmt.Sprint(k)), Body: strings.NewReader("x")})
+			}
+			if err == nil {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("node %d of minio can't write: %w\n%s", i, err, s.logs())
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+	}
+	return nil
+}
+
+// client returns a client of a node.
+func (s *Server) client(i int) *s3.Client {
+	return s3.New(s3.Options{
+		BaseEndpoint: aws.String("http://" + s.Address(i)),
+		Region:       region,
+		UsePathStyle: true,
+		Credentials:  credentials.NewStaticCredentialsProvider(user, password, ""),
+	})
+}
+
 // wait waits until a node reports that it is healthy.
-func (nd *node) wait(health string) error {
+func (nd *node) wait() error {
 	client := &http.Client{Timeout: 5 * time.Second}
 	defer client.CloseIdleConnections()
 	for range 600 {
-		resp, err := client.Get("http://" + nd.address + health)
+		resp, err := client.Get("http://" + nd.address + "/minio/health/cluster")
 		if err == nil {
 			io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
@@ -242,13 +281,7 @@ func (s *Server) Address(i int) string { return s.nodes[i].address }
 func (s *Server) URL(t testing.TB) string {
 	t.Helper()
 	name := fmt.Sprintf("bucket-%d", s.buckets.Add(1))
-	client := s3.New(s3.Options{
-		BaseEndpoint: aws.String("http://" + s.Address(0)),
-		Region:       region,
-		UsePathStyle: true,
-		Credentials:  credentials.NewStaticCredentialsProvider(user, password, ""),
-	})
-	if _, err := client.CreateBucket(context.Background(), &s3.CreateBucketInput{Bucket: &name}); err != nil {
+	if _, err := s.client(0).CreateBucket(context.Background(), &s3.CreateBucketInput{Bucket: &name}); err != nil {
 		t.Fatal(err)
 	}
 	return s.URLAt(name, s.Address(0))

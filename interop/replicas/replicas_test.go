@@ -50,7 +50,7 @@ func TestReplicas(t *testing.T) {
 			for _, s := range servers {
 				s.Kill()
 				log := s.Log.String()
-				t.Logf("the end of a replica's log:\n%s", log[max(0, len(log)-4000):])
+				t.Logf("the end of a replica's log:\n%s", log[max(0, len(log)-100_000):])
 			}
 		}
 	}()
