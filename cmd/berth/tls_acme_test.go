@@ -8,9 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/binary"
 	"encoding/json"
-	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -21,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/berth-oci/registry/internal/freeaddr"
 )
 
 // serveDNS starts a server that resolves every name to 127.0.0.1. It speaks TCP, as Pebble
@@ -78,20 +78,6 @@ func resolve(conn net.Conn) error {
 	return err
 }
 
-// freePort returns an address that is free. Its port is less than those that systems choose
-// for connections and for listeners, so that no other test gets it meanwhile.
-func freePort(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10_000+rand.IntN(20_000))); err == nil {
-			defer l.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
-}
-
 // startPebble starts Pebble, the ACME server of Let's Encrypt for tests, which connects to
 // port for its challenges. It returns the URLs of its directory and of its root certificate.
 func startPebble(t *testing.T, a testAuthority, port int) (directory, root string) {
@@ -104,7 +90,7 @@ func startPebble(t *testing.T, a testAuthority, port int) (directory, root strin
 		t.Skip("no pebble: go install github.com/letsencrypt/pebble/v2/cmd/pebble@v2.10.1")
 	}
 	pair := writeTemp(t, "pebble.pem", a.issue(pkix.Name{}))
-	addr, management := freePort(t), freePort(t)
+	addr, management := freeaddr.New(t), freeaddr.New(t)
 	config, err := json.Marshal(map[string]any{"pebble": map[string]any{
 		"listenAddress":           addr,
 		"managementListenAddress": management,

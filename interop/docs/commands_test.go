@@ -15,8 +15,8 @@ import (
 
 	"github.com/go-quicktest/qt"
 
+	"github.com/berth-oci/registry/internal/freeaddr"
 	"github.com/berth-oci/registry/interop/internal/berth"
-	"github.com/berth-oci/registry/interop/internal/child"
 	"github.com/berth-oci/registry/registrytest"
 )
 
@@ -158,7 +158,7 @@ func (s *shell) run(t *testing.T, code string) {
 // freePort returns a port that is free.
 func freePort(t *testing.T) string {
 	t.Helper()
-	_, port, err := net.SplitHostPort(child.FreePort(t))
+	_, port, err := net.SplitHostPort(freeaddr.New(t))
 	qt.Assert(t, qt.IsNil(err))
 	return port
 }

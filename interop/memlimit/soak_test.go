@@ -19,15 +19,15 @@ import (
 	"github.com/go-quicktest/qt"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/berth-oci/registry/internal/freeaddr"
 	"github.com/berth-oci/registry/interop/internal/berth"
-	"github.com/berth-oci/registry/interop/internal/child"
 )
 
 // TestSoak pushes, pulls, tags and deletes at full speed. At the end the server
 // must have no more goroutines than at the start. If the test runs for more than
 // ten minutes, memory may grow by at most a tenth after the first five.
 func TestSoak(t *testing.T) {
-	debug := child.FreePort(t)
+	debug := freeaddr.New(t)
 	b := berth.Serve(t, "--debug-addr="+debug)
 	atStart := goroutines(t, debug)
 

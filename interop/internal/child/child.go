@@ -5,9 +5,6 @@ package child
 
 import (
 	"bufio"
-	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -45,18 +42,4 @@ func Start(t testing.TB, cmd *exec.Cmd) string {
 		t.Fatalf("%s did not print a line: %v", cmd, err)
 	}
 	return strings.TrimSpace(line)
-}
-
-// FreePort returns an address that is free. Its port is less than those that systems choose
-// for connections and for listeners, so that no other test gets it meanwhile.
-func FreePort(t testing.TB) string {
-	t.Helper()
-	for range 100 {
-		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10_000+rand.IntN(20_000))); err == nil {
-			defer l.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
 }
