@@ -12,20 +12,20 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// use notes that content is used. It returns false if content was being collected just
-// then, and this may be gone.
+// use notes that content is used, which a caller has found in before. It returns false if
+// content was being collected just then, and this may be gone.
 //
 // A user notes the use and then looks whether content is being collected; a
 // collection says so and then looks for uses. So one of the two sees the other. If the
 // collection has ended, the user sees that the store has changed.
-func (m *MemStore) use(u *lastUse) bool {
+func (m *MemStore) use(u *lastUse, before *memContent) bool {
 	u.touch()
-	if !m.collecting.Load() {
-		return true
+	if m.collecting.Load() {
+		m.mu.Lock() // wait for the collection
+		m.unlock()
+		return false
 	}
-	m.mu.Lock() // wait for the collection
-	m.unlock()
-	return false
+	return m.content.Load() == before
 }
 
 // collectBatch is how much content is deleted at once: others wait as long.
@@ -52,7 +52,7 @@ func (m *MemStore) collect(ctx context.Context, content []digest.Digest, delete 
 func (m *MemStore) StatBlob(_ context.Context, repo string, d digest.Digest) (Info, error) {
 	before := m.content.Load()
 	l, err := m.load().link(repo, d)
-	if err == nil && (!m.use(l.used) || m.content.Load() != before) {
+	if err == nil && !m.use(l.used, before) {
 		l, err = m.load().link(repo, d)
 	}
 	if err != nil {
@@ -64,7 +64,7 @@ func (m *MemStore) StatBlob(_ context.Context, repo string, d digest.Digest) (In
 func (m *MemStore) StatManifest(_ context.Context, repo string, d digest.Digest) (Info, error) {
 	before := m.content.Load()
 	mf, err := m.load().manifest(repo, d)
-	if err == nil && (!m.use(mf.used) || m.content.Load() != before) {
+	if err == nil && !m.use(mf.used, before) {
 		mf, err = m.load().manifest(repo, d)
 	}
 	if err != nil {
