@@ -5,4 +5,4 @@
 package bucket_test
 
 // With the race detector, a simulation takes many times as long.
-func init() { simShare = 12 }
+func init() { simShare = 5 }

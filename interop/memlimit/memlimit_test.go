@@ -18,12 +18,12 @@ var (
 	soak = flag.Duration("soak", 3*time.Second, "how long TestSoak runs")
 )
 
-// scale returns n for a full flood, and a hundredth of it otherwise.
+// scale returns n for a full flood, and a fiftieth of it otherwise.
 func scale(n int) int {
 	if *full {
 		return n
 	}
-	return n / 100
+	return n / 50
 }
 
 // newClient returns a client with its own connections.

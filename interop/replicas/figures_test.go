@@ -90,7 +90,7 @@ func TestFigures(t *testing.T) {
 func testFigures(t *testing.T, m *miniotest.Server, redirect bool) {
 	rounds, large, images, tags := 1, 4<<20, 20, 200
 	if *figures {
-		rounds, large, images, tags = 15, 256<<20, 1000, 10_000
+		rounds, large, images, tags = 9, 256<<20, 1000, 10_000
 	}
 	url := m.URL(t)
 	bucket, _, _ := strings.Cut(strings.TrimPrefix(m.URL(t), "s3://"), "?")
@@ -120,7 +120,8 @@ func testFigures(t *testing.T, m *miniotest.Server, redirect bool) {
 			}
 		}
 	}
-	pushes := min(rounds, 3)
+	few := min(rounds, 3) // of long work
+	pushes := few
 	if redirect {
 		pushes = 1 // only for the pulls
 	}
@@ -145,7 +146,7 @@ func testFigures(t *testing.T, m *miniotest.Server, redirect bool) {
 			c.send("GET", "/v2/round0/blobs/"+d.String(), nil, 200, d)
 		})
 	})
-	inTurns(min(rounds, 3), func(c *contestant, _ int) {
+	inTurns(few, func(c *contestant, _ int) {
 		c.measure(fmt.Sprintf("pull %d small images", images), func() {
 			c.parallel(images, func(i int) { c.pullImage("round0", fmt.Sprintf("round0-%d", i)) })
 		})
@@ -157,7 +158,7 @@ func testFigures(t *testing.T, m *miniotest.Server, redirect bool) {
 			content := imageOf(config)
 			c.parallel(tags, func(i int) { c.pushManifest("tags", fmt.Sprintf("t%06d", i), content) })
 		})
-		inTurns(min(rounds, 3), func(c *contestant, _ int) {
+		inTurns(few, func(c *contestant, _ int) {
 			c.measure(fmt.Sprintf("50 pages of 100 tags in %d", tags), func() {
 				for range 50 {
 					c.send("GET", fmt.Sprintf("/v2/tags/tags/list?n=100&last=t%06d", tags/2), nil, 200, "")
