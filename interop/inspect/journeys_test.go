@@ -79,9 +79,9 @@ func (b *browser) until(expression string) {
 }
 
 // text is a function that returns the text of an element, but for lists of options. Each space
-// is a single one.
+// is a single one. An element that cannot be seen, such as a closed dialog, has an innerText.
 const text = `(e => {
-	if (!e) return "";
+	if (!e?.checkVisibility()) return "";
 	const plain = (e) => (e.innerText || "").replace(/\s+/g, " ");
 	return [...e.querySelectorAll("select")].reduce((t, s) => t.replace(plain(s), ""), plain(e));
 })`
