@@ -73,25 +73,27 @@ func (o Options) tracer() trace.Tracer {
 // url.scheme, url.path, server.address, server.port, client.address,
 // user_agent.original, network.protocol.version. For a 5xx the span's status is Error
 // and error.type the code; for a response that was aborted, error.type is "aborted".
-// A 4xx is no error of a server. The client's address is that of the connection. A
-// sampler sees the method, the route, url and server attributes.
+// A 4xx is no error of a server. The client's address is that of the connection.
+//
+// A sampler sees the method and the route. The conventions recommend that it sees the
+// path, the scheme and the server too, which would double the cost of a request that is
+// not sampled.
 func Handler(h http.Handler, o Options) http.Handler {
 	tracer := o.tracer()
 	if o.Propagator == nil {
 		o.Propagator = otel.GetTextMapPropagator()
 	}
-	kind := trace.WithSpanKind(trace.SpanKindServer)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := o.Propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-		name, attributes := describe(r)
-		ctx, span := tracer.Start(ctx, name, kind, trace.WithAttributes(attributes...))
+		e := endpointOf(r)
+		ctx, span := tracer.Start(ctx, e.name, e.options...)
 		r = r.WithContext(ctx)
 		if !span.IsRecording() {
 			defer span.End()
 			h.ServeHTTP(w, r)
 			return
 		}
-		span.SetAttributes(describeClient(r)...)
+		span.SetAttributes(describe(r)...)
 		recorded := &recorder.Recorder{ResponseWriter: w}
 		returned := false
 		defer func() {
@@ -121,26 +123,10 @@ func end(span trace.Span, status int, returned bool) {
 	}
 }
 
-// describe returns the name and the first attributes of a request's span, which a sampler
-// sees.
-func describe(r *http.Request) (string, []attribute.KeyValue) {
-	attributes := make([]attribute.KeyValue, 0, 6)
-	method, index := r.Method, methodIndex(r.Method)
-	if index < 0 { // a client could invent any number
-		method = "HTTP"
-		attributes = append(attributes, semconv.HTTPRequestMethodOther)
-	} else {
-		attributes = append(attributes, semconv.HTTPRequestMethodKey.String(method))
-	}
-	name := method
-	if route := routeOf(r.URL.Path); route >= 0 {
-		attributes = append(attributes, semconv.HTTPRoute(routes[route]))
-		if index >= 0 {
-			name = names[route][index]
-		} else {
-			name = method + " " + routes[route]
-		}
-	}
+// describe returns the attributes that are known before the response, but for those of
+// the endpoint.
+func describe(r *http.Request) []attribute.KeyValue {
+	attributes := make([]attribute.KeyValue, 0, 8)
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"
@@ -152,12 +138,6 @@ func describe(r *http.Request) (string, []attribute.KeyValue) {
 			attributes = append(attributes, semconv.ServerPort(port))
 		}
 	}
-	return name, attributes
-}
-
-// describeClient returns the other attributes that are known before the response.
-func describeClient(r *http.Request) []attribute.KeyValue {
-	attributes := make([]attribute.KeyValue, 0, 4)
 	attributes = append(attributes, semconv.NetworkProtocolVersion(protocol(r)))
 	if client, _ := splitHost(r.RemoteAddr); client != "" {
 		attributes = append(attributes, semconv.ClientAddress(client))
@@ -231,15 +211,43 @@ var routes = [...]string{
 	"/v2/{name}/referrers/{digest}",
 }
 
-// names are the names of spans.
-var names = func() (names [len(routes)][len(methods)]string) {
-	for i, route := range routes {
-		for j, method := range methods {
-			names[i][j] = method + " " + route
+// endpoint is what a span starts with: its name, its kind, and the attributes that a
+// sampler sees.
+type endpoint struct {
+	name    string
+	options []trace.SpanStartOption
+}
+
+// endpoints are those of all routes and methods; the last route is for paths without one,
+// the last method for all others, since a client could invent any number.
+var endpoints = func() (all [len(routes) + 1][len(methods) + 1]endpoint) {
+	for i := range all {
+		for j := range all[i] {
+			name, attributes := "HTTP", []attribute.KeyValue{semconv.HTTPRequestMethodOther}
+			if j < len(methods) {
+				name, attributes[0] = methods[j], semconv.HTTPRequestMethodKey.String(methods[j])
+			}
+			if i < len(routes) {
+				name += " " + routes[i]
+				attributes = append(attributes, semconv.HTTPRoute(routes[i]))
+			}
+			all[i][j] = endpoint{name, []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(attributes...)}}
 		}
 	}
-	return names
+	return all
 }()
+
+// endpointOf returns the endpoint of a request.
+func endpointOf(r *http.Request) *endpoint {
+	route, method := routeOf(r.URL.Path), methodIndex(r.Method)
+	if route < 0 {
+		route = len(routes)
+	}
+	if method < 0 {
+		method = len(methods)
+	}
+	return &endpoints[route][method]
+}
 
 // routeOf returns the index of a path's route, -1 if it has none. It need not reject
 // paths that are malformed, as registry.ParseRequest does, which takes longer.

@@ -162,6 +162,35 @@ func TestParent(t *testing.T) {
 	qt.Check(t, qt.IsFalse(spans.Ended()[1].Parent().IsValid()))
 }
 
+// TestSampler checks that a sampler can choose by the method and the route.
+func TestSampler(t *testing.T) {
+	spans := tracetest.NewSpanRecorder()
+	o := Options{TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans), sdktrace.WithSampler(noPings{}))}
+	h := Handler(registry.New(), o)
+	for _, path := range []string{"/v2/", "/v2/app/tags/list", "/v2/", "/other"} {
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path, nil))
+	}
+	var names []string
+	for _, s := range spans.Ended() {
+		names = append(names, s.Name())
+		qt.Check(t, qt.Equals(attributesOf(s)["server.address"], "example.com"))
+	}
+	qt.Check(t, qt.DeepEquals(names, []string{"GET /v2/{name}/tags/list", "GET"}))
+}
+
+// noPings samples all requests except those of GET /v2/.
+type noPings struct{}
+
+func (noPings) Description() string { return "no pings" }
+
+func (noPings) ShouldSample(p sdktrace.SamplingParameters) (result sdktrace.SamplingResult) {
+	ping := []attribute.KeyValue{attribute.String("http.request.method", "GET"), attribute.String("http.route", "/v2/")}
+	if !slices.Equal(p.Attributes, ping) {
+		result.Decision = sdktrace.RecordAndSample
+	}
+	return result
+}
+
 func TestErrors(t *testing.T) {
 	o, spans := newOptions()
 	h := Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
