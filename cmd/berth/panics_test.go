@@ -28,6 +28,12 @@ func (b *syncBuffer) Write(p []byte) (int, error) {
 	return b.b.Write(p)
 }
 
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
 // take returns and removes the content.
 func (b *syncBuffer) take() string {
 	b.mu.Lock()

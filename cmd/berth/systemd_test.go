@@ -23,8 +23,8 @@ type child struct {
 	*exec.Cmd
 	addrs  []string
 	exited chan struct{}
-	err    error           // once it has exited
-	stderr strings.Builder // likewise
+	err    error // once it has exited
+	stderr syncBuffer
 }
 
 // startServe starts a command, which must run berth serve with --addr-file=addrFile, and
@@ -53,6 +53,18 @@ func startServe(t *testing.T, cmd *exec.Cmd, addrFile string) *child {
 	}
 	c.addrs = strings.Split(addr, "\n")
 	return c
+}
+
+// logged waits until the log contains a text.
+func (c *child) logged(t *testing.T, text string) {
+	t.Helper()
+	for range 500 {
+		if strings.Contains(c.stderr.String(), text) {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Errorf("the log has no %s", text)
 }
 
 // stop sends SIGTERM and waits for the end.
