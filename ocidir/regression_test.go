@@ -497,8 +497,7 @@ func TestDeletesDuringFolds(t *testing.T) {
 	defer func() { foldIdle, foldAge = idle, age }()
 	s := openStore(t, t.TempDir())
 	defer s.Close()
-	hits := 0
-	for i := range 40 {
+	for i := range 10 {
 		repo := fmt.Sprint("r", i)
 		var ds []digest.Digest
 		pushBlobText(t, s, repo, "blob")
@@ -512,12 +511,10 @@ func TestDeletesDuringFolds(t *testing.T) {
 		}
 		pushManifest(t, s, repo, "new")
 		s.Fold(bg)
-		for i := range s.Blobs(bg, repo, "") {
-			if i.Size == 4 {
-				continue
+		for blob, err := range s.Blobs(bg, repo, "") {
+			if err != nil || blob.Size != int64(len("blob")) {
+				t.Errorf("a deleted manifest is a blob: %v, %v", blob, err)
 			}
-			hits++
 		}
 	}
-	t.Log(hits, "deleted manifests are blobs")
 }
