@@ -109,7 +109,8 @@ func TestDeadBucket(t *testing.T) {
 
 // TestHangingBucket uses a bucket that accepts connections and never responds.
 func TestHangingBucket(t *testing.T) {
-	s, p := withProxy(t, &bucket.Options{Timeout: 300 * time.Millisecond})
+	t.Parallel()
+	s, p := withProxy(t, &bucket.Options{Timeout: time.Second})
 	lease, content := openAll(t, s)
 	hang := make(chan struct{})
 	defer close(hang)

@@ -40,6 +40,7 @@ func runContract(t *testing.T, open func(t *testing.T) *bucket.Store) {
 }
 
 func TestMemory(t *testing.T) {
+	t.Parallel()
 	runContract(t, func(t *testing.T) *bucket.Store { return open(t, "mem://", nil) })
 }
 
