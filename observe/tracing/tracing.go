@@ -211,8 +211,8 @@ var routes = [...]string{
 	"/v2/{name}/referrers/{digest}",
 }
 
-// endpoint is what a span starts with: its name, its kind, and the attributes that a
-// sampler sees.
+// endpoint has the name of the spans of a route and a method, and the options with which
+// they start: their kind, and the attributes that a sampler sees.
 type endpoint struct {
 	name    string
 	options []trace.SpanStartOption
