@@ -81,12 +81,26 @@ function save(filename, type, text) {
 // openDialog shows a dialog, and calls closed when it is closed.
 function openDialog(title, children, closed) {
 	const d = byID("dialog");
-	d.replaceChildren(el("h1", { id: "dialog-title", tabindex: "-1" }, title), button("Close", () => d.close(), { class: "close" }));
+	d.replaceChildren(el("h1", { id: "dialog-title", tabindex: "-1" }, title), button("Close", closeDialog, { class: "close" }));
 	append(d, [children]);
-	d.onclose = () => { d.onclose = null; d.replaceChildren(); if (closed) closed(); };
+	d.onclose = () => {
+		if (d.open) return; // it was opened again before this event came
+		d.onclose = null;
+		d.replaceChildren();
+		if (closed) closed();
+	};
 	if (!d.open) d.showModal();
 	byID("dialog-title").focus();
 	return d;
+}
+
+// closeDialog closes the dialog if it is open. It does not wait for the event: until that
+// comes, the URL may have changed.
+function closeDialog() {
+	const d = byID("dialog");
+	if (!d.open) return;
+	d.close();
+	if (d.onclose) d.onclose();
 }
 
 // bar returns a picture of a share of a whole.

@@ -37,7 +37,7 @@ async function changed() {
 			if (a.getAttribute("href") === "#" + sections[view]) a.setAttribute("aria-current", "page"); else a.removeAttribute("aria-current");
 		}
 		document.title = titles[view] + (all.get("repo") ? ": " + visible(all.get("repo")) : "") + " \u00b7 Berth";
-		if (byID("dialog").open) byID("dialog").close();
+		closeDialog();
 		scrollTo(0, 0);
 		if (shownView) byID("main").focus();
 		shownView = view;
@@ -55,7 +55,7 @@ async function changed() {
 		await openRequest(open);
 	} else if (!open) {
 		delete byID("dialog").dataset.open;
-		if (view === "timeline" && byID("dialog").open) byID("dialog").close();
+		if (view === "timeline") closeDialog();
 	}
 }
 

@@ -129,7 +129,7 @@ function confirmDelete(m, ref) {
 	const whole = isDigest(ref);
 	const go = async () => {
 		await api("manifest", { repo: m.repo, ref }, "DELETE");
-		byID("dialog").close();
+		closeDialog();
 		say(whole ? "The manifest is deleted" : "The tag is removed");
 		location.hash = repoHref(m.repo);
 	};
@@ -140,7 +140,7 @@ function confirmDelete(m, ref) {
 			whole && m.tags.length ? el("li", {}, m.tags.length === 1 ? "Its tag: " : "Its tags: ", name(m.tags.join(", "))) : "",
 			whole && m.referrers.length ? el("li", {}, count(m.referrers.length, "referrer loses its", "referrers lose their"), " subject, and may be collected as garbage") : "",
 			whole ? el("li", {}, "Its blobs stay until garbage is collected") : el("li", {}, "The manifest stays", others.length ? [", with the tags ", name(others.join(", "))] : ", without a tag: it may be collected as garbage")),
-		el("div", { class: "bar" }, button(whole ? "Delete the manifest" : "Remove the tag", (e) => busy(e.target, go), { class: "danger", id: "confirm" }), button("Cancel", () => byID("dialog").close())),
+		el("div", { class: "bar" }, button(whole ? "Delete the manifest" : "Remove the tag", (e) => busy(e.target, go), { class: "danger", id: "confirm" }), button("Cancel", closeDialog)),
 	]);
 }
 

@@ -50,6 +50,31 @@ func TestRequest(t *testing.T) {
 			},
 		},
 		{
+			name: "a request that is opened again at once stays open, however late the event of its closing comes",
+			run: func(t *testing.T, v *visit) {
+				send(t, http.MethodGet, "http://"+v.Addr+"/v2/app/tags/list", "")
+				v.open("timeline")
+				v.click(".rows button")
+				v.seeIn("dialog", "GET /v2/app/tags/list")
+				v.do(chromedp.Evaluate(`
+					const dialog = document.querySelector("dialog");
+					dialog.addEventListener("close", (e) => {
+						if (e.isTrusted) e.stopImmediatePropagation(), dialog.dataset.held = "true";
+					}, true);
+					addEventListener("popstate", () => {
+						if (dialog.dataset.held) dialog.dispatchEvent(new Event("close"));
+					});
+				`, nil))
+				v.back()
+				v.until("document.querySelector('dialog').dataset.held")
+				v.do(chromedp.Evaluate("history.forward()", nil))
+				v.seeIn("dialog", "GET /v2/app/tags/list")
+				v.do(chromedp.Evaluate(`document.querySelector("dialog").dispatchEvent(new Event("close"))`, nil))
+				v.seeIn("dialog", "GET /v2/app/tags/list")
+				qt.Check(t, qt.StringContains(v.hash(), "open="))
+			},
+		},
+		{
 			name: "a closed request is not in the way of the back button",
 			run: func(t *testing.T, v *visit) {
 				send(t, http.MethodGet, "http://"+v.Addr+"/v2/app/tags/list", "")
