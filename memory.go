@@ -120,12 +120,12 @@ func (m *MemStore) updateLocked(change func(*memContent) error) error {
 			return err
 		}
 	}
-	named := c.named
-	c.named = nil
+	uses := c.uses
+	c.uses = nil
 	m.content.Store(&c)
-	// Not before: a collection that does not see the manifest must see the uses as
+	// Not before: a collection that does not see the change must see the uses as
 	// later than its beginning.
-	for _, used := range named {
+	for _, used := range uses {
 		used.touch()
 	}
 	return nil
@@ -153,7 +153,7 @@ func (m *MemStore) OpenBlob(_ context.Context, repo string, d digest.Digest) (io
 	}
 	l.readers.Add(1)
 	if now := m.content.Load(); now != before {
-		if owners, _ := now.blobs.Get(string(d)); owners.storedBlob != l.storedBlob {
+		if owners, ok := now.blobs.Get(string(d)); !ok || owners.storedBlob != l.storedBlob {
 			l.closeReader() // it was deleted before the reader counted
 			return nil, ErrBlobUnknown
 		}
@@ -184,8 +184,15 @@ func (m *MemStore) MountBlob(_ context.Context, repo, from string, d digest.Dige
 
 func (m *MemStore) FindBlob(_ context.Context, d digest.Digest) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		owners, _ := m.load().blobs.Get(string(d))
-		yieldKeys(owners.repos, "", yield)
+		owners, ok := m.load().blobs.Get(string(d))
+		if !ok {
+			return
+		}
+		for repo := range owners.repos.All() {
+			if !yield(repo, nil) {
+				return
+			}
+		}
 	}
 }
 

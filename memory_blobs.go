@@ -34,6 +34,17 @@ type storedBlob struct {
 	mu      sync.Mutex // guards the fields below
 	stores  int        // that have the blob; discarded clones included
 	counted []func()   // for stores that count the blob until its last reader is closed
+
+	one [1][]byte // segments, if there is one, as of most blobs: one object less for Go's collector
+}
+
+// newStoredBlob returns a blob that one store has.
+func newStoredBlob(content memBlob) *storedBlob {
+	b := &storedBlob{memBlob: content, stores: 1}
+	if len(content.segments) == 1 {
+		b.segments = append(b.one[:0], content.segments[0])
+	}
+	return b
 }
 
 // release is called by a store that has given the blob up. It reports whether

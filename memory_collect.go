@@ -52,7 +52,7 @@ func (m *MemStore) collect(ctx context.Context, content []digest.Digest, delete 
 func (m *MemStore) StatBlob(_ context.Context, repo string, d digest.Digest) (Info, error) {
 	before := m.content.Load()
 	l, err := m.load().link(repo, d)
-	if err == nil && !m.use(l.used, before) {
+	if err == nil && !m.use(&l.used, before) {
 		l, err = m.load().link(repo, d)
 	}
 	if err != nil {

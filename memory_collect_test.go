@@ -23,24 +23,44 @@ func TestUsesDoNotGoBack(t *testing.T) {
 	qt.Check(t, qt.IsTrue(u.since(later)))
 }
 
-// TestUsesOfNamedContent pushes a manifest, and begins a collection just before it
-// becomes visible: content that it names must count as used after that.
-func TestUsesOfNamedContent(t *testing.T) {
-	ctx := t.Context()
+// TestUsesByPushes pushes content, and begins a collection just before it becomes visible:
+// the content, and what it names, must count as used after that.
+func TestUsesByPushes(t *testing.T) {
 	s := new(MemStore)
-	d := digest.FromString("x")
-	qt.Assert(t, qt.IsNil(PushBlob(ctx, s, "a", d, strings.NewReader("x"))))
-	var since time.Time
-	m := Manifest{MediaType: "x/y", Digest: digest.FromString("m"), Content: []byte("m"), Blobs: []digest.Digest{d}}
-	err := s.update(func(c *memContent) error {
-		err := c.putManifest("a", m, []string{"tag"}, nil)
-		since = time.Now() // the lists of the collection follow, without m
-		return err
-	})
-	qt.Assert(t, qt.IsNil(err))
-	deleted, err := s.CollectBlobs(ctx, "a", []digest.Digest{d}, since)
-	qt.Assert(t, qt.IsNil(err))
-	qt.Check(t, qt.HasLen(deleted, 0))
+	b, m := digest.FromString("b"), digest.FromString("m")
+	pushBlob := func(c *memContent) error {
+		c.addBlob("a", b, newStoredBlob(memBlob{}))
+		return nil
+	}
+	pushManifest := func(c *memContent) error {
+		return c.putManifest("a", Manifest{MediaType: "x/y", Digest: m, Content: []byte("m"), Blobs: []digest.Digest{b}}, nil, nil)
+	}
+	for _, step := range []struct {
+		name string
+		push func(*memContent) error
+	}{
+		{"a blob", pushBlob},
+		{"the blob again", pushBlob},
+		{"a manifest", pushManifest},
+		{"the manifest again", pushManifest},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			var since time.Time
+			err := s.update(func(c *memContent) error {
+				err := step.push(c)
+				since = time.Now() // the lists of the collection follow, without the push
+				return err
+			})
+			qt.Assert(t, qt.IsNil(err))
+			c := s.load()
+			link, err := c.link("a", b)
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.IsTrue(link.used.since(since)))
+			if mf, err := c.manifest("a", m); err == nil {
+				qt.Check(t, qt.IsTrue(mf.used.since(since)))
+			}
+		})
+	}
 }
 
 // endingContext is a context that ends when it has been asked a number of times.

@@ -18,11 +18,11 @@ import (
 // memContent is a store's content, uploads excluded.
 type memContent struct {
 	repos tree.Map[*memRepo]
-	blobs tree.Map[memOwners]   // by digest
+	blobs tree.Map[*memOwners]  // by digest
 	files tree.Map[*storedBlob] // the blobs on disk
 	bytes memBytes              // roughly what all this costs
 
-	named []*lastUse // of the content that a manifest which is being pushed names
+	uses []*lastUse // of the content that a change uses, noted when it has taken effect
 }
 
 // memBytes counts bytes.
@@ -42,10 +42,10 @@ func (n memBytes) plus(more int64, onDisk bool) memBytes {
 	return n
 }
 
-// memOwners is a blob with the repositories that have it.
+// memOwners is a blob with the repositories that have it. It is never changed.
 type memOwners struct {
 	*storedBlob
-	repos tree.Map[struct{}]
+	repos tree.Set
 }
 
 // memRepo is the content of a repository. It is never changed: a change makes a
@@ -60,18 +60,12 @@ type memRepo struct {
 // memLink is a blob in a repository.
 type memLink struct {
 	*storedBlob
-	used *lastUse
+	used lastUse
 }
 
 // lastUse is when content was used, for Collector, in nanoseconds since 1970. The
 // values before and after a change share it.
 type lastUse struct{ atomic.Int64 }
-
-func usedNow() *lastUse {
-	u := new(lastUse)
-	u.touch()
-	return u
-}
 
 // touch notes a use now. Of several at the same time, the latest counts.
 func (u *lastUse) touch() {
@@ -95,7 +89,7 @@ func (l *memLink) info(d digest.Digest) Info {
 
 type memManifest struct {
 	Manifest
-	tags tree.Map[struct{}] // that point at it
+	tags tree.Set // that point at it
 	used *lastUse
 }
 
@@ -174,18 +168,20 @@ func (c *memContent) addBlob(repo string, d digest.Digest, b *storedBlob) (isNew
 	r, _ := c.repo(repo)
 	owners, known := c.blobs.Get(string(d))
 	if !known {
-		owners.storedBlob = b
+		owners = &memOwners{storedBlob: b}
 		c.bytes = c.bytes.plus(b.size, b.onDisk())
 		if b.onDisk() {
 			c.files = c.files.With(string(d), b)
 		}
 	}
 	_, linked := r.blobs.Get(string(d))
-	r.blobs = r.blobs.With(string(d), &memLink{owners.storedBlob, usedNow()})
+	l := &memLink{storedBlob: owners.storedBlob} // a clone keeps the old one, and its time
+	l.used.touch()
+	c.uses = append(c.uses, &l.used)
+	r.blobs = r.blobs.With(string(d), l)
 	c.set(repo, r)
 	if !linked {
-		owners.repos = owners.repos.With(repo, struct{}{})
-		c.blobs = c.blobs.With(string(d), owners)
+		c.blobs = c.blobs.With(string(d), &memOwners{owners.storedBlob, owners.repos.With(repo)})
 		c.bytes.all += entryOverhead
 	}
 	return !known
@@ -216,8 +212,7 @@ func (c *memContent) deleteBlobs(repo string, blobs []digest.Digest) (unused []*
 	for _, key := range keys {
 		owners, _ := c.blobs.Get(key)
 		if owners.repos.Len() > 1 {
-			owners.repos = owners.repos.Without(repo)
-			c.blobs = c.blobs.With(key, owners)
+			c.blobs = c.blobs.With(key, &memOwners{owners.storedBlob, owners.repos.Without(repo)})
 			continue
 		}
 		unshared = append(unshared, key)
@@ -244,7 +239,9 @@ func (c *memContent) putManifest(repo string, m Manifest, tags []string, allow A
 		return err
 	}
 	m.Blobs, m.Manifests, m.Sparse = nil, nil, false
-	entry := &memManifest{Manifest: m, used: usedNow()}
+	entry := &memManifest{Manifest: m, used: new(lastUse)}
+	entry.used.touch()
+	c.uses = append(c.uses, entry.used)
 	if old, ok := r.manifests.Get(string(m.Digest)); ok {
 		if err := m.CheckSame(old.Manifest); err != nil {
 			return err
@@ -271,14 +268,14 @@ func (c *memContent) putManifest(repo string, m Manifest, tags []string, allow A
 func (c *memContent) nameChildren(r memRepo, m Manifest) error {
 	for _, d := range m.Blobs {
 		if l, ok := r.blobs.Get(string(d)); ok {
-			c.named = append(c.named, l.used)
+			c.uses = append(c.uses, &l.used)
 		} else if !m.Sparse {
 			return fmt.Errorf("%w: blob %s", ErrManifestBlobUnknown, d)
 		}
 	}
 	for _, d := range m.Manifests {
 		if child, ok := r.manifests.Get(string(d)); ok {
-			c.named = append(c.named, child.used)
+			c.uses = append(c.uses, child.used)
 		} else if !m.Sparse {
 			return fmt.Errorf("%w: manifest %s", ErrManifestBlobUnknown, d)
 		}
@@ -293,7 +290,7 @@ func (c *memContent) deleteManifest(repo string, d digest.Digest) error {
 		return err
 	}
 	r, _ := c.repo(repo)
-	for tag := range m.tags.After("") {
+	for tag := range m.tags.All() {
 		r.tags = r.tags.Without(tag)
 		c.bytes.all -= entryOverhead
 	}
@@ -329,7 +326,7 @@ func (c *memContent) deleteTag(repo, tag string, allow AllowFunc) error {
 func (r *memRepo) addTag(tag string, d digest.Digest) {
 	r.tags = r.tags.With(tag, d)
 	m, _ := r.manifests.Get(string(d))
-	r.manifests = r.manifests.With(string(d), &memManifest{m.Manifest, m.tags.With(tag, struct{}{}), m.used})
+	r.manifests = r.manifests.With(string(d), &memManifest{m.Manifest, m.tags.With(tag), m.used})
 }
 
 // deleteTag deletes a tag, and reports whether it existed.

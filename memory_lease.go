@@ -186,7 +186,7 @@ func (l *memLease) publish(content memBlob, d digest.Digest) error {
 		return ErrBlobUploadUnknown
 	}
 	// From here on the bytes belong to the blob: they are not counted twice.
-	b := &storedBlob{memBlob: content, stores: 1}
+	b := newStoredBlob(content)
 	had := l.reserved
 	m.release(l.memUpload)
 	isNew := false

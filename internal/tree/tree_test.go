@@ -148,3 +148,24 @@ func TestTreeStopsEarly(t *testing.T) {
 	}
 	qt.Check(t, qt.Equals(n, 5))
 }
+
+// TestSetAgainstMap makes random changes to a small Set and to a Go map, and compares the two.
+func TestSetAgainstMap(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	var s Set
+	want := make(map[string]bool)
+	for range 3000 {
+		before, all := s, slices.Collect(s.All())
+		key := fmt.Sprint(rnd.IntN(5))
+		if rnd.IntN(2) == 0 {
+			s = s.With(key)
+			want[key] = true
+		} else {
+			s = s.Without(key)
+			delete(want, key)
+		}
+		qt.Assert(t, qt.Equals(s.Len(), len(want)))
+		qt.Assert(t, qt.DeepEquals(slices.Collect(s.All()), slices.Sorted(maps.Keys(want))))
+		qt.Assert(t, qt.DeepEquals(slices.Collect(before.All()), all))
+	}
+}
