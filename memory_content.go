@@ -51,6 +51,7 @@ type memOwners struct {
 // memRepo is the content of a repository. It is never changed: a change makes a
 // new one.
 type memRepo struct {
+	name      string
 	blobs     tree.Map[*memLink]     // by digest
 	manifests tree.Map[*memManifest] // by digest
 	tags      tree.Map[digest.Digest]
@@ -109,27 +110,27 @@ func (m *memManifest) info() Info {
 	return Info{Digest: m.Digest, Size: int64(len(m.Content)), Time: m.used.time()}
 }
 
-// repo returns a repository. Errors: ErrNameUnknown.
+// repo returns a repository, an empty one if it does not exist. Errors: ErrNameUnknown.
 func (c memContent) repo(name string) (memRepo, error) {
 	r, ok := c.repos.Get(name)
 	if !ok {
-		return memRepo{}, ErrNameUnknown
+		return memRepo{name: name}, ErrNameUnknown
 	}
 	return *r, nil
 }
 
 // set replaces a repository, or removes it if it is empty.
-func (c *memContent) set(name string, r memRepo) {
-	_, had := c.repos.Get(name)
+func (c *memContent) set(r memRepo) {
+	_, had := c.repos.Get(r.name)
 	has := r.blobs.Len() > 0 || r.manifests.Len() > 0
 	switch {
 	case has:
-		c.repos = c.repos.With(name, &r)
+		c.repos = c.repos.With(r.name, &r)
 		if !had {
 			c.bytes.all += entryOverhead
 		}
 	case had:
-		c.repos = c.repos.Without(name)
+		c.repos = c.repos.Without(r.name)
 		c.bytes.all -= entryOverhead
 	}
 }
@@ -179,9 +180,9 @@ func (c *memContent) addBlob(repo string, d digest.Digest, b *storedBlob) (isNew
 	l.used.touch()
 	c.uses = append(c.uses, &l.used)
 	r.blobs = r.blobs.With(string(d), l)
-	c.set(repo, r)
+	c.set(r)
 	if !linked {
-		c.blobs = c.blobs.With(string(d), &memOwners{owners.storedBlob, owners.repos.With(repo)})
+		c.blobs = c.blobs.With(string(d), &memOwners{owners.storedBlob, owners.repos.With(r.name)})
 		c.bytes.all += entryOverhead
 	}
 	return !known
@@ -205,7 +206,7 @@ func (c *memContent) deleteBlobs(repo string, blobs []digest.Digest) (unused []*
 		return nil, err
 	}
 	r.blobs = r.blobs.Without(keys...)
-	c.set(repo, r)
+	c.set(r)
 	c.bytes.all -= entryOverhead * int64(len(keys))
 
 	unshared := keys[:0]
@@ -259,7 +260,7 @@ func (c *memContent) putManifest(repo string, m Manifest, tags []string, allow A
 		r.addTag(tag, m.Digest)
 		c.bytes.all += entryOverhead
 	}
-	c.set(repo, r)
+	c.set(r)
 	return nil
 }
 
@@ -297,7 +298,7 @@ func (c *memContent) deleteManifest(repo string, d digest.Digest) error {
 	r.manifests = r.manifests.Without(string(d))
 	c.bytes.all -= m.cost()
 	r.deleteReferrer(m.Manifest)
-	c.set(repo, r)
+	c.set(r)
 	return nil
 }
 
@@ -318,7 +319,7 @@ func (c *memContent) deleteTag(repo, tag string, allow AllowFunc) error {
 	}
 	r.deleteTag(tag)
 	c.bytes.all -= entryOverhead
-	c.set(repo, r)
+	c.set(r)
 	return nil
 }
 

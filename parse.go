@@ -280,8 +280,8 @@ func parseOptional(v []byte, digestKey string) (*descriptor, error) {
 	return &d, err
 }
 
-// smallDescriptor is the length of a descriptor with a SHA-256 and a media type, in bytes.
-const smallDescriptor = 150
+// smallDescriptor is the length in bytes of a short descriptor of a layer, with a SHA-256.
+const smallDescriptor = 140
 
 // parseDescriptors reads a list of descriptors, nil for null.
 func parseDescriptors(v []byte, digestKey string) ([]descriptor, error) {
