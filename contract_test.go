@@ -109,6 +109,19 @@ func TestCloneKeepsItsTimes(t *testing.T) {
 	qt.Check(t, qt.Equals(timeOf(m), before))
 }
 
+// TestCloneDoesNotCollect fills a clone of a store that collects when it is full: that
+// would free nothing in the clone.
+func TestCloneDoesNotCollect(t *testing.T) {
+	m := &MemStore{Limits: MemLimits{TotalBytes: 1000}}
+	m.Limits.Collect = func() bool {
+		t.Error("the original was collected")
+		return false
+	}
+	data := strings.Repeat("x", 1001)
+	err := PushBlob(t.Context(), m.Clone(), "a", digest.FromString(data), strings.NewReader(data))
+	qt.Check(t, qt.ErrorIs(err, error(ErrTooLarge)))
+}
+
 // TestStrangeErrors writes errors that no HTTP response can have.
 func TestStrangeErrors(t *testing.T) {
 	for _, err := range []*Error{{Code: "X"}, {Status: 200, Code: "X"}, {Status: 1000, Code: "X"}} {

@@ -42,9 +42,11 @@ type MemStore struct {
 
 var _ Store = (*MemStore)(nil)
 
-// Clone returns a store with the same content and limits, without the uploads.
-// It copies nothing, however large the content, but visits the blobs in temporary
-// files: from then on, each of the two stores keeps its own changes.
+// Clone returns a store with the same content and limits, without the uploads, and
+// without the function Limits.Collect, which frees memory of this store. It copies
+// nothing, however large the content, but visits the blobs in temporary files: from then
+// on, each of the two stores keeps its own changes. A use of content that both still have
+// counts in both, see Info.
 func (m *MemStore) Clone() *MemStore {
 	m.mu.Lock() // no file may be closed meanwhile
 	defer m.unlock()
@@ -52,6 +54,7 @@ func (m *MemStore) Clone() *MemStore {
 		b.retain()
 	}
 	c := &MemStore{Limits: m.Limits}
+	c.Limits.Collect = nil
 	c.content.Store(m.content.Load())
 	return c
 }

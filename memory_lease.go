@@ -185,6 +185,7 @@ func (l *memLease) publish(content memBlob, d digest.Digest) error {
 	if l.ended.Load() {
 		return ErrBlobUploadUnknown
 	}
+	l.use() // or a full store would end the session just now
 	// From here on the bytes belong to the blob: they are not counted twice.
 	b := newStoredBlob(content)
 	had := l.reserved

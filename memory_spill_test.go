@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/go-quicktest/qt"
 	"github.com/opencontainers/go-digest"
@@ -102,4 +103,28 @@ type writerFunc func()
 func (f writerFunc) Write(p []byte) (int, error) {
 	f()
 	return len(p), nil
+}
+
+// TestCommitAfterIdle commits an upload in a file that was idle for too long, but has not
+// been ended: by that, it is used.
+func TestCommitAfterIdle(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	ctx := t.Context()
+	m := &MemStore{Limits: MemLimits{MemoryBytes: 3 << 20, TotalBytes: 40 << 20, UploadIdle: time.Minute}}
+	data := bytes.Repeat([]byte("x"), 3<<20)
+	d := digest.FromBytes(data)
+	u, err := m.CreateUpload(ctx, "a", UploadOptions{})
+	qt.Assert(t, qt.IsNil(err))
+	_, err = u.ReadFrom(bytes.NewReader(data))
+	qt.Assert(t, qt.IsNil(err))
+	l := u.(*memLease)
+	l.since = time.Now().Add(-time.Hour).UnixNano()
+	l.lastUse.Store(l.since)
+	qt.Assert(t, qt.IsNil(u.Commit(ctx, d)))
+	r, err := m.OpenBlob(ctx, "a", d)
+	qt.Assert(t, qt.IsNil(err))
+	got, err := io.ReadAll(r)
+	qt.Check(t, qt.IsNil(err))
+	qt.Check(t, qt.IsTrue(bytes.Equal(got, data)))
+	qt.Check(t, qt.IsNil(r.Close()))
 }

@@ -37,8 +37,8 @@
 //     kept; or the content was gone before, and the push is rejected with
 //     MANIFEST_BLOB_UNKNOWN. For that, a store without a minimum of the grace period
 //     notes the use once the manifest is visible.
-//   - Manifests are deleted before those that they name. If one of them is kept, since
-//     it was used meanwhile, then so is all that it leads to.
+//   - Manifests are deleted before those that they name, and before their referrers. If
+//     one of them is kept, since it was used meanwhile, then so is all that it leads to.
 //   - A tag is deleted only if it still points at the manifest that the rules were
 //     applied to.
 //

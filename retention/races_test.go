@@ -5,6 +5,7 @@ package retention_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -186,6 +187,89 @@ func TestInterleavings(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestReferrersWait collects garbage with subjects: a manifest is deleted after those that
+// lead to it, its subject too, so that it is kept if one of them is used meanwhile.
+func TestReferrersWait(t *testing.T) {
+	ctx := context.Background()
+	descriptor := func(content string) string {
+		return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, ocispec.MediaTypeImageIndex, digest.FromString(content), len(content))
+	}
+	index := func(more string) string {
+		return fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q%s}`, ocispec.MediaTypeImageIndex, more)
+	}
+	image := index(`,"manifests":[]`)
+	signature := index(`,"manifests":[],"subject":` + descriptor(image))
+	second := index(`,"manifests":[],"subject":` + descriptor(signature))
+	own := index(`,"manifests":[` + descriptor(image) + `],"subject":` + descriptor(image))
+	last := index(`,"manifests":[],"subject":` + descriptor(own))
+	between := index(`,"manifests":[` + descriptor(image) + `]`)
+	around := index(`,"manifests":[` + descriptor(between) + `],"subject":` + descriptor(image))
+	for name, test := range map[string]struct {
+		garbage []string   // in an order in which they can be pushed
+		used    string     // the one that gets a tag meanwhile
+		asked   [][]string // which manifests the store is asked to delete, in order
+	}{
+		"a chain":                                {[]string{image, signature, second}, "", [][]string{{image}, {signature}, {second}}},
+		"a chain, its first used":                {[]string{image, signature, second}, image, [][]string{{image}}},
+		"a chain, its second used":               {[]string{image, signature, second}, signature, [][]string{{image}, {signature}}},
+		"an index of its own subject":            {[]string{image, own, last}, "", [][]string{{own}, {image, last}}},
+		"an index of its own subject, when used": {[]string{image, own, last}, own, [][]string{{own}}},
+		"an index that leads to its own subject": {[]string{image, between, around}, "", [][]string{{around}, {between}, {image}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := new(registry.MemStore)
+			push := func(content string, tags ...string) {
+				_, err := registry.PushManifest(ctx, s, "a", registry.ManifestPush{Content: []byte(content), Tags: tags})
+				qt.Assert(t, qt.IsNil(err))
+			}
+			for _, content := range test.garbage {
+				push(content)
+			}
+			if test.used != "" {
+				push(test.used) // as young as the others
+			}
+			asked := recording{Store: s}
+			decisions := make(map[digest.Digest]int)
+			used := false
+			_, err := retention.Collect(ctx, pausing{&asked, func(method string) {
+				if method == "CollectManifests" && !used && test.used != "" {
+					used = true
+					push(test.used, "tag")
+				}
+			}}, retention.Options{Grace: -1, OnDecision: func(d retention.Decision) {
+				decisions[d.Digest]++
+				_, err := s.GetManifest(ctx, "a", d.Digest)
+				qt.Check(t, qt.Equals(err == nil, d.Keep))
+			}})
+			qt.Assert(t, qt.IsNil(err))
+			for _, content := range test.garbage {
+				qt.Check(t, qt.Equals(decisions[digest.FromString(content)], 1))
+			}
+			var want [][]digest.Digest
+			for _, level := range test.asked {
+				var digests []digest.Digest
+				for _, content := range level {
+					digests = append(digests, digest.FromString(content))
+				}
+				slices.Sort(digests)
+				want = append(want, digests)
+			}
+			qt.Check(t, qt.DeepEquals(asked.levels, want))
+		})
+	}
+}
+
+// recording is a store that records which manifests it is asked to delete.
+type recording struct {
+	registry.Store
+	levels [][]digest.Digest
+}
+
+func (r *recording) CollectManifests(ctx context.Context, repo string, manifests []digest.Digest, since time.Time) ([]registry.Info, error) {
+	r.levels = append(r.levels, slices.Sorted(slices.Values(manifests)))
+	return r.Store.CollectManifests(ctx, repo, manifests, since)
 }
 
 // TestEvict moves a tag over images that fill a store with a limit.

@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -38,9 +39,14 @@ type manifest struct {
 	subject          digest.Digest
 	blobs, manifests []digest.Digest
 
-	reason  string // why it is kept, "" if it is not
-	rule    string // that does not keep it, "" if there is none
-	parents int    // that are garbage and not yet deleted
+	reason string // why it is kept, "" if it is not
+	rule   string // that does not keep it, "" if there is none
+
+	// The number of manifests that are garbage, not yet deleted, and lead to it; and of
+	// those that name it.
+	leading, naming int
+
+	asked, gone bool // the store was asked to delete it, and did
 }
 
 // collectRepo deletes the garbage of a repository: tags first, then manifests before
@@ -210,26 +216,32 @@ func (r *repo) keep(m *manifest, reason, reasonOfOthers string) {
 	}
 }
 
-// deleteManifests deletes garbage, level by level: manifests that no other names, then
-// those that only they named. If the store keeps one because it was used meanwhile, all
+// deleteManifests deletes garbage, level by level: manifests that no other leads to, then
+// those that only they led to. If the store keeps one because it was used meanwhile, all
 // that it leads to is kept.
 func (r *repo) deleteManifests(ctx context.Context) error {
-	var level []*manifest
 	for _, m := range r.order {
 		r.pause()
 		if m.reason == "" {
 			for _, child := range r.children(m) {
-				child.parents++
+				child.leading++
+				child.naming++
+			}
+			for _, referrer := range r.referrersAfter(m) {
+				referrer.leading++
 			}
 		}
 	}
-	for _, m := range r.order {
-		r.pause()
-		if m.reason == "" && m.parents == 0 {
-			level = append(level, m)
+	cyclic := false // a referrer that leads to its own subject, by others, is left
+	level := r.ready(nil, r.order, cyclic)
+	for {
+		if len(level) == 0 && !cyclic {
+			cyclic = true
+			level = r.ready(nil, r.order, cyclic)
 		}
-	}
-	for len(level) > 0 {
+		if len(level) == 0 {
+			break
+		}
 		var next []*manifest
 		for len(level) > 0 {
 			r.pause()
@@ -240,22 +252,38 @@ func (r *repo) deleteManifests(ctx context.Context) error {
 			}
 			level = level[n:]
 			for _, m := range gone {
-				for _, child := range r.children(m) {
-					if child.parents--; child.parents == 0 && child.reason == "" {
-						next = append(next, child)
-					}
+				children, referrers := r.children(m), r.referrersAfter(m)
+				for _, child := range children {
+					child.leading--
+					child.naming--
 				}
+				for _, referrer := range referrers {
+					referrer.leading--
+				}
+				next = r.ready(r.ready(next, children, cyclic), referrers, cyclic)
 			}
 		}
 		level = next
 	}
 	for _, m := range r.order {
 		r.pause()
-		if m.reason != "" {
+		if !m.gone {
 			r.decided(Decision{Repository: r.name, Digest: m.digest, Size: m.size, Keep: true, Reason: m.reason})
 		}
 	}
 	return nil
+}
+
+// ready adds those to a level that can be deleted now.
+func (r *repo) ready(level, some []*manifest, cyclic bool) []*manifest {
+	for _, m := range some {
+		r.pause()
+		if m.reason == "" && !m.asked && m.naming == 0 && (m.leading == 0 || cyclic) {
+			m.asked = true
+			level = append(level, m)
+		}
+	}
+	return level
 }
 
 // children returns the manifests of the repository that m names.
@@ -267,6 +295,18 @@ func (r *repo) children(m *manifest) []*manifest {
 		}
 	}
 	return all
+}
+
+// referrersAfter returns the referrers of m that are deleted after it. An index that names
+// its own subject is deleted before.
+func (r *repo) referrersAfter(m *manifest) []*manifest {
+	var after []*manifest
+	for _, referrer := range r.referrers[m.digest] {
+		if !slices.Contains(referrer.manifests, m.digest) {
+			after = append(after, referrer)
+		}
+	}
+	return after
 }
 
 // deleteSome deletes manifests, and returns those that do not exist any more.
@@ -288,6 +328,7 @@ func (r *repo) deleteSome(ctx context.Context, some []*manifest) (gone []*manife
 			r.keep(m, ReasonUsed, ReasonUsed)
 			continue
 		}
+		m.gone = true
 		gone = append(gone, m)
 		r.report.Manifests++
 		r.report.Bytes += m.size

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package tree implements an immutable ordered map. A change returns a new map,
+// Package tree implements an immutable ordered map, and a set. A change returns a new one,
 // which shares its unchanged parts with the old one. So a reader, a list on its way
 // to a slow client, or a clone of a store can keep the map that it has.
 package tree
