@@ -4,9 +4,10 @@ async function viewLayer(main) {
 	const repo = params().get("repo") || "", digest = params().get("digest") || "", ref = params().get("ref") || "";
 	const list = el("div", {});
 	const show = (q) => {
-		list.replaceChildren(el("p", { class: "dim", role: "status" }, "Reading the layer \u2026"));
+		const reading = el("p", { class: "dim", role: "status" }, "Reading the layer \u2026");
+		list.replaceChildren(reading);
 		return pages(list, async (after) => {
-			try { return await api("layer", { repo, digest, q, after }); } finally { if (!after) list.firstChild.remove(); }
+			try { return await api("layer", { repo, digest, q, after }); } finally { reading.remove(); }
 		}, (files) => fileTable(repo, digest, files), q ? "No file has a name with that." : "There is no file that could be shown.");
 	};
 	append(main, [

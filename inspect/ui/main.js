@@ -13,7 +13,7 @@ function setParams(changes, replace, silent) {
 	for (const [k, v] of Object.entries(changes)) if (v === "" || v === undefined) all.delete(k); else all.set(k, v);
 	const hash = "#" + view + (all.toString() ? "?" + all : "");
 	if (hash === location.hash) return;
-	if (replace || view !== "timeline") history.replaceState(null, "", hash);
+	if (replace || view !== "timeline") history.replaceState(history.state, "", hash);
 	else history.pushState({ opened: true }, "", hash);
 	if (!silent) changed();
 }
@@ -48,8 +48,8 @@ async function changed() {
 		} catch (e) {
 			main.append(failure(e));
 		}
+		if (mine !== serial) return; // another view is shown
 	}
-	shownQuery = query;
 	if (open && byID("dialog").dataset.open !== open) {
 		byID("dialog").dataset.open = open;
 		await openRequest(open);

@@ -128,9 +128,11 @@ function commands(main, repo, ref) {
 function confirmDelete(m, ref) {
 	const whole = isDigest(ref);
 	const go = async () => {
+		const here = location.hash;
 		await api("manifest", { repo: m.repo, ref }, "DELETE");
-		closeDialog();
 		say(whole ? "The manifest is deleted" : "The tag is removed");
+		if (location.hash !== here) return; // the user went on meanwhile
+		closeDialog();
 		location.hash = repoHref(m.repo);
 	};
 	const others = m.tags.filter((t) => t !== ref);

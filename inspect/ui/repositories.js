@@ -13,7 +13,7 @@ function pages(main, load, render, empty) {
 	main.append(box);
 	const next = async (after, focus) => {
 		let page;
-		try { page = await load(after); } catch (e) { box.append(failure(e)); return; }
+		try { page = await load(after); } catch (e) { box.append(failure(e)); if (focus) focus.disabled = false; return; }
 		if (page.items.length) box.append(render(page.items));
 		else if (!after && !page.next) box.append(el("div", { class: "empty" }, empty));
 		if (focus) focus.remove();
@@ -32,7 +32,7 @@ function searchBox(label, value, search) {
 	let timer;
 	return el("div", { class: "bar", role: "search" }, el("input", {
 		type: "search", "aria-label": label, placeholder: label + " \u2026", value,
-		oninput: (e) => { clearTimeout(timer); timer = setTimeout(() => search(e.target.value), 250); },
+		oninput: (e) => { clearTimeout(timer); timer = setTimeout(() => { if (e.target.isConnected) search(e.target.value); }, 250); },
 	}));
 }
 

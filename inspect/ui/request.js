@@ -52,6 +52,7 @@ async function findRequest(id) {
 async function openRequest(id) {
 	const back = document.activeElement && document.activeElement.dataset.id;
 	const closed = () => {
+		delete byID("dialog").dataset.open;
 		if (params().get("open")) {
 			if (history.state && history.state.opened) history.back(); // to the list, not to another entry for it
 			else setParams({ open: "" }, true);
@@ -59,11 +60,11 @@ async function openRequest(id) {
 		const b = back && document.querySelector("button[data-id=\"" + back + "\"]");
 		if (b) b.focus();
 	};
-	let r;
-	try {
-		r = await findRequest(id);
-	} catch (e) {
-		openDialog("Request", el("p", { class: "notice bad" }, e.message), closed);
+	let r, error;
+	try { r = await findRequest(id); } catch (e) { error = e; }
+	if (byID("dialog").dataset.open !== id) return; // the URL has changed meanwhile
+	if (error) {
+		openDialog("Request", el("p", { class: "notice bad" }, error.message), closed);
 		return;
 	}
 	const [what, section] = ops[r.op] || [opName(r), ""];

@@ -124,7 +124,7 @@ const reference = (r) => r.repo ? r.repo + (r.tag ? ":" + r.tag : r.digest ? "@"
 
 function row(r) {
 	const found = timeline.findings.get(r.id);
-	return el("li", {}, el("button", { type: "button", "data-id": r.id, onclick: () => setParams({ open: r.id }) },
+	return el("li", {}, el("button", { type: "button", "data-id": r.id, onclick: () => setParams({ open: r.id }, !!params().get("open")) },
 		el("span", { class: "time" }, clock(r.time)),
 		el("span", { class: "method" }, visible(r.method)),
 		el("span", { class: "op" }, opName(r), found ? [" ", el("span", { class: "badge warn" }, count(found.length, "finding"))] : ""),
@@ -218,11 +218,12 @@ function receive(m, first) {
 
 async function showFindings() {
 	const found = await api("findings");
+	if (!timeline.view) return;
 	timeline.findings.clear();
 	for (const r of timeline.byID.values()) r.row = null;
 	for (const f of found) timeline.findings.set(f.id, [...timeline.findings.get(f.id) || [], f]);
 	say(found.length ? count(found.length, "finding") : "No client has violated the spec");
-	setParams({ findings: found.length ? "1" : "" });
+	setParams({ findings: found.length ? "1" : "" }, !!params().get("open"));
 	for (const g of timeline.groups) if (g.records.some((r) => timeline.findings.has(r.id))) g.open = true;
 	drawTimeline(true);
 }
