@@ -59,6 +59,9 @@ func (b distant) List(ctx context.Context, q objects.ListQuery, n int) ([]object
 // TestRoundTrips counts the calls to the bucket that a request makes one after the
 // other: the time that each client waits, if the bucket is far away.
 func TestRoundTrips(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it counts requests")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		s := bucket.NewOn(distant{objects.NewMemory()}, nil)
 		defer s.Close()

@@ -9,6 +9,9 @@ import "testing"
 // TestSimulationFindsMistakes lets the toy make mistakes, and expects that a few
 // seeds find each.
 func TestSimulationFindsMistakes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs one goroutine at a time")
+	}
 	for _, mistake := range []string{"unconditional", "retries", "acknowledges", "keeps tags"} {
 		t.Run(mistake, func(t *testing.T) {
 			t.Parallel()

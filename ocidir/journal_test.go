@@ -230,6 +230,9 @@ func files(t *testing.T, dir string) (names []string) {
 // the last line was never acknowledged; damage before others is an error, and not
 // the end of the journal.
 func TestTornTail(t *testing.T) {
+	if testing.Short() {
+		t.Skip("nothing in it is concurrent")
+	}
 	ocidir.NoFolds(t)
 	dir := t.TempDir()
 	s := open(t, dir)

@@ -153,6 +153,9 @@ func heapSize() uint64 {
 //
 //	go test -v -run TestCopyMemory ./cmd/berth -copy-manifests=100000
 func TestCopyMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it measures memory")
+	}
 	n := *scaleManifests
 	from, to := newGeneratedStore(n), &discardStore{at: int64(n) - 100}
 	before := heapSize()

@@ -31,7 +31,7 @@ func AppendURI(b []byte, u *url.URL, limit int) []byte {
 	if u.RawQuery == "" {
 		return b
 	}
-	return append(append(b, '?'), query(clip(u.RawQuery, limit))...)
+	return append(append(b, '?'), Query(clip(u.RawQuery, limit))...)
 }
 
 // clip returns s, or its beginning. The end is not hidden by what is left out: a value
@@ -43,9 +43,9 @@ func clip(s string, limit int) string {
 	return s[:limit] + "\u2026"
 }
 
-// query hides what is not the value of a public parameter: other values, and parameters
+// Query hides what is not the value of a public parameter: other values, and parameters
 // without a name. The rest is unchanged.
-func query(raw string) string {
+func Query(raw string) string {
 	if raw == "" {
 		return ""
 	}
@@ -138,7 +138,7 @@ func headerValue(name, value string) string {
 		return AuthScheme(value) + " " + Redacted
 	case "Location", "Referer", "Content-Location":
 		if u, err := url.Parse(value); err == nil && u.Opaque == "" {
-			u.User, u.RawQuery, u.Fragment = nil, query(u.RawQuery), ""
+			u.User, u.RawQuery, u.Fragment = nil, Query(u.RawQuery), ""
 			return u.String()
 		}
 	case "Link":

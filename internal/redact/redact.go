@@ -53,7 +53,7 @@ func Text(s string) string {
 	return queries().ReplaceAllStringFunc(s, func(u string) string {
 		m := queries().FindStringSubmatch(u)
 		if m[4] != "" {
-			m[4] = "?" + query(m[4][1:])
+			m[4] = "?" + Query(m[4][1:])
 		}
 		return m[1] + m[3] + m[4]
 	})

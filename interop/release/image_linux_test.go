@@ -23,7 +23,10 @@ import (
 	"github.com/berth-oci/registry/registrytest"
 )
 
-var distFlag = flag.String("dist", "", "the folder of the binaries for the image; by default the command is built for this platform")
+var (
+	distFlag = flag.String("dist", "", "the folder of the binaries for the image; by default the command is built for this platform")
+	onlyFlag = flag.Bool("this-platform", false, "-dist has a binary for this platform only")
+)
 
 // TestImage makes the image of a release, pushes it to Berth, pulls it with
 // skopeo, and runs its command like a container engine.
@@ -121,8 +124,11 @@ func runImage(t *testing.T, r *release, config ocispec.ImageConfig, root string)
 func binaries(t *testing.T) map[string][]byte {
 	t.Helper()
 	dir, targets := *distFlag, platforms
+	if dir == "" || *onlyFlag {
+		targets = []string{"linux/" + runtime.GOARCH}
+	}
 	if dir == "" {
-		dir, targets = t.TempDir(), []string{"linux/" + runtime.GOARCH}
+		dir = t.TempDir()
 		cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, "berth-linux-"+runtime.GOARCH), rootModule+"/cmd/berth")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // the image has no libc
 		out, err := cmd.CombinedOutput()

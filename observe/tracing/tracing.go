@@ -41,6 +41,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/berth-oci/registry/internal/recorder"
+	"github.com/berth-oci/registry/internal/redact"
 )
 
 // Options are the options of [Handler] and [Store].
@@ -69,15 +70,15 @@ func (o Options) tracer() trace.Tracer {
 //
 // The span's name is the method and the route, such as "GET
 // /v2/{name}/blobs/{digest}", or the method alone for a path that is none of the
-// spec's. The attributes: http.request.method, http.route, http.response.status_code,
-// url.scheme, url.path, server.address, server.port, client.address,
-// user_agent.original, network.protocol.version. For a 5xx the span's status is Error
+// spec's. The attributes: http.request.method, http.request.method_original for an unusual
+// one, http.route, http.response.status_code, url.scheme, url.path, url.query without values
+// that may be secrets, server.address, server.port, client.address, user_agent.original,
+// network.protocol.version. For a 5xx the span's status is Error
 // and error.type the code; for a response that was aborted, error.type is "aborted".
 // A 4xx is no error of a server. The client's address is that of the connection.
 //
-// A sampler sees the method and the route. The conventions recommend that it sees the
-// path, the scheme and the server too, which would double the cost of a request that is
-// not sampled.
+// A sampler sees the method and the route. The conventions recommend that it sees all but
+// the status and the version, which would double the cost of a request that is not sampled.
 func Handler(h http.Handler, o Options) http.Handler {
 	tracer := o.tracer()
 	if o.Propagator == nil {
@@ -126,12 +127,15 @@ func end(span trace.Span, status int, returned bool) {
 // describe returns the attributes that are known before the response, but for those of
 // the endpoint.
 func describe(r *http.Request) []attribute.KeyValue {
-	attributes := make([]attribute.KeyValue, 0, 8)
+	attributes := make([]attribute.KeyValue, 0, 9)
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"
 	}
 	attributes = append(attributes, semconv.URLScheme(scheme), semconv.URLPath(clip(r.URL.Path)))
+	if r.URL.RawQuery != "" {
+		attributes = append(attributes, semconv.URLQuery(clip(redact.Query(clip(r.URL.RawQuery)))))
+	}
 	if host, port := splitHost(r.Host); host != "" {
 		attributes = append(attributes, semconv.ServerAddress(clip(host)))
 		if port > 0 {

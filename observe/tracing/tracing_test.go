@@ -63,7 +63,7 @@ func TestHandler(t *testing.T) {
 		{"HEAD", "/v2/a/b/blobs/" + d, "HEAD /v2/{name}/blobs/{digest}", 404},
 		{"GET", "/v2/app/blobs/bad", "GET /v2/{name}/blobs/{digest}", 400},
 		{"GET", "/v2/app/manifests/latest", "GET /v2/{name}/manifests/{reference}", 404},
-		{"GET", "/v2/app/tags/list", "GET /v2/{name}/tags/list", 200},
+		{"GET", "/v2/app/tags/list?n=1&sig=secret", "GET /v2/{name}/tags/list", 200},
 		{"GET", "/v2/app/referrers/" + d, "GET /v2/{name}/referrers/{digest}", 200},
 		{"GET", "/secret/path", "GET", 404},
 		{"BREW", "/v2/app/tags/list", "HTTP /v2/{name}/tags/list", 405},
@@ -89,6 +89,9 @@ func TestHandler(t *testing.T) {
 			"client.address":            "192.0.2.1",
 			"user_agent.original":       "test/1",
 			"network.protocol.version":  "1.1",
+		}
+		if r.URL.RawQuery != "" {
+			want["url.query"] = strings.Replace(r.URL.RawQuery, "=secret", "=%28hidden%29", 1)
 		}
 		if method, route, ok := strings.Cut(test.name, " "); ok {
 			want["http.route"] = route

@@ -23,6 +23,9 @@ import (
 
 // TestFileKeys uses keys that are no paths of files.
 func TestFileKeys(t *testing.T) {
+	if testing.Short() {
+		t.Skip("nothing in it is concurrent")
+	}
 	ctx := context.Background()
 	b := open(t, "file://"+t.TempDir())
 	var keys []string
