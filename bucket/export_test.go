@@ -5,6 +5,8 @@ package bucket
 import (
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/berth-oci/registry/bucket/internal/objects"
 )
 
@@ -24,3 +26,6 @@ func (s *Store) SetClock(now func() time.Time) { s.now = now }
 
 // Wait waits for work in the background.
 func (s *Store) Wait() { s.background.Wait() }
+
+// ManifestKey returns the key of a manifest.
+func ManifestKey(repo string, d digest.Digest) string { return manifestKey(repo, d) }

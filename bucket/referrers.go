@@ -47,6 +47,7 @@ func (s *Store) Referrers(ctx context.Context, repo string, subject, after diges
 		l := &referrerList{store: s, repo: repo, subject: subject}
 		defer l.repack(ctx)
 		var batch []referrerEntry
+		var last digest.Digest
 		pageSize := firstPageSize
 		// flush yields the batch, and reports whether to continue.
 		flush := func() bool {
@@ -56,7 +57,11 @@ func (s *Store) Referrers(ctx context.Context, repo string, subject, after diges
 				return false
 			}
 			for _, r := range referrers {
-				if r.Descriptor != nil && !yield(r, nil) {
+				if r.Descriptor == nil || r.Digest == last {
+					continue // or it was deleted and pushed again between the reads of two entries
+				}
+				last = r.Digest
+				if !yield(r, nil) {
 					return false
 				}
 			}
