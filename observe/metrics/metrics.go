@@ -172,7 +172,7 @@ func (m *Metrics) Handler(h http.Handler, hooks ...func(registry.Event)) http.Ha
 		}
 	}
 	observed := registry.Observe(func(e registry.Event) {
-		m.Observe(e)
+		m.observe(&e)
 		for _, hook := range hooks {
 			hook(e)
 		}
@@ -187,7 +187,10 @@ func (m *Metrics) Handler(h http.Handler, hooks ...func(registry.Event)) http.Ha
 
 // Observe counts a request. It is a hook for [registry.Observe], for those who do not
 // use Handler; it counts everything except the requests in progress.
-func (m *Metrics) Observe(e registry.Event) {
+func (m *Metrics) Observe(e registry.Event) { m.observe(&e) }
+
+// observe is Observe without another copy of the event, which is large.
+func (m *Metrics) observe(e *registry.Event) {
 	op, method := opIndex(e.Request.Op), methodIndex(e.HTTP.Method)
 	s := m.series[op][method].Load()
 	if s == nil {
@@ -220,7 +223,7 @@ func (m *Metrics) addSeries(op, method int) *series {
 }
 
 // counter returns the counter of a request.
-func (m *Metrics) counter(op, method int, e registry.Event) prometheus.Counter {
+func (m *Metrics) counter(op, method int, e *registry.Event) prometheus.Counter {
 	values := []string{handlers[ops[op].handler], methods[method], strconv.Itoa(e.Status), ops[op].name}
 	if m.repositories {
 		repo := ""
@@ -234,7 +237,7 @@ func (m *Metrics) counter(op, method int, e registry.Event) prometheus.Counter {
 
 // usesContent reports whether a request has read or changed content, which only a
 // repository that exists has.
-func usesContent(e registry.Event) bool {
+func usesContent(e *registry.Event) bool {
 	switch e.Request.Op {
 	case registry.OpBlobGet, registry.OpBlobHead, registry.OpManifestGet, registry.OpManifestHead:
 		return e.Status >= 200 && e.Status < 400

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -16,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/berth-oci/registry"
 )
@@ -33,7 +35,8 @@ const (
 )
 
 // Store returns a store that makes a span of each call of s, of the kind internal,
-// named after the method: "Store.GetTag", "Upload.ReadFrom". Propagator is not used.
+// named after the method: "Store.GetTag", "Upload.ReadFrom". A call in a span that is not
+// recorded makes none, whatever a sampler would say. Propagator is not used.
 //
 // The span of OpenBlob ends when the content is closed, that of a list with its last
 // element; their attributes berth.bytes and berth.results say how much was read, or, for
@@ -85,8 +88,15 @@ var (
 // Unwrap returns the store without spans.
 func (s *store) Unwrap() registry.Store { return s.Store }
 
+// start starts the span of a call, unless ctx has one that is not recorded, such as that of
+// a request that is not sampled. To have samplers decide again would cost a multiple.
 func (s *store) start(ctx context.Context, name string, attributes ...attribute.KeyValue) (context.Context, trace.Span) {
-	return s.tracer.Start(ctx, name, trace.WithAttributes(attributes...))
+	if outer := trace.SpanFromContext(ctx); !outer.IsRecording() {
+		if c := outer.SpanContext(); c.IsValid() && !c.IsRemote() {
+			return ctx, noop.Span{}
+		}
+	}
+	return s.tracer.Start(ctx, name, trace.WithAttributes(slices.Clone(attributes)...)) // else they escape, recorded or not
 }
 
 // finish ends the span of a call.

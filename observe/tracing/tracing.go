@@ -77,23 +77,25 @@ func (o Options) tracer() trace.Tracer {
 // and error.type the code; for a response that was aborted, error.type is "aborted".
 // A 4xx is no error of a server. The client's address is that of the connection.
 //
-// A sampler sees the method and the route. The conventions recommend that it sees all but
-// the status and the version, which would double the cost of a request that is not sampled.
+// A sampler sees the kind and the name, which is the method and the route. The conventions
+// recommend that it also sees the attributes but for the status and the version, which would
+// double the cost of a request that is not sampled.
 func Handler(h http.Handler, o Options) http.Handler {
 	tracer := o.tracer()
 	if o.Propagator == nil {
 		o.Propagator = otel.GetTextMapPropagator()
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx := o.Propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+		ctx := o.Propagator.Extract(r.Context(), carrier{propagation.HeaderCarrier(r.Header)})
 		e := endpointOf(r)
-		ctx, span := tracer.Start(ctx, e.name, e.options...)
+		ctx, span := tracer.Start(ctx, e.name, asServer...)
 		r = r.WithContext(ctx)
 		if !span.IsRecording() {
 			defer span.End()
 			h.ServeHTTP(w, r)
 			return
 		}
+		span.SetAttributes(e.attributes...)
 		span.SetAttributes(describe(r)...)
 		recorded := &recorder.Recorder{ResponseWriter: w}
 		returned := false
@@ -103,6 +105,27 @@ func Handler(h http.Handler, o Options) http.Handler {
 		h.ServeHTTP(recorded, r)
 		returned = true
 	})
+}
+
+// carrier is a HeaderCarrier that knows the canonical form of the most frequent names: to
+// find it is most of what a request without them costs.
+type carrier struct{ propagation.HeaderCarrier }
+
+func (c carrier) Get(key string) string {
+	switch key {
+	case "traceparent":
+		key = "Traceparent"
+	case "tracestate":
+		key = "Tracestate"
+	case "baggage":
+		key = "Baggage"
+	default:
+		return c.HeaderCarrier.Get(key)
+	}
+	if values := c.HeaderCarrier[key]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
 }
 
 // end ends the span of a request. Unless its handler has returned, it has panicked.
@@ -215,11 +238,13 @@ var routes = [...]string{
 	"/v2/{name}/referrers/{digest}",
 }
 
-// endpoint has the name of the spans of a route and a method, and the options with which
-// they start: their kind, and the attributes that a sampler sees.
+// asServer has the option of the spans of requests.
+var asServer = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
+
+// endpoint has the name of the spans of a route and a method, and their attributes.
 type endpoint struct {
-	name    string
-	options []trace.SpanStartOption
+	name       string
+	attributes []attribute.KeyValue
 }
 
 // endpoints are those of all routes and methods; the last route is for paths without one,
@@ -235,7 +260,7 @@ var endpoints = func() (all [len(routes) + 1][len(methods) + 1]endpoint) {
 				name += " " + routes[i]
 				attributes = append(attributes, semconv.HTTPRoute(routes[i]))
 			}
-			all[i][j] = endpoint{name, []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(attributes...)}}
+			all[i][j] = endpoint{name, attributes}
 		}
 	}
 	return all

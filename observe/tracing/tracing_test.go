@@ -187,8 +187,7 @@ type noPings struct{}
 func (noPings) Description() string { return "no pings" }
 
 func (noPings) ShouldSample(p sdktrace.SamplingParameters) (result sdktrace.SamplingResult) {
-	ping := []attribute.KeyValue{attribute.String("http.request.method", "GET"), attribute.String("http.route", "/v2/")}
-	if !slices.Equal(p.Attributes, ping) {
+	if p.Name != "GET /v2/" {
 		result.Decision = sdktrace.RecordAndSample
 	}
 	return result
@@ -256,6 +255,37 @@ func TestStoreContract(t *testing.T) {
 			storetest.RunHTTP(t, open)
 		})
 	}
+}
+
+// TestStoreNotRecorded checks in which contexts the calls of a store have spans, and that
+// they allocate nothing where they have none.
+func TestStoreNotRecorded(t *testing.T) {
+	never := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())).Tracer("")
+	notRecorded, _ := never.Start(context.Background(), "request")
+	recorded, _ := sdktrace.NewTracerProvider().Tracer("").Start(context.Background(), "request")
+	remote := trace.ContextWithRemoteSpanContext(context.Background(), trace.SpanContextFromContext(notRecorded))
+	o, spans := newOptions()
+	o.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans), sdktrace.WithSampler(sdktrace.AlwaysSample()))
+	memory := new(registry.MemStore)
+	s := Store(memory, o)
+	for _, test := range []struct {
+		name string
+		ctx  context.Context
+		want int
+	}{
+		{"no span", context.Background(), 1},
+		{"recorded", recorded, 1},
+		{"not recorded", notRecorded, 0},
+		{"not sampled by the client", remote, 1},
+	} {
+		spans.Reset()
+		s.GetTag(test.ctx, "app", "latest")
+		qt.Check(t, qt.HasLen(spans.Ended(), test.want), qt.Commentf("%s", test.name))
+	}
+	allocs := func(s registry.Store) float64 {
+		return testing.AllocsPerRun(100, func() { s.GetTag(notRecorded, "app", "latest") })
+	}
+	qt.Check(t, qt.Equals(allocs(s), allocs(memory)))
 }
 
 func openDir(t *testing.T, dir string) *ocidir.Store {
