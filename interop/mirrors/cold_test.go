@@ -239,8 +239,6 @@ func (u *slowUpstream) serve(t *testing.T, flags []string) (*berth.Server, strin
 // setTempDir gives the test, and berth serve, a folder of their own for temporary files.
 func setTempDir(t *testing.T) {
 	t.Helper()
-	_, err := berth.Build() // which stays for the next test
-	qt.Assert(t, qt.IsNil(err))
 	t.Setenv("TMPDIR", t.TempDir())
 }
 

@@ -5,6 +5,7 @@ package berth
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,18 +18,22 @@ import (
 	"time"
 )
 
-// Build builds the command, once per process, and returns its path.
-var Build = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "berth")
-	if err != nil {
-		return "", err
+// Build builds the command, once per process, and returns its path. It is in Go's build
+// cache, so that packages share it and nothing remains in the temporary folder: go run
+// keeps what it links there, and runs it there from the second time on.
+var Build = sync.OnceValues(func() (path string, err error) {
+	for range 2 {
+		out, err := exec.Command("go", "run", "-exec", "echo", "github.com/berth-oci/registry/cmd/berth").Output()
+		if err != nil {
+			var exit *exec.ExitError
+			if errors.As(err, &exit) {
+				err = fmt.Errorf("%w: %s", err, exit.Stderr)
+			}
+			return "", err
+		}
+		path = strings.TrimSpace(string(out))
 	}
-	binary := filepath.Join(dir, "berth")
-	cmd := exec.Command("go", "build", "-o", binary, "github.com/berth-oci/registry/cmd/berth")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return binary, nil
+	return path, nil
 })
 
 // Server is a running berth serve.
