@@ -41,7 +41,7 @@ func TestReplicas(t *testing.T) {
 	b := &balancer{client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 2 * writers}}}
 	var servers []*berth.Server
 	for i := range replicas {
-		s := berth.Start(t, "--store="+cluster.URLAt(bucket, cluster.Address(i)))
+		s := berth.Start(t, "--store="+cluster.URLAt(bucket, startRelay(t, cluster.Address(i))))
 		servers = append(servers, s)
 		b.addrs = append(b.addrs, s.Addr)
 	}
