@@ -35,8 +35,8 @@ const (
 )
 
 // Store returns a store that makes a span of each call of s, of the kind internal,
-// named after the method: "Store.GetTag", "Upload.ReadFrom". A call in a span that is not
-// recorded makes none, whatever a sampler would say. Propagator is not used.
+// named after the method: "Store.GetTag", "Upload.ReadFrom". A call in a local span that is
+// not sampled makes none, whatever a sampler would say. Propagator is not used.
 //
 // The span of OpenBlob ends when the content is closed, that of a list with its last
 // element; their attributes berth.bytes and berth.results say how much was read, or, for
@@ -88,11 +88,11 @@ var (
 // Unwrap returns the store without spans.
 func (s *store) Unwrap() registry.Store { return s.Store }
 
-// start starts the span of a call, unless ctx has one that is not recorded, such as that of
-// a request that is not sampled. To have samplers decide again would cost a multiple.
+// start starts the span of a call, unless ctx has one of this process that is not sampled,
+// such as that of a request. To have samplers decide again would cost a multiple.
 func (s *store) start(ctx context.Context, name string, attributes ...attribute.KeyValue) (context.Context, trace.Span) {
 	if outer := trace.SpanFromContext(ctx); !outer.IsRecording() {
-		if c := outer.SpanContext(); c.IsValid() && !c.IsRemote() {
+		if c := outer.SpanContext(); c.IsValid() && !c.IsRemote() && !c.IsSampled() {
 			return ctx, noop.Span{}
 		}
 	}

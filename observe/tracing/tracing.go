@@ -117,8 +117,6 @@ func (c carrier) Get(key string) string {
 		key = "Traceparent"
 	case "tracestate":
 		key = "Tracestate"
-	case "baggage":
-		key = "Baggage"
 	default:
 		return c.HeaderCarrier.Get(key)
 	}

@@ -257,13 +257,16 @@ func TestStoreContract(t *testing.T) {
 	}
 }
 
-// TestStoreNotRecorded checks in which contexts the calls of a store have spans, and that
+// TestStoreNotSampled checks in which contexts the calls of a store have spans, and that
 // they allocate nothing where they have none.
-func TestStoreNotRecorded(t *testing.T) {
+func TestStoreNotSampled(t *testing.T) {
 	never := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())).Tracer("")
-	notRecorded, _ := never.Start(context.Background(), "request")
-	recorded, _ := sdktrace.NewTracerProvider().Tracer("").Start(context.Background(), "request")
-	remote := trace.ContextWithRemoteSpanContext(context.Background(), trace.SpanContextFromContext(notRecorded))
+	notSampled, _ := never.Start(context.Background(), "request")
+	always := sdktrace.NewTracerProvider().Tracer("")
+	sampled, _ := always.Start(context.Background(), "request")
+	ended, span := always.Start(context.Background(), "request")
+	span.End()
+	remote := trace.ContextWithRemoteSpanContext(context.Background(), trace.SpanContextFromContext(notSampled))
 	o, spans := newOptions()
 	o.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans), sdktrace.WithSampler(sdktrace.AlwaysSample()))
 	memory := new(registry.MemStore)
@@ -274,8 +277,10 @@ func TestStoreNotRecorded(t *testing.T) {
 		want int
 	}{
 		{"no span", context.Background(), 1},
-		{"recorded", recorded, 1},
-		{"not recorded", notRecorded, 0},
+		{"sampled", sampled, 1},
+		{"sampled, and ended", ended, 1},
+		{"sampled, by its context alone", trace.ContextWithSpanContext(context.Background(), trace.SpanContextFromContext(sampled)), 1},
+		{"not sampled", notSampled, 0},
 		{"not sampled by the client", remote, 1},
 	} {
 		spans.Reset()
@@ -283,7 +288,7 @@ func TestStoreNotRecorded(t *testing.T) {
 		qt.Check(t, qt.HasLen(spans.Ended(), test.want), qt.Commentf("%s", test.name))
 	}
 	allocs := func(s registry.Store) float64 {
-		return testing.AllocsPerRun(100, func() { s.GetTag(notRecorded, "app", "latest") })
+		return testing.AllocsPerRun(100, func() { s.GetTag(notSampled, "app", "latest") })
 	}
 	qt.Check(t, qt.Equals(allocs(s), allocs(memory)))
 }

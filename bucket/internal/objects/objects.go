@@ -51,7 +51,8 @@ type Bucket interface {
 	Stat(ctx context.Context, key string) (Object, error)
 
 	// Put writes an object in one piece if the condition holds. It returns the
-	// object's version, "" if the bucket doesn't tell it.
+	// object's version, "" if the bucket doesn't tell it. If c has a version, data
+	// must not be changed any more: a write may go on after ctx is done.
 	// Errors: ErrCondition.
 	Put(ctx context.Context, key string, data []byte, c Condition) (version string, err error)
 

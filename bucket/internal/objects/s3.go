@@ -35,14 +35,11 @@ type s3Bucket struct {
 	encryption s3Encryption
 	close      func() // idle connections, if they are the bucket's own
 
-	isOpen context.Context    // done after Close
-	stop   context.CancelFunc // of isOpen
-
 	// seen is the Unix time in seconds of a response that showed that the bucket
 	// exists: see missing.
 	seen atomic.Int64
 
-	unfinished atomic.Int64 // the PUTs that go on without their caller: see finish
+	unfinished unfinished
 }
 
 // s3Encryption says how objects are encrypted at rest.
@@ -66,7 +63,7 @@ func OpenS3(ctx context.Context, u *url.URL) (Bucket, error) {
 	}
 	q := u.Query()
 	b := &s3Bucket{name: u.Host}
-	b.isOpen, b.stop = context.WithCancel(context.WithoutCancel(ctx))
+	b.unfinished.init()
 	if v := take(q, "ssetype"); v != "" {
 		if b.encryption.kind = encryptionOf(v); b.encryption.kind == "" {
 			return nil, fmt.Errorf("objects: invalid value for ssetype: %q", v)
@@ -136,7 +133,7 @@ func encryptionOf(name string) types.ServerSideEncryption {
 // unless that is the SDK's default, which keeps too few connections.
 func NewS3(client *s3.Client, bucket string) Bucket {
 	b := &s3Bucket{client: client, name: bucket, close: func() {}}
-	b.isOpen, b.stop = context.WithCancel(context.Background())
+	b.unfinished.init()
 	o := client.Options()
 	if c, ok := o.HTTPClient.(*awshttp.BuildableClient); ok &&
 		c.GetTransport().MaxIdleConnsPerHost == awshttp.DefaultHTTPTransportMaxIdleConnsPerHost {
@@ -179,10 +176,10 @@ func once(o *s3.Options) {
 
 func (b *s3Bucket) Conditional() bool { return true }
 
-// Close cancels what goes on without its caller, and closes idle connections, if they are
-// b's own.
+// Close waits for requests that go on without their caller, for some seconds, and closes idle
+// connections, if they are b's own.
 func (b *s3Bucket) Close() error {
-	b.stop()
+	b.unfinished.close()
 	b.close()
 	return nil
 }

@@ -100,19 +100,21 @@ func (b *s3Bucket) Put(ctx context.Context, key string, data []byte, c Condition
 		return "", ErrCondition
 	}
 	in := b.putInput(key, data)
-	if c.Absent {
+	put := func(ctx context.Context) (string, error) { return b.put(ctx, in) }
+	switch {
+	case c.Absent:
 		in.IfNoneMatch = aws.String("*")
+	case c.Version != "":
+		in.IfMatch = &c.Version
+		version, err := b.unfinished.finish(ctx, len(data), put)
+		if err == ErrNotExist {
+			err = ErrCondition
+		}
+		return version, err
+	case len(data) == 0: // a mark, which may be there already
+		return b.unfinished.finish(ctx, 0, put)
 	}
-	if c.Version == "" {
-		return b.put(ctx, in)
-	}
-	in.IfMatch = &c.Version
-	in.Body = bytes.NewReader(bytes.Clone(data)) // the caller may have gone on
-	version, err := b.finish(ctx, func(ctx context.Context) (string, error) { return b.put(ctx, in) })
-	if err == ErrNotExist {
-		return "", ErrCondition
-	}
-	return version, err
+	return put(ctx)
 }
 
 // put sends a PUT, and returns the object's version.
@@ -122,48 +124,6 @@ func (b *s3Bucket) put(ctx context.Context, in *s3.PutObjectInput) (string, erro
 		return "", err
 	}
 	return aws.ToString(out.ETag), nil
-}
-
-// At most maxUnfinished requests go on without their caller, each for maxOverdue at most.
-const (
-	maxUnfinished = 100
-	maxOverdue    = time.Minute
-)
-
-// finish calls put, which replaces an object, and returns when ctx is done, but lets put go
-// on: a cluster of MinIO whose client goes away during a PUT may lose the object, the old
-// one and the new one, for good.
-func (b *s3Bucket) finish(ctx context.Context, put func(context.Context) (string, error)) (string, error) {
-	if ctx.Err() != nil {
-		return "", ctx.Err()
-	}
-	type result struct {
-		version string
-		err     error
-	}
-	detached, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan result, 1)
-	go func() {
-		defer cancel()
-		version, err := put(detached)
-		done <- result{version, err}
-	}()
-	select {
-	case r := <-done:
-		return r.version, r.err
-	case <-ctx.Done():
-	}
-	if b.unfinished.Add(1) > maxUnfinished {
-		cancel()
-	}
-	overdue := time.AfterFunc(maxOverdue, cancel)
-	open := context.AfterFunc(b.isOpen, cancel)
-	context.AfterFunc(detached, func() {
-		overdue.Stop()
-		open()
-		b.unfinished.Add(-1)
-	})
-	return "", fmt.Errorf("objects: %w", ctx.Err())
 }
 
 func (b *s3Bucket) putInput(key string, data []byte) *s3.PutObjectInput {

@@ -22,7 +22,7 @@ import (
 // cache, so that packages share it and nothing remains in the temporary folder: go run
 // keeps what it links there, and runs it there from the second time on.
 var Build = sync.OnceValues(func() (path string, err error) {
-	for range 2 {
+	for range 3 {
 		out, err := exec.Command("go", "run", "-exec", "echo", "github.com/berth-oci/registry/cmd/berth").Output()
 		if err != nil {
 			var exit *exec.ExitError
@@ -32,8 +32,11 @@ var Build = sync.OnceValues(func() (path string, err error) {
 			return "", err
 		}
 		path = strings.TrimSpace(string(out))
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
 	}
-	return path, nil
+	return "", fmt.Errorf("go run has not kept %s", path)
 })
 
 // Server is a running berth serve.
