@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -91,7 +92,7 @@ func Collect(ctx context.Context, s registry.Store, o Options) (Report, error) {
 
 // collect is Collect with the time that it works between pauses.
 func collect(ctx context.Context, s registry.Store, o Options, slice time.Duration) (Report, error) {
-	c := &collection{store: s, Options: o, slice: slice, named: make(map[digest.Digest]bool)}
+	c := &collection{store: s, Options: o, slice: slice, named: make(map[blobHash]struct{}), seed: maphash.MakeSeed()}
 	for i := range o.Rules {
 		r := &o.Rules[i]
 		if err := r.Check(); err != nil {
@@ -142,27 +143,43 @@ type collection struct {
 	now, since time.Time
 	report     Report
 	slice      time.Duration
-	resumed    time.Time // after the last pause
+	pauseAt    time.Time
 
-	named map[digest.Digest]bool // the blobs that manifests of a repository name
+	named map[blobHash]struct{} // the blobs that manifests of a repository name
+	seed  maphash.Seed
+}
+
+// blobHash stands for a blob that a manifest names. There are so many of them that they are
+// most of the memory of a collection, and most of what Go's collector reads of it. If two
+// had the same, garbage would be kept until the next collection.
+type blobHash uint64
+
+func (c *collection) hash(d digest.Digest) blobHash {
+	return blobHash(maphash.String(c.seed, string(d)))
 }
 
 // slice is how long a collection works before it pauses, for rest. Otherwise, it would
 // delay requests: a goroutine that computes keeps a processor for 10 ms, in which Go may
 // not look for requests that have come. If a push waits for the collection, it works for
-// longer.
+// longer; and after a pause that took longer than rest, since processors are busy, in
+// proportion, up to maxSlices, so that clients do not make garbage faster than it is collected.
 const (
 	slice       = 250 * time.Microsecond
 	urgentSlice = time.Millisecond
 	rest        = time.Millisecond
+	maxSlices   = 8
 )
 
 // pause is called between short steps, without a lock.
 func (c *collection) pause() {
-	if time.Since(c.resumed) >= c.slice {
-		time.Sleep(rest)
-		c.resumed = time.Now()
+	now := time.Now()
+	if now.Before(c.pauseAt) {
+		return
 	}
+	time.Sleep(rest)
+	resumed := time.Now()
+	work := c.slice * min(resumed.Sub(now), maxSlices*rest) / rest
+	c.pauseAt = resumed.Add(work)
 }
 
 func (c *collection) decided(d Decision) {

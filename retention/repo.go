@@ -33,11 +33,12 @@ type repo struct {
 
 // manifest is a manifest of the repository, and what it names.
 type manifest struct {
-	digest           digest.Digest
-	size             int64
-	time             time.Time
-	subject          digest.Digest
-	blobs, manifests []digest.Digest
+	digest    digest.Digest
+	size      int64
+	time      time.Time
+	subject   digest.Digest
+	blobs     []blobHash
+	manifests []digest.Digest
 
 	reason string // why it is kept, "" if it is not
 	rule   string // that does not keep it, "" if there is none
@@ -84,7 +85,11 @@ func (r *repo) readManifests(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		m := &manifest{digest: info.Digest, size: info.Size, time: info.Time, subject: parsed.Subject, blobs: parsed.Blobs, manifests: parsed.Manifests}
+		m := &manifest{digest: info.Digest, size: info.Size, time: info.Time, subject: parsed.Subject, manifests: parsed.Manifests}
+		m.blobs = make([]blobHash, len(parsed.Blobs))
+		for i, d := range parsed.Blobs {
+			m.blobs[i] = r.hash(d)
+		}
 		r.manifests[m.digest] = m
 		r.order = append(r.order, m)
 		if m.subject != "" {
@@ -363,8 +368,8 @@ func (r *repo) deleteBlobs(ctx context.Context) error {
 	for _, m := range r.order {
 		r.pause()
 		if m.reason != "" {
-			for _, d := range m.blobs {
-				r.named[d] = true
+			for _, blob := range m.blobs {
+				r.named[blob] = struct{}{}
 			}
 		}
 	}
@@ -395,8 +400,9 @@ func (r *repo) deleteBlobs(ctx context.Context) error {
 			return err
 		}
 		d := Decision{Repository: r.name, Digest: info.Digest, Blob: true, Size: info.Size, Keep: true, Reason: ReasonNamed}
+		_, named := r.named[r.hash(info.Digest)]
 		switch {
-		case r.named[info.Digest]:
+		case named:
 			r.decided(d)
 		case !info.Time.Before(r.since):
 			d.Reason = ReasonYoung
