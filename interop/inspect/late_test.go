@@ -116,7 +116,7 @@ func TestLateResponses(t *testing.T) {
 				v.release(0)
 				v.back()
 				v.until("location.hash.includes('v1')")
-				v.until("document.querySelector('main h1').innerText === 'app:v1'")
+				v.until("document.querySelector('main h1')?.innerText === 'app:v1'")
 			},
 		},
 		{
@@ -214,7 +214,7 @@ func TestLateResponses(t *testing.T) {
 				v.press("Content")
 				v.press("Show more")
 				v.see("Failed to fetch")
-				v.until("!document.querySelector('button.more').disabled")
+				v.until("document.querySelector('button.more')?.disabled === false")
 			},
 		},
 	})
