@@ -6,7 +6,6 @@ package bucket_test
 
 import (
 	"io"
-	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -57,14 +56,7 @@ func behindProxy(t *testing.T, server *miniotest.Server, direct string, opts *bu
 	p := &proxy{
 		direct: direct,
 		counts: make(map[string]int),
-		// Host does not change, because the client has signed it.
-		to: &httputil.ReverseProxy{
-			Rewrite: func(r *httputil.ProxyRequest) {
-				r.SetURL(&url.URL{Scheme: "http", Host: u.Query().Get("endpoint")[len("http://"):]})
-				r.Out.Host = r.In.Host
-			},
-			ErrorLog: log.New(io.Discard, "", 0),
-		},
+		to:     miniotest.NewProxy(u.Query().Get("endpoint")[len("http://"):]),
 	}
 	p.Server = httptest.NewServer(p)
 	t.Cleanup(p.Server.Close)

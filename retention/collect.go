@@ -162,8 +162,8 @@ func (c *collection) hash(d digest.Digest) blobHash {
 // delay requests: a goroutine that computes keeps a processor for 10 ms, in which Go may
 // not look for requests that have come. If a push waits for the collection, it works for
 // longer; and after a pause that took longer than rest, since processors are busy, in
-// proportion, up to the 10 ms that Go gives any goroutine, so that clients do not make garbage
-// faster than it is collected.
+// proportion, so that clients do not make garbage faster than it is collected. maxSlices are
+// the 10 ms that Go gives any goroutine.
 const (
 	slice       = 250 * time.Microsecond
 	urgentSlice = time.Millisecond

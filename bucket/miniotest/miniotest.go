@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
@@ -294,6 +296,18 @@ func (s *Server) URLAt(bucket, address string) string {
 		"use_path_style": {"true"},
 		"region":         {region},
 	}.Encode()
+}
+
+// NewProxy returns a proxy of the node at an address. It keeps the header Host, because clients
+// have signed it, and logs nothing.
+func NewProxy(address string) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: address})
+			r.Out.Host = r.In.Host
+		},
+		ErrorLog: log.New(io.Discard, "", 0),
+	}
 }
 
 // logBuffer is a buffer for the output of a program.

@@ -6,14 +6,13 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"log"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/berth-oci/registry/bucket/miniotest"
 )
 
 // startRelay starts a proxy of a node, and returns its address. It finishes the requests
@@ -21,14 +20,8 @@ import (
 // cancelled, as TestS3Cancels of bucket shows, and no replica can help that.
 func startRelay(t *testing.T, node string) string {
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
-	proxy := &httputil.ReverseProxy{
-		Transport: transport,
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(&url.URL{Scheme: "http", Host: node})
-			r.Out.Host = r.In.Host // it is signed
-		},
-		ErrorLog: log.New(io.Discard, "", 0),
-	}
+	proxy := miniotest.NewProxy(node)
+	proxy.Transport = transport
 	relay := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {

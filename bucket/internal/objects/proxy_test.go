@@ -54,17 +54,8 @@ func behindProxy(t testing.TB) (b objects.Bucket, p *proxy, direct string) {
 	u, err := url.Parse(direct)
 	qt.Assert(t, qt.IsNil(err))
 	transport := &http.Transport{MaxIdleConnsPerHost: 256}
-	p = &proxy{
-		// Host does not change, because the client has signed it.
-		to: &httputil.ReverseProxy{
-			Transport: transport,
-			Rewrite: func(r *httputil.ProxyRequest) {
-				r.SetURL(&url.URL{Scheme: "http", Host: u.Query().Get("endpoint")[len("http://"):]})
-				r.Out.Host = r.In.Host
-			},
-			ErrorLog: log.New(io.Discard, "", 0),
-		},
-	}
+	p = &proxy{to: miniotest.NewProxy(u.Query().Get("endpoint")[len("http://"):])}
+	p.to.Transport = transport
 	p.Server = httptest.NewUnstartedServer(p)
 	p.Config.ErrorLog = log.New(io.Discard, "", 0)
 	p.Config.ConnState = func(_ net.Conn, state http.ConnState) {
