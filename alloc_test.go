@@ -77,6 +77,20 @@ func TestAllocationsOfPush(t *testing.T) {
 	}
 }
 
+// TestAllocationsOfReferences bounds the allocations of EachReference, which do not grow with
+// a manifest.
+func TestAllocationsOfReferences(t *testing.T) {
+	layer := `{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"` + digest.FromString("l").String() + `","size":1}`
+	content := []byte(`{"config":` + layer + `,"layers":[` + layer + strings.Repeat(","+layer, 99) + `]}`)
+	blobs := 0
+	got := testing.AllocsPerRun(100, func() {
+		_, err := EachReference("application/vnd.oci.image.manifest.v1+json", content, func([]byte) { blobs++ }, func([]byte) {})
+		qt.Check(t, qt.IsNil(err))
+	})
+	qt.Check(t, qt.Equals(blobs, 101*101))
+	qt.Check(t, qt.IsTrue(got <= allocations(6)), qt.Commentf("%v allocations", got))
+}
+
 // TestAllocationsOfNew bounds the allocations of an empty registry.
 func TestAllocationsOfNew(t *testing.T) {
 	got := testing.AllocsPerRun(100, func() { New() })

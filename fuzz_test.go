@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-quicktest/qt"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -16,7 +17,8 @@ import (
 )
 
 // FuzzManifest pushes a manifest, and checks that it either is rejected and changes
-// nothing, or can be pulled unchanged and is listed as a referrer of its subject.
+// nothing, or can be pulled unchanged and is listed as a referrer of its subject; and that
+// the functions that parse it agree.
 func FuzzManifest(f *testing.F) {
 	f.Add(typeImage, []byte(image("layer")))
 	f.Add(typeImage, []byte(`{"subject":`+descriptor(typeImage, "x")+`,"annotations":{"a":"b"}}`))
@@ -47,6 +49,9 @@ func FuzzManifest(f *testing.F) {
 				t.Fatal("the content differs")
 			}
 		}
+		m, err := registry.ParseManifest(mediaType, content)
+		qt.Assert(t, qt.IsNil(err))
+		checkReferences(t, m)
 		subject := w.Header().Get("OCI-Subject")
 		if subject == "" {
 			return

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -358,6 +359,61 @@ func TestPushManifestFunction(t *testing.T) {
 	qt.Assert(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(m.Digest, digest.FromBytes(index)))
 	qt.Check(t, qt.Equals(m.MediaType, typeIndex))
+}
+
+// TestReferences parses manifests for what they name.
+func TestReferences(t *testing.T) {
+	const layerType, foreignType = "application/vnd.oci.image.layer.v1.tar", "application/vnd.oci.image.layer.nondistributable.v1.tar"
+	list := func(descriptors ...string) string { return "[" + strings.Join(descriptors, ",") + "]" }
+	digests := func(content ...string) (all []digest.Digest) {
+		for _, c := range content {
+			all = append(all, digest.FromString(c))
+		}
+		slices.Sort(all)
+		return all
+	}
+	for _, c := range []struct {
+		name, mediaType, body string
+		blobs, manifests      []digest.Digest
+		subject               string
+	}{
+		{name: "image", mediaType: typeImage, body: `{"layers":` + list(descriptor(layerType, "l1"), descriptor(layerType, "l2")) + `,"config":` + descriptor("x/y", "c") + `}`, blobs: digests("c", "l1", "l2")},
+		{name: "duplicates", mediaType: typeDocker, body: `{"config":` + descriptor("x/y", "c") + `,"layers":` + list(descriptor(layerType, "l"), descriptor(layerType, "c"), descriptor(layerType, "l")) + `}`, blobs: digests("c", "l")},
+		{name: "nondistributable", mediaType: typeImage, body: `{"config":` + descriptor("x/y", "c") + `,"layers":` + list(descriptor(foreignType, "l")) + `}`, blobs: digests("c")},
+		{name: "escaped", mediaType: typeImage, body: strings.ReplaceAll(`{"config":`+descriptor("x/y", "c")+`,"layers":null}`, "sha256:", `sha\u003256:`), blobs: digests("c")},
+		{name: "index", mediaType: typeIndex, body: `{"manifests":` + list(descriptor(typeImage, "m1"), descriptor("x/y", "other"), descriptor(typeIndex, "m2"), descriptor(typeImage, "m1")) + `}`, manifests: digests("m1", "m2")},
+		{name: "subject", body: `{"mediaType":"` + typeIndex + `","manifests":[],"subject":` + descriptor(typeImage, "s") + `}`, subject: "s"},
+		{name: "schema_1", mediaType: typeSchema1, body: `{"fsLayers":[{"blobSum":"` + digest.FromString("l").String() + `"}],"subject":` + descriptor(typeImage, "s") + `}`, blobs: digests("l")},
+		{name: "opaque", mediaType: "text/plain", body: `{"layers":` + list(descriptor(layerType, "l")) + `}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var subject digest.Digest
+			if c.subject != "" {
+				subject = digest.FromString(c.subject)
+			}
+			m, err := registry.ParseManifest(c.mediaType, []byte(c.body))
+			qt.Assert(t, qt.IsNil(err))
+			qt.Check(t, qt.DeepEquals(m.Blobs, c.blobs))
+			qt.Check(t, qt.DeepEquals(m.Manifests, c.manifests))
+			qt.Check(t, qt.Equals(m.Subject, subject))
+			checkReferences(t, m)
+		})
+	}
+}
+
+// checkReferences checks that EachReference finds in a manifest what ParseManifest has.
+func checkReferences(t *testing.T, m registry.Manifest) {
+	t.Helper()
+	var blobs, manifests []digest.Digest
+	subject, err := registry.EachReference(m.MediaType, m.Content,
+		func(d []byte) { blobs = append(blobs, digest.Digest(d)) },
+		func(d []byte) { manifests = append(manifests, digest.Digest(d)) })
+	qt.Check(t, qt.IsNil(err))
+	qt.Check(t, qt.Equals(subject, m.Subject))
+	slices.Sort(blobs)
+	slices.Sort(manifests)
+	qt.Check(t, qt.DeepEquals(slices.Compact(blobs), m.Blobs))
+	qt.Check(t, qt.DeepEquals(slices.Compact(manifests), m.Manifests))
 }
 
 // TestIncompleteManifests pushes manifests that lack members which their types

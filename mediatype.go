@@ -58,6 +58,9 @@ const maxMediaType = 127 + 1 + 127
 // parseMediaType returns a media type in lower case, without its parameters (RFC
 // 9110 section 8.3.1).
 func parseMediaType(s string) (string, bool) {
+	if usual, ok := usualTypes[s]; ok {
+		return usual, true
+	}
 	s, _, _ = strings.Cut(s, ";") // "The client SHOULD NOT include parameters": ignore them
 	t, _, err := mime.ParseMediaType(s)
 	if err != nil || !strings.Contains(t, "/") || len(t) > maxMediaType {

@@ -76,8 +76,9 @@ func (m *MemStore) StatManifest(_ context.Context, repo string, d digest.Digest)
 func (m *MemStore) Now(context.Context) (time.Time, error) { return time.Now(), nil }
 
 func (m *MemStore) CollectBlobs(ctx context.Context, repo string, blobs []digest.Digest, since time.Time) (deleted []Info, err error) {
+	deleted = make([]Info, 0, len(blobs))
 	err = m.collect(ctx, blobs, func(batch []digest.Digest) {
-		var unused []digest.Digest
+		unused := make([]digest.Digest, 0, len(batch))
 		for _, d := range batch {
 			l, err := m.load().link(repo, d)
 			if err == nil && !l.used.since(since) && !slices.Contains(unused, d) {

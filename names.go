@@ -67,12 +67,15 @@ var errBadTag = fmt.Errorf("%w: malformed tag", ErrNameInvalid)
 // checkDigest returns an error unless d is well formed and of an available
 // algorithm. It does the work of d.Validate without regular expressions, since
 // it runs for every request.
-func checkDigest(d digest.Digest) error {
-	algorithm, encoded, ok := strings.Cut(string(d), ":")
-	if !ok || encoded == "" {
+func checkDigest[D ~string | ~[]byte](d D) error {
+	n := 0 // the length of the algorithm
+	for n < len(d) && d[n] != ':' {
+		n++
+	}
+	if n+1 >= len(d) {
 		return errBadDigest
 	}
-	a := digest.Algorithm(algorithm)
+	a, encoded := digest.Algorithm(d[:n]), d[n+1:]
 	if !a.Available() {
 		if digest.DigestRegexpAnchored.MatchString(string(d)) {
 			return errBadAlgorithm

@@ -29,8 +29,8 @@ type references struct {
 }
 
 // parseManifest parses a manifest: the facts that a store keeps in addition to its
-// bytes, and its references.
-func parseManifest(mediaType string, content []byte) (Manifest, references, error) {
+// bytes, and its references but for those that it passes to blob and manifest.
+func parseManifest(mediaType string, content []byte, blob, manifest func(d []byte)) (Manifest, references, error) {
 	fail := func(format string, args ...any) (Manifest, references, error) {
 		return Manifest{}, references{}, fmt.Errorf("%w: "+format, append([]any{ErrManifestInvalid}, args...)...)
 	}
@@ -45,7 +45,7 @@ func parseManifest(mediaType string, content []byte) (Manifest, references, erro
 	if !utf8.Valid(content) { // RFC 8259 section 8.1
 		return fail("not UTF-8")
 	}
-	doc, err := parseDocument(content)
+	doc, err := parseDocument(content, blob, manifest)
 	if err != nil {
 		return fail("%s", jsonFault(err))
 	}
@@ -58,10 +58,10 @@ func parseManifest(mediaType string, content []byte) (Manifest, references, erro
 	}
 	schema1 := m.MediaType == typeDockerSchema1 || m.MediaType == typeDockerSigned
 	if doc.subject != nil && !schema1 { // tools set it in Docker's types too
-		if checkDigest(doc.subject.digest) != nil {
+		m.Subject = digest.Digest(doc.subject.digest)
+		if checkDigest(m.Subject) != nil {
 			return fail("malformed digest of the subject")
 		}
-		m.Subject = doc.subject.digest
 		m.Referrer.ArtifactType = doc.artifactType
 		if m.Referrer.ArtifactType == "" && doc.config != nil {
 			m.Referrer.ArtifactType = doc.config.mediaType
@@ -104,27 +104,32 @@ func manifestType(contentType string, content []byte) (string, error) {
 	return mediaType, nil
 }
 
-// document holds the members that are read, for all types of manifests. Its lists
-// hold only types and digests.
+// document holds the members that are read, for all types of manifests, but for the
+// descriptors in its lists.
 type document struct {
 	mediaType    string
 	artifactType string
 	config       *descriptor
-	layers       []descriptor // nil if absent or null
-	manifests    []descriptor
-	fsLayers     []descriptor
 	subject      *descriptor
 	annotations  json.RawMessage // an object of strings
 	signatures   []signature
 
-	// The member is present. It may be null: Go's encoder writes an empty list
-	// so.
-	hasLayers, hasManifests bool
+	layers, manifests, fsLayers listMember
 }
 
+// listMember says whether a document has a list. Go's encoder writes an empty one as null.
+type listMember int
+
+const (
+	listAbsent listMember = iota
+	listNull
+	listPresent
+)
+
+// descriptor holds parts of a document.
 type descriptor struct {
 	mediaType string
-	digest    digest.Digest
+	digest    []byte
 }
 
 type signature struct {
@@ -138,42 +143,25 @@ func (doc document) references(mediaType string, content []byte) (references, er
 	refs := references{payload: content}
 	switch mediaType {
 	case ocispec.MediaTypeImageManifest, typeDockerManifest:
-		if doc.manifests != nil || doc.fsLayers != nil {
+		if doc.manifests == listPresent || doc.fsLayers == listPresent {
 			return refs, errors.New("an image manifest has no manifests and no fsLayers")
 		}
-		if doc.config == nil || !doc.hasLayers {
+		if doc.config == nil || doc.layers == listAbsent {
 			refs.incomplete = fmt.Errorf("%w: an image manifest requires a config and layers", ErrManifestInvalid)
 		}
-		refs.blobs = make([]digest.Digest, 0, 1+len(doc.layers))
-		if doc.config != nil {
-			refs.blobs = append(refs.blobs, doc.config.digest)
-		}
-		for _, layer := range doc.layers {
-			if !nonDistributable(layer.mediaType) {
-				refs.blobs = append(refs.blobs, layer.digest)
-			}
-		}
 	case ocispec.MediaTypeImageIndex, typeDockerList:
-		if doc.config != nil || doc.layers != nil || doc.fsLayers != nil {
+		if doc.config != nil || doc.layers == listPresent || doc.fsLayers == listPresent {
 			return refs, errors.New("an index has no config and no layers")
 		}
-		if !doc.hasManifests {
+		if doc.manifests == listAbsent {
 			refs.incomplete = fmt.Errorf("%w: an index requires manifests", ErrManifestInvalid)
 		}
-		for _, child := range doc.manifests {
-			if isManifest(child.mediaType) {
-				refs.manifests = append(refs.manifests, child.digest)
-			}
-		}
 	case typeDockerSchema1, typeDockerSigned:
-		if doc.config != nil || doc.layers != nil || doc.manifests != nil {
+		if doc.config != nil || doc.layers == listPresent || doc.manifests == listPresent {
 			return refs, errors.New("a schema 1 manifest has no config, layers and manifests")
 		}
-		if doc.fsLayers == nil {
+		if doc.fsLayers != listPresent {
 			refs.incomplete = fmt.Errorf("%w: a schema 1 manifest requires fsLayers", ErrManifestInvalid)
-		}
-		for _, layer := range doc.fsLayers {
-			refs.blobs = append(refs.blobs, layer.digest)
 		}
 		if len(doc.signatures) > 0 {
 			payload, ok := signedPayload(content, doc.signatures[0].protected)
@@ -185,20 +173,13 @@ func (doc document) references(mediaType string, content []byte) (references, er
 			return refs, errors.New("no signature")
 		}
 	}
-	// Layers are often duplicates: an empty one, for example.
-	refs.blobs = compact(refs.blobs)
-	refs.manifests = compact(refs.manifests)
 	return refs, nil
 }
 
-func compact(list []digest.Digest) []digest.Digest {
-	slices.Sort(list)
-	return slices.Compact(list)
-}
-
 // parseDocument reads a manifest. It stops at the first fault, so that its
-// memory is bounded by the size of content, not by the number of its faults.
-func parseDocument(content []byte) (doc document, err error) {
+// memory is bounded by the size of content, not by the number of its faults. It passes the
+// digests of the content that the manifest names to blob and manifest.
+func parseDocument(content []byte, blob, manifest func(d []byte)) (doc document, err error) {
 	if !json.Valid(content) {
 		return doc, json.Unmarshal(content, new(json.RawMessage)) // its error has the position
 	}
@@ -209,17 +190,25 @@ func parseDocument(content []byte) (doc document, err error) {
 		case "artifactType":
 			doc.artifactType, err = stringValue(v)
 		case "config":
-			doc.config, err = parseOptional(v, "digest")
+			if doc.config, err = parseOptional(v, "digest"); doc.config != nil && err == nil {
+				blob(doc.config.digest)
+			}
 		case "subject":
 			doc.subject, err = parseOptional(v, "digest")
 		case "layers":
-			doc.hasLayers = true
-			doc.layers, err = parseDescriptors(v, "digest")
+			doc.layers, err = parseDescriptors(v, "digest", func(d descriptor) {
+				if !nonDistributable(d.mediaType) {
+					blob(d.digest)
+				}
+			})
 		case "manifests":
-			doc.hasManifests = true
-			doc.manifests, err = parseDescriptors(v, "digest")
+			doc.manifests, err = parseDescriptors(v, "digest", func(d descriptor) {
+				if isManifest(d.mediaType) {
+					manifest(d.digest)
+				}
+			})
 		case "fsLayers":
-			doc.fsLayers, err = parseDescriptors(v, "blobSum")
+			doc.fsLayers, err = parseDescriptors(v, "blobSum", func(d descriptor) { blob(d.digest) })
 		case "annotations":
 			doc.annotations, err = parseAnnotations(v)
 		case "signatures":
@@ -255,13 +244,11 @@ func parseSignatures(v []byte) (all []signature, err error) {
 // algorithm: a manifest may name content that only others can verify.
 func parseDescriptor(v []byte, digestKey string) (d descriptor, err error) {
 	err = eachMember(v, func(key, v []byte) (err error) {
-		s := ""
 		switch string(key) {
 		case "mediaType":
 			d.mediaType, err = typeValue(v)
 		case digestKey:
-			s, err = stringValue(v)
-			d.digest = digest.Digest(s)
+			d.digest, err = stringBytes(v)
 		}
 		return err
 	}, "mediaType", digestKey)
@@ -280,23 +267,19 @@ func parseOptional(v []byte, digestKey string) (*descriptor, error) {
 	return &d, err
 }
 
-// smallDescriptor is the length in bytes of a short descriptor of a layer, with a SHA-256.
-const smallDescriptor = 140
-
-// parseDescriptors reads a list of descriptors, nil for null.
-func parseDescriptors(v []byte, digestKey string) ([]descriptor, error) {
+// parseDescriptors calls each for the descriptors in a list.
+func parseDescriptors(v []byte, digestKey string, each func(descriptor)) (listMember, error) {
 	if string(v) == "null" {
-		return nil, nil
+		return listNull, nil
 	}
-	all := make([]descriptor, 0, len(v)/smallDescriptor)
 	err := eachElement(v, func(v []byte) error {
 		d, err := parseDescriptor(v, digestKey)
 		if err == nil {
-			all = append(all, d)
+			each(d)
 		}
 		return err
 	})
-	return all, err
+	return listPresent, err
 }
 
 // typeValue is stringValue for a media type, without a copy of the usual ones.

@@ -119,6 +119,17 @@ func ParseManifest(mediaType string, content []byte) (Manifest, error) {
 	return m, err
 }
 
+// EachReference parses a manifest as ParseManifest does, but makes no copies: it calls blob
+// and manifest with the digests of what the manifest names, in its order, maybe several times
+// with the same. They are parts of content. It returns the digest of the subject, "" if there
+// is none.
+//
+// Errors: ErrManifestInvalid. It may be found after some calls.
+func EachReference(mediaType string, content []byte, blob, manifest func(d []byte)) (subject digest.Digest, err error) {
+	m, _, err := parseManifest(mediaType, content, blob, manifest)
+	return m.Subject, err
+}
+
 // allowNew returns an AllowFunc that lets tags be created but not moved from
 // another manifest than d, and that calls next, unless nil, for the others.
 func allowNew(d digest.Digest, next AllowFunc) AllowFunc {
@@ -142,10 +153,14 @@ func (p ManifestPush) parse() (Manifest, references, error) {
 		}
 		algorithm = d.Algorithm()
 	}
-	m, refs, err := parseManifest(p.MediaType, p.Content)
+	var blobs, manifests []digest.Digest
+	m, refs, err := parseManifest(p.MediaType, p.Content,
+		func(d []byte) { blobs = p.appendDigest(blobs, d) },
+		func(d []byte) { manifests = p.appendDigest(manifests, d) })
 	if err != nil {
 		return Manifest{}, references{}, err
 	}
+	refs.blobs, refs.manifests = compact(blobs), compact(manifests)
 	if m.Digest = algorithm.FromBytes(refs.payload); d != "" && d != m.Digest {
 		return Manifest{}, references{}, ErrDigestInvalid
 	}
@@ -154,6 +169,24 @@ func (p ManifestPush) parse() (Manifest, references, error) {
 		m.Referrer.Descriptor, err = referrerDescriptor(m, refs.annotations)
 	}
 	return m, refs, err
+}
+
+// smallDescriptor is the length in bytes of a short descriptor of a layer, with a SHA-256.
+const smallDescriptor = 140
+
+// appendDigest appends a digest that the manifest names. The list is first made long enough
+// for most manifests.
+func (p ManifestPush) appendDigest(list []digest.Digest, d []byte) []digest.Digest {
+	if list == nil {
+		list = make([]digest.Digest, 0, 1+len(p.Content)/smallDescriptor)
+	}
+	return append(list, digest.Digest(d))
+}
+
+// compact removes duplicates: an empty layer, for example.
+func compact(list []digest.Digest) []digest.Digest {
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // referrerDescriptor returns the JSON of m's entry in a list of referrers. It is

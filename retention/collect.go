@@ -92,7 +92,7 @@ func Collect(ctx context.Context, s registry.Store, o Options) (Report, error) {
 
 // collect is Collect with the time that it works between pauses.
 func collect(ctx context.Context, s registry.Store, o Options, slice time.Duration) (Report, error) {
-	c := &collection{store: s, Options: o, slice: slice, named: make(map[blobHash]struct{}), seed: maphash.MakeSeed()}
+	c := &collection{store: s, Options: o, slice: slice, named: make(map[uint64]struct{}), seed: maphash.MakeSeed()}
 	for i := range o.Rules {
 		r := &o.Rules[i]
 		if err := r.Check(); err != nil {
@@ -145,17 +145,11 @@ type collection struct {
 	slice      time.Duration
 	pauseAt    time.Time
 
-	named map[blobHash]struct{} // the blobs that manifests of a repository name
+	// The hashes of the blobs that manifests of a repository name. There are so many of
+	// them that they are most of the memory of a collection, and most of what Go's collector
+	// reads of it. If two had the same, garbage would be kept until the next collection.
+	named map[uint64]struct{}
 	seed  maphash.Seed
-}
-
-// blobHash stands for a blob that a manifest names. There are so many of them that they are
-// most of the memory of a collection, and most of what Go's collector reads of it. If two
-// had the same, garbage would be kept until the next collection.
-type blobHash uint64
-
-func (c *collection) hash(d digest.Digest) blobHash {
-	return blobHash(maphash.String(c.seed, string(d)))
 }
 
 // slice is how long a collection works before it pauses, for rest. Otherwise, it would

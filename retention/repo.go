@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"hash/maphash"
 	"slices"
 	"time"
 
@@ -37,7 +38,7 @@ type manifest struct {
 	size      int64
 	time      time.Time
 	subject   digest.Digest
-	blobs     []blobHash
+	blobs     []uint64 // hashes of them
 	manifests []digest.Digest
 
 	reason string // why it is kept, "" if it is not
@@ -69,6 +70,7 @@ func (c *collection) collectRepo(ctx context.Context, name string) error {
 
 // readManifests reads all manifests.
 func (r *repo) readManifests(ctx context.Context) error {
+	var blobs []uint64 // of a manifest, reused
 	for info, err := range r.store.Manifests(ctx, r.name, "") {
 		r.pause()
 		if err != nil {
@@ -81,15 +83,15 @@ func (r *repo) readManifests(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		parsed, err := registry.ParseManifest(stored.MediaType, stored.Content)
+		m := &manifest{digest: info.Digest, size: info.Size, time: info.Time}
+		blobs = blobs[:0]
+		m.subject, err = registry.EachReference(stored.MediaType, stored.Content,
+			func(d []byte) { blobs = append(blobs, maphash.Bytes(r.seed, d)) },
+			func(d []byte) { m.manifests = append(m.manifests, digest.Digest(d)) })
 		if err != nil {
 			return err
 		}
-		m := &manifest{digest: info.Digest, size: info.Size, time: info.Time, subject: parsed.Subject, manifests: parsed.Manifests}
-		m.blobs = make([]blobHash, len(parsed.Blobs))
-		for i, d := range parsed.Blobs {
-			m.blobs[i] = r.hash(d)
-		}
+		m.blobs = slices.Clone(blobs)
 		r.manifests[m.digest] = m
 		r.order = append(r.order, m)
 		if m.subject != "" {
@@ -400,7 +402,7 @@ func (r *repo) deleteBlobs(ctx context.Context) error {
 			return err
 		}
 		d := Decision{Repository: r.name, Digest: info.Digest, Blob: true, Size: info.Size, Keep: true, Reason: ReasonNamed}
-		_, named := r.named[r.hash(info.Digest)]
+		_, named := r.named[maphash.String(r.seed, string(info.Digest))]
 		switch {
 		case named:
 			r.decided(d)
