@@ -119,10 +119,10 @@ func ParseManifest(mediaType string, content []byte) (Manifest, error) {
 	return m, err
 }
 
-// EachReference parses a manifest as ParseManifest does, but makes no copies: it calls blob
-// and manifest with the digests of what the manifest names, in its order, maybe several times
-// with the same. They are parts of content. It returns the digest of the subject, "" if there
-// is none.
+// EachReference parses a manifest as ParseManifest does, but makes no copies, for programs that
+// read very many: it calls blob and manifest with the digests that the manifest names, in its
+// order, and maybe several times with the same. They are usually parts of content, and must
+// not be changed. It returns the digest of the subject, "" if there is none.
 //
 // Errors: ErrManifestInvalid. It may be found after some calls.
 func EachReference(mediaType string, content []byte, blob, manifest func(d []byte)) (subject digest.Digest, err error) {

@@ -122,7 +122,7 @@ func (s *Store) read(ctx context.Context, key string) (value, error) {
 //
 // Of an attempt whose outcome is unknown, replace finds it out. If it can't, the
 // write may have taken effect or, as long as nobody else writes the register, may
-// do so later: only then, the error is ErrUnavailable or the context's.
+// do so later: the error is ErrUnavailable, the context's or that of a later attempt.
 func (s *Store) replace(ctx context.Context, key string, old value, id string, data []byte) (now value, replaced bool, err error) {
 	next := old.next(id, data)
 	object := next.bytes()
