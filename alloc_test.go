@@ -83,12 +83,13 @@ func TestAllocationsOfReferences(t *testing.T) {
 	layer := `{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"` + digest.FromString("l").String() + `","size":1}`
 	content := []byte(`{"config":` + layer + `,"layers":[` + layer + strings.Repeat(","+layer, 99) + `]}`)
 	blobs := 0
+	var err error
 	got := testing.AllocsPerRun(100, func() {
-		_, err := EachReference("application/vnd.oci.image.manifest.v1+json", content, func([]byte) { blobs++ }, func([]byte) {})
-		qt.Check(t, qt.IsNil(err))
+		_, err = EachReference("application/vnd.oci.image.manifest.v1+json", content, func([]byte) { blobs++ }, func([]byte) {})
 	})
+	qt.Check(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(blobs, 101*101))
-	qt.Check(t, qt.IsTrue(got <= allocations(6)), qt.Commentf("%v allocations", got))
+	qt.Check(t, qt.IsTrue(got <= allocations(2)), qt.Commentf("%v allocations", got))
 }
 
 // TestAllocationsOfNew bounds the allocations of an empty registry.

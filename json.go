@@ -80,7 +80,7 @@ func stringValue(v []byte) (string, error) {
 func stringBytes(v []byte) ([]byte, error) {
 	switch {
 	case v[0] == '"' && bytes.IndexByte(v, '\\') < 0:
-		return v[1 : len(v)-1], nil
+		return v[1 : len(v)-1 : len(v)-1], nil // without capacity: an append must not change the document
 	case v[0] == '"':
 		var s string
 		err := json.Unmarshal(v, &s)

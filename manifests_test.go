@@ -401,15 +401,18 @@ func TestReferences(t *testing.T) {
 	}
 }
 
-// checkReferences checks that EachReference finds in a manifest what ParseManifest has.
+// checkReferences checks that EachReference finds in a manifest what ParseManifest has, and
+// that bytes appended to its digests do not change the manifest.
 func checkReferences(t *testing.T, m registry.Manifest) {
 	t.Helper()
+	content := string(m.Content)
 	var blobs, manifests []digest.Digest
 	subject, err := registry.EachReference(m.MediaType, m.Content,
-		func(d []byte) { blobs = append(blobs, digest.Digest(d)) },
-		func(d []byte) { manifests = append(manifests, digest.Digest(d)) })
+		func(d []byte) { blobs = append(blobs, digest.Digest(append(d, "!"...)[:len(d)])) },
+		func(d []byte) { manifests = append(manifests, digest.Digest(append(d, "!"...)[:len(d)])) })
 	qt.Check(t, qt.IsNil(err))
 	qt.Check(t, qt.Equals(subject, m.Subject))
+	qt.Check(t, qt.Equals(string(m.Content), content))
 	slices.Sort(blobs)
 	slices.Sort(manifests)
 	qt.Check(t, qt.DeepEquals(slices.Compact(blobs), m.Blobs))

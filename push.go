@@ -119,10 +119,11 @@ func ParseManifest(mediaType string, content []byte) (Manifest, error) {
 	return m, err
 }
 
-// EachReference parses a manifest as ParseManifest does, but makes no copies, for programs that
-// read very many: it calls blob and manifest with the digests that the manifest names, in its
-// order, and maybe several times with the same. They are usually parts of content, and must
-// not be changed. It returns the digest of the subject, "" if there is none.
+// EachReference is ParseManifest for programs that read very many manifests: it copies no
+// digests. It calls blob and manifest, which must not be nil, with the digests that the
+// manifest names, in its order and with duplicates. They are usually parts of content: they
+// must not be changed, and keep all of it in memory. EachReference returns the digest of the
+// subject, "" if there is none.
 //
 // Errors: ErrManifestInvalid. It may be found after some calls.
 func EachReference(mediaType string, content []byte, blob, manifest func(d []byte)) (subject digest.Digest, err error) {
@@ -155,8 +156,8 @@ func (p ManifestPush) parse() (Manifest, references, error) {
 	}
 	var blobs, manifests []digest.Digest
 	m, refs, err := parseManifest(p.MediaType, p.Content,
-		func(d []byte) { blobs = p.appendDigest(blobs, d) },
-		func(d []byte) { manifests = p.appendDigest(manifests, d) })
+		func(d []byte) { blobs = appendDigest(blobs, d) },
+		func(d []byte) { manifests = appendDigest(manifests, d) })
 	if err != nil {
 		return Manifest{}, references{}, err
 	}
@@ -171,14 +172,10 @@ func (p ManifestPush) parse() (Manifest, references, error) {
 	return m, refs, err
 }
 
-// smallDescriptor is the length in bytes of a short descriptor of a layer, with a SHA-256.
-const smallDescriptor = 140
-
-// appendDigest appends a digest that the manifest names. The list is first made long enough
-// for most manifests.
-func (p ManifestPush) appendDigest(list []digest.Digest, d []byte) []digest.Digest {
+// appendDigest appends a digest to a list that is long enough for most manifests.
+func appendDigest(list []digest.Digest, d []byte) []digest.Digest {
 	if list == nil {
-		list = make([]digest.Digest, 0, 1+len(p.Content)/smallDescriptor)
+		list = make([]digest.Digest, 0, 16)
 	}
 	return append(list, digest.Digest(d))
 }

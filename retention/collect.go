@@ -145,9 +145,9 @@ type collection struct {
 	slice      time.Duration
 	pauseAt    time.Time
 
-	// The hashes of the blobs that manifests of a repository name. There are so many of
-	// them that they are most of the memory of a collection, and most of what Go's collector
-	// reads of it. If two had the same, garbage would be kept until the next collection.
+	// The hashes of the blobs that manifests of a repository name, by maphash.Bytes and String:
+	// there are so many that their digests would be most of the memory of a collection. If
+	// two had the same, garbage would be kept until the next collection.
 	named map[uint64]struct{}
 	seed  maphash.Seed
 }

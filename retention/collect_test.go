@@ -215,6 +215,8 @@ func TestCollect(t *testing.T) {
 		{"an index keeps its images", "3d image a\n 3d image b\n 2d image c\n 1d index i of: a b tags: x", "", retention.Options{}, ":x a b i", ""},
 		{"an index of an index", "3d image a\n 2d index i of: a\n 1d index j of: i tags: x", "", retention.Options{}, ":x a i j", ""},
 		{"an untagged index goes with its images", "3d image a\n 2d index i of: a", "", retention.Options{}, "", ""},
+		{"an untagged index that names an image twice", "3d image a\n 2d index i of: a a", "", retention.Options{}, "", ""},
+		{"an untagged index that names its subject twice", "3d image a\n 2d index i of: a a subject: a", "", retention.Options{}, "", ""},
 		{"an image of two indexes", "3d image a\n 2d index i of: a\n 1d index j of: a tags: x", "", retention.Options{}, ":x a j", ""},
 		{"a young index keeps old images", "3d image a\n 1m index i of: a", "", retention.Options{}, "a i", ""},
 		{"referrers of a tagged image", "3d image a tags: x\n 2d image sig subject: a\n 1d image att subject: sig", "", retention.Options{}, ":x a att sig", ""},

@@ -71,6 +71,7 @@ func (c *collection) collectRepo(ctx context.Context, name string) error {
 // readManifests reads all manifests.
 func (r *repo) readManifests(ctx context.Context) error {
 	var blobs []uint64 // of a manifest, reused
+	var children []digest.Digest
 	for info, err := range r.store.Manifests(ctx, r.name, "") {
 		r.pause()
 		if err != nil {
@@ -83,15 +84,14 @@ func (r *repo) readManifests(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		m := &manifest{digest: info.Digest, size: info.Size, time: info.Time}
-		blobs = blobs[:0]
-		m.subject, err = registry.EachReference(stored.MediaType, stored.Content,
+		blobs, children = blobs[:0], children[:0]
+		subject, err := registry.EachReference(stored.MediaType, stored.Content,
 			func(d []byte) { blobs = append(blobs, maphash.Bytes(r.seed, d)) },
-			func(d []byte) { m.manifests = append(m.manifests, digest.Digest(d)) })
+			func(d []byte) { children = append(children, digest.Digest(d)) })
 		if err != nil {
 			return err
 		}
-		m.blobs = slices.Clone(blobs)
+		m := &manifest{digest: info.Digest, size: info.Size, time: info.Time, subject: subject, blobs: unique(blobs), manifests: unique(children)}
 		r.manifests[m.digest] = m
 		r.order = append(r.order, m)
 		if m.subject != "" {
@@ -99,6 +99,12 @@ func (r *repo) readManifests(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// unique returns a copy of a list without duplicates, and sorts the list.
+func unique[T cmp.Ordered](list []T) []T {
+	slices.Sort(list)
+	return slices.Clone(slices.Compact(list))
 }
 
 // readTags reads all tags, and applies the rules to them.
