@@ -136,9 +136,9 @@ type signature struct {
 	protected string
 }
 
-// references returns the references of a document of the given type. It rejects a
-// document of two types at once, which some clients would read as an image and
-// others as an index: CVE-2021-41190 again.
+// references returns the references of a document of the given type, but for the content
+// that it names. It rejects a document of two types at once, which some clients would read
+// as an image and others as an index: CVE-2021-41190 again.
 func (doc document) references(mediaType string, content []byte) (references, error) {
 	refs := references{payload: content}
 	switch mediaType {

@@ -172,7 +172,8 @@ func (p ManifestPush) parse() (Manifest, references, error) {
 	return m, refs, err
 }
 
-// appendDigest appends a digest to a list that is long enough for most manifests.
+// appendDigest appends a digest to a list. The first time, it makes the list long enough for
+// most manifests.
 func appendDigest(list []digest.Digest, d []byte) []digest.Digest {
 	if list == nil {
 		list = make([]digest.Digest, 0, 16)
