@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"slices"
 	"time"
@@ -77,7 +78,7 @@ func (r *repo) readManifests(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		stored, err := r.store.GetManifest(ctx, r.name, info.Digest)
+		stored, err := r.getManifest(ctx, info.Digest)
 		if errors.Is(err, registry.ErrManifestUnknown) {
 			continue // deleted meanwhile
 		}
@@ -99,6 +100,24 @@ func (r *repo) readManifests(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// getManifest returns a manifest that the store has listed.
+// Errors: registry.ErrManifestUnknown if it was deleted meanwhile, and another one if it is
+// there but is damaged: what it names must not be deleted, so that it can be pushed again.
+func (r *repo) getManifest(ctx context.Context, d digest.Digest) (registry.Manifest, error) {
+	for range 10 { // or it was pushed again just after it was not found
+		m, err := r.store.GetManifest(ctx, r.name, d)
+		if !errors.Is(err, registry.ErrManifestUnknown) {
+			return m, err
+		}
+		if _, statErr := r.store.StatManifest(ctx, r.name, d); errors.Is(statErr, registry.ErrUnsupported) {
+			return m, err
+		} else if statErr != nil {
+			return m, statErr
+		}
+	}
+	return registry.Manifest{}, fmt.Errorf("manifest %s is damaged: push it again, or delete it", d)
 }
 
 // unique returns a copy of a list without duplicates, and sorts the list.
