@@ -27,7 +27,7 @@ var floors = []struct {
 	{"doc.go json.go mediatype.go hash.go context.go", "they are plain functions, and know nothing of a registry"},
 	{"limits.go errors.go", "everything else may return an error or check a limit"},
 	{"names.go query.go", "the grammar of names depends on no request and no store"},
-	{"store.go conditions.go body.go", "the contract of a store must not depend on how it is served, nor on one store"},
+	{"store.go conditions.go ranges.go body.go", "the contract of a store must not depend on how it is served, nor on one store"},
 	{"unimplemented.go request.go parse.go", "parsing is pure: it neither serves nor stores"},
 	{"memory_blobs.go response.go push.go", "a push is the same over HTTP or without it: it depends only on the contract"},
 	{"memory_content.go content.go events.go", "an immutable value does not know the store that holds it"},
