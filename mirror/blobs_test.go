@@ -299,7 +299,6 @@ func TestSharedBlobs(t *testing.T) {
 			qt.Check(t, qt.Equals(got.status, want))
 			synctest.Wait() // the mirror keeps a blob just after the client has got it
 		}
-		qt.Check(t, qt.Equals(o.journal.Count(registry.OpBlobGet), 1+o.journal.Count(registry.OpBlobGet)-1))
 		var sent int64
 		for _, e := range o.journal.Entries() {
 			if e.Method == http.MethodGet {
