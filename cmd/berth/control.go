@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,7 +70,10 @@ func (s *server) serveControl() (stop func()) {
 	mux.HandleFunc("POST /gc", s.serveGC)
 	server := &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)}
 	go server.Serve(listener)
-	return func() { server.Close() } // which removes the socket
+	return func() {
+		server.Close()
+		listener.Close() // which removes the socket: Serve may not have begun
+	}
 }
 
 // serveGC runs a collection, which ends early if the client leaves, and responds with its
@@ -116,12 +120,18 @@ func askServer(ctx context.Context, store string, req gcRequest, stdout io.Write
 		return err
 	}
 	resp, err := client.Do(r)
-	if err != nil {
+	if errors.Is(err, errNoServer) {
 		return err
 	}
-	defer resp.Body.Close()
-	if _, err := io.Copy(stdout, resp.Body); err != nil {
-		return err
+	if err == nil {
+		defer resp.Body.Close()
+		_, err = io.Copy(stdout, resp.Body)
+	}
+	if urlErr, ok := err.(*url.Error); ok {
+		err = urlErr.Err // without the URL, which nobody has asked for
+	}
+	if err != nil {
+		return fmt.Errorf("the server of %s stopped before the collection ended: %w", store, err)
 	}
 	if text := resp.Trailer.Get(errorTrailer); text != "" {
 		return errors.New(text)

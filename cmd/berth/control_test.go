@@ -3,12 +3,14 @@
 package main
 
 import (
+	"bufio"
 	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/berth-oci/registry"
@@ -57,6 +59,35 @@ func TestDebugHosts(t *testing.T) {
 			if w.Code != want {
 				t.Errorf("%s%s: %d, want %d", host, path, w.Code, want)
 			}
+		}
+	}
+}
+
+// TestStoppedServer has servers that stop during a collection, before and after their
+// response has begun.
+func TestStoppedServer(t *testing.T) {
+	skipOnWindows(t)
+	for _, response := range []string{"", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"} {
+		t.Chdir(t.TempDir())
+		if err := os.MkdirAll("store/.berth", 0o777); err != nil {
+			t.Fatal(err)
+		}
+		l, err := listenUnix("store/.berth/control.sock", 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() {
+			if conn, err := l.Accept(); err == nil {
+				http.ReadRequest(bufio.NewReader(conn))
+				io.WriteString(conn, response)
+				conn.Close()
+			}
+		}()
+		err = askServer(t.Context(), "dir:store", gcRequest{}, io.Discard)
+		const want = "the server of dir:store stopped before the collection ended"
+		if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "nil") {
+			t.Errorf("%q: %v, want %s", response, err, want)
 		}
 	}
 }
