@@ -191,12 +191,12 @@ func connectionRows() []parityRow {
 		{name: "a_complete_body_ends_before_the_handler", client: func(note func(...any), rt http.RoundTripper, req *http.Request) {
 			start := time.Now()
 			sendAndNote(note, rt, req)
-			note("before the handler:", time.Since(start) < 200*time.Millisecond)
+			note("before the handler:", time.Since(start) < enough)
 		}, handler: func(note func(...any), w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "5")
 			io.WriteString(w, "large")
 			w.(http.Flusher).Flush()
-			time.Sleep(200 * time.Millisecond)
+			time.Sleep(enough)
 			note("context:", r.Context().Err())
 		}, http2: "only the handler's end ends the body"},
 		{name: "a_chunked_body_ends_with_the_handler", handler: func(note func(...any), w http.ResponseWriter, r *http.Request) {
@@ -268,7 +268,7 @@ func connectionRows() []parityRow {
 		}},
 		{name: "context_canceled_before_the_response", client: func(note func(...any), rt http.RoundTripper, req *http.Request) {
 			ctx, cancel := context.WithCancel(req.Context())
-			time.AfterFunc(20*time.Millisecond, cancel)
+			time.AfterFunc(enough, cancel)
 			sendAndNote(note, rt, req.WithContext(ctx))
 		}, handler: func(note func(...any), w http.ResponseWriter, r *http.Request) { waitForEnd(note, r) }},
 		{name: "client_follows_redirects", client: func(note func(...any), rt http.RoundTripper, req *http.Request) {

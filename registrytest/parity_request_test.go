@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 )
 
 // noteRequest notes all of a request.
@@ -107,7 +106,7 @@ func requestRows() []parityRow {
 		}, http2: "the handler gets a path"},
 		{name: "request_force_query", handler: noteRequest, request: func(req *http.Request) { req.URL.RawQuery, req.URL.ForceQuery = "", true }},
 		{name: "request_control_character_in_query", handler: noteRequest, request: func(req *http.Request) { req.URL.RawQuery = "a\nb" }, client: func(note func(...any), rt http.RoundTripper, req *http.Request) {
-			ctx, cancel := context.WithTimeout(req.Context(), 200*time.Millisecond)
+			ctx, cancel := context.WithTimeout(req.Context(), enough)
 			defer cancel()
 			sendAndNote(note, rt, req.WithContext(ctx))
 		}, http2: "its client waits until the context ends"},
@@ -240,7 +239,7 @@ func requestRows() []parityRow {
 			*req = *req.WithContext(ctx)
 		}},
 		{name: "context_timeout", client: func(note func(...any), rt http.RoundTripper, req *http.Request) {
-			ctx, cancel := context.WithTimeout(req.Context(), 50*time.Millisecond)
+			ctx, cancel := context.WithTimeout(req.Context(), enough)
 			defer cancel()
 			sendAndNote(note, rt, req.WithContext(ctx))
 		}, handler: func(note func(...any), w http.ResponseWriter, r *http.Request) {
@@ -248,7 +247,7 @@ func requestRows() []parityRow {
 			note(r.Context().Err())
 		}},
 		{name: "context_timeout_of_the_client", client: func(note func(...any), rt http.RoundTripper, req *http.Request) {
-			client := &http.Client{Transport: rt, Timeout: 50 * time.Millisecond}
+			client := &http.Client{Transport: rt, Timeout: enough}
 			_, err := client.Do(req)
 			note(err)
 		}, handler: func(note func(...any), w http.ResponseWriter, r *http.Request) {

@@ -53,6 +53,10 @@ type parityRow struct {
 	late bool
 }
 
+// enough is enough time for a busy machine to connect, by TLS too, and to begin to serve a
+// request.
+const enough = time.Second
+
 // observer collects what one side sees.
 type observer struct {
 	mu    sync.Mutex
