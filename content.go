@@ -43,23 +43,28 @@ func (c content) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	h["Accept-Ranges"] = acceptBytes
 
-	part, status := byteRange{0, c.size}, http.StatusOK
 	ranges, err := parseRanges(r, etag, c.size)
-	switch {
-	case err != nil:
+	if err != nil {
 		h.Set("Content-Range", "bytes */"+strconv.FormatInt(c.size, 10))
 		return err
-	case len(ranges) > 1:
-		return c.serveRanges(w, r, ranges)
-	case len(ranges) == 1:
+	}
+	part, status := byteRange{0, c.size}, http.StatusOK
+	if len(ranges) > 0 {
 		part, status = ranges[0], http.StatusPartialContent
 		if _, err := c.body.Seek(part.start, io.SeekStart); err != nil {
 			return err
 		}
-		h.Set("Content-Range", part.contentRange(c.size))
 	}
 	if err := c.prepare(w, r); err != nil {
 		return err
+	}
+	switch len(ranges) {
+	case 0:
+	case 1:
+		h.Set("Content-Range", part.contentRange(c.size))
+	default:
+		c.serveRanges(w, ranges)
+		return nil
 	}
 	setHeaders(w, "Content-Type", c.mediaType, "Content-Length", strconv.FormatInt(part.length, 10))
 	w.WriteHeader(status)
@@ -85,7 +90,7 @@ func (c content) prepare(w http.ResponseWriter, r *http.Request) error {
 	}
 	err := reader.Prepare()
 	if err != nil { // the response is not about the content anymore
-		for _, name := range []string{"Docker-Content-Digest", "Etag", "Accept-Ranges", "Content-Range", "Content-Type"} {
+		for _, name := range []string{"Docker-Content-Digest", "Etag", "Accept-Ranges"} {
 			delete(w.Header(), name)
 		}
 	}
@@ -107,14 +112,8 @@ func copyN(w io.Writer, body io.Reader, length int64) error {
 // serveRanges responds to a GET for several ranges: RFC 9110 section 14.6. Unlike
 // http.ServeContent, it reads the content in the goroutine of the handler, since the
 // content is closed when the handler returns, and its reader may use the response.
-func (c content) serveRanges(w http.ResponseWriter, r *http.Request, ranges []byteRange) error {
+func (c content) serveRanges(w http.ResponseWriter, ranges []byteRange) {
 	parts := multipart.NewWriter(w)
-	if _, err := c.body.Seek(ranges[0].start, io.SeekStart); err != nil {
-		return err
-	}
-	if err := c.prepare(w, r); err != nil {
-		return err
-	}
 	var length counter
 	measured := multipart.NewWriter(&length)
 	measured.SetBoundary(parts.Boundary())
@@ -130,7 +129,6 @@ func (c content) serveRanges(w http.ResponseWriter, r *http.Request, ranges []by
 		}
 		return copyN(w, c.body, part.length)
 	})
-	return nil
 }
 
 // writeParts writes a part for each of the ranges, whose bytes write writes.

@@ -57,7 +57,7 @@ func parseRanges(r *http.Request, etag string, size int64) ([]byteRange, error) 
 		}
 	}
 	switch {
-	case n == 0 || valid && total > size && len(ranges) > 1:
+	case n == 0 || valid && total > size:
 		return nil, nil
 	case !valid || len(ranges) == 0:
 		return nil, errBlobRange
