@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -346,4 +347,33 @@ func TestCancelledRequest(t *testing.T) {
 	_, err := s.GetManifest(ctx, "a", digest.FromString("m"))
 	qt.Assert(t, qt.ErrorIs(err, context.Canceled))
 	qt.Assert(t, qt.Equals(reported.Load(), 0))
+}
+
+// TestHangingReadBeforeReplace deletes a manifest. The response to the first write is
+// lost, and another replica pushes the manifest meanwhile. So the second write needs
+// the version of the first, and the bucket hangs when it is read.
+func TestHangingReadBeforeReplace(t *testing.T) {
+	t.Parallel()
+	slow, p := withProxy(t, &bucket.Options{Timeout: time.Second})
+	s := open(t, p.direct, nil)
+	m := manifest("m")
+	push := func() { qt.Check(t, qt.IsNil(s.PutManifest(t.Context(), "a", m, nil, nil))) }
+	push()
+	var writes, reads atomic.Int32
+	p.setFaults(func(r *http.Request) fault {
+		if !strings.Contains(r.URL.Path, "/_manifests/") {
+			return none
+		}
+		switch {
+		case r.Method == http.MethodPut && writes.Add(1) == 1:
+			p.to.ServeHTTP(httptest.NewRecorder(), r)
+			push()
+			return overloaded
+		case r.Method == http.MethodGet && writes.Load() > 0 && reads.Add(1) > 1:
+			<-r.Context().Done()
+		}
+		return none
+	})
+	qt.Assert(t, qt.ErrorIs(slow.DeleteManifest(t.Context(), "a", m.Digest), error(registry.ErrUnavailable)))
+	qt.Assert(t, qt.Equals(writes.Load(), 1))
 }

@@ -126,15 +126,18 @@ func (s *Store) read(ctx context.Context, key string) (value, error) {
 func (s *Store) replace(ctx context.Context, key string, old value, id string, data []byte) (now value, replaced bool, err error) {
 	next := old.next(id, data)
 	object := next.bytes()
-	all, cancel := context.WithTimeout(ctx, s.opts.Timeout)
-	defer cancel()
 	if old.id != "" && old.object.Version == "" { // a value that we wrote, in a bucket that does not tell the version
-		now, err := s.read(all, key)
-		if err != nil || now.id != old.id {
-			return now, false, err
+		now, err := s.read(ctx, key)
+		if err == errMalformed || err == nil && now.id != old.id {
+			return now, false, nil
+		}
+		if err != nil {
+			return value{}, false, err
 		}
 		old = now
 	}
+	all, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
 	unknown := false // whether an earlier attempt took effect
 	c := objects.Condition{Absent: old.object.Version == "", Version: old.object.Version}
 	for attempt := 0; attempt < maxTries && all.Err() == nil; attempt++ {
