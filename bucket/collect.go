@@ -113,7 +113,7 @@ func (s *Store) CollectManifests(ctx context.Context, repo string, manifests []d
 		if err != nil || !m.exists() || !m.object.Time.Before(since) {
 			return registry.Info{}, false, err
 		}
-		tagged, err := s.isTagged(ctx, repo, m)
+		tagged, err := s.isTagged(ctx, repo, m, since)
 		if tagged || err != nil {
 			return registry.Info{}, false, err
 		}
@@ -125,12 +125,13 @@ func (s *Store) CollectManifests(ctx context.Context, repo string, manifests []d
 	})
 }
 
-// isTagged reports whether a tag points at a manifest.
-func (s *Store) isTagged(ctx context.Context, repo string, m manifest) (bool, error) {
+// isTagged reports whether a tag points at a manifest, or was written since a time and
+// may have pointed there: a push that is rejected moves it back.
+func (s *Store) isTagged(ctx context.Context, repo string, m manifest, since time.Time) (bool, error) {
 	errTagged := errors.New("tagged")
 	err := s.eachHint(ctx, repo, m.digest, m.Incarnation, func(h hint) error {
 		t, err := s.readTag(ctx, repo, h.tag)
-		if errors.Is(err, errCorrupt) || err == nil && t.pointsAt(m.digest, h.incarnation) {
+		if errors.Is(err, errCorrupt) || err == nil && (t.pointsAt(m.digest, h.incarnation) || !t.object.Time.Before(since)) {
 			return errTagged
 		}
 		return err

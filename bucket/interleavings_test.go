@@ -171,23 +171,27 @@ func TestInterleavings(t *testing.T) {
 			qt.Assert(t, qt.ErrorIs(err, error(registry.ErrDenied)))
 			wantComplete(t, s)
 		}},
-		{"second_tag_rejected_after_the_first_moved", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
-			qt.Assert(t, qt.IsNil(s.PutManifest(ctx, "a", manifest("old"), []string{"first"}, nil)))
-			p.before("PUT", "/_tags/tag", func() { put(t, s) })
-			err := slow.PutManifest(ctx, "a", manifest("other"), []string{"first", "new", "tag"}, func(tag string, current digest.Digest) error {
-				if tag == "tag" && current != "" {
-					return registry.ErrDenied
-				}
-				return nil
-			})
-			qt.Assert(t, qt.ErrorIs(err, error(registry.ErrDenied)))
-			wantComplete(t, s)
-			got, err := s.GetTag(ctx, "a", "first")
-			qt.Assert(t, qt.IsNil(err))
-			qt.Assert(t, qt.Equals(got.Digest, manifest("old").Digest))
+		{"second_tag_rejected_after_the_first_moved", rejectedAfterMove(func(*testing.T, *bucket.Store) {}, "first", "tag")},
+		{"pushed_manifest_deleted_before_its_tag_moves_back", rejectedAfterMove(func(t *testing.T, s *bucket.Store) {
+			qt.Check(t, qt.IsNil(s.DeleteManifest(ctx, "a", manifest("other").Digest)))
+		}, "first", "tag")},
+		{"tag_deleted_before_it_moves_back", rejectedAfterMove(func(t *testing.T, s *bucket.Store) {
+			qt.Check(t, qt.IsNil(s.DeleteTag(ctx, "a", "first", nil)))
+		}, "tag")},
+		{"old_manifest_deleted_before_its_tag_moves_back", rejectedAfterMove(func(t *testing.T, s *bucket.Store) {
+			qt.Check(t, qt.IsNil(s.DeleteManifest(ctx, "a", manifest("old").Digest)))
+		}, "tag")},
+		{"old_manifest_collected_before_its_tag_moves_back", rejectedAfterMove(func(t *testing.T, s *bucket.Store) {
+			deleted, err := s.CollectManifests(ctx, "a", []digest.Digest{manifest("old").Digest}, time.Now().Add(-grace))
+			qt.Check(t, qt.IsNil(err))
+			qt.Check(t, qt.HasLen(deleted, 0))
+		}, "first", "tag")},
+		{"hint_collected_before_the_tag_moves_back", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+			rejectedAfterMove(func(t *testing.T, s *bucket.Store) { gc(t, s) }, "first", "tag")(t, slow, p, s)
+			qt.Assert(t, qt.IsNil(s.DeleteManifest(ctx, "a", manifest("old").Digest)))
 			tags, err := collect(s.Tags(ctx, "a", ""))
 			qt.Assert(t, qt.IsNil(err))
-			qt.Assert(t, qt.DeepEquals(tags, []string{"first", "tag"}))
+			qt.Assert(t, qt.DeepEquals(tags, []string{"tag"}))
 		}},
 		{"tag_moved_while_read", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
 			qt.Assert(t, qt.IsNil(s.PutManifest(ctx, "a", manifest("old"), []string{"tag"}, nil)))
@@ -292,6 +296,37 @@ func TestInterleavings(t *testing.T) {
 }
 
 const idle = 3 * time.Second
+
+// rejectedAfterMove pushes a manifest with three tags, of which another replica
+// creates the last when the first has moved: so the push is rejected, and the first
+// moves back. Before that, meanwhile happens. These tags must be there in the end.
+func rejectedAfterMove(meanwhile func(*testing.T, *bucket.Store), wantTags ...string) func(*testing.T, *bucket.Store, *proxy, *bucket.Store) {
+	return func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+		ctx := t.Context()
+		old, other := manifest("old"), manifest("other")
+		qt.Assert(t, qt.IsNil(s.PutManifest(ctx, "a", old, []string{"first"}, nil)))
+		time.Sleep(grace + 50*time.Millisecond) // all of it can be collected
+		p.before("PUT", "/_tags/tag", func() {
+			qt.Check(t, qt.IsNil(s.PutManifest(ctx, "a", manifest("m"), []string{"tag"}, nil)))
+			meanwhile(t, s)
+		})
+		err := slow.PutManifest(ctx, "a", other, []string{"first", "new", "tag"}, func(tag string, current digest.Digest) error {
+			if tag == "tag" && current != "" {
+				return registry.ErrDenied
+			}
+			return nil
+		})
+		qt.Assert(t, qt.ErrorIs(err, error(registry.ErrDenied)))
+		tags, err := collect(s.Tags(ctx, "a", ""))
+		qt.Assert(t, qt.IsNil(err))
+		qt.Assert(t, qt.DeepEquals(tags, wantTags))
+		if wantTags[0] == "first" {
+			got, err := s.GetTag(ctx, "a", "first")
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.Equals(got.Digest, old.Digest))
+		}
+	}
+}
 
 // newSession opens an upload session that contains data.
 func newSession(t *testing.T, s *bucket.Store) (id string) {

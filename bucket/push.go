@@ -300,16 +300,49 @@ func (p *push) moveTags(ctx context.Context, incarnation string) error {
 	return nil
 }
 
-// moveBack undoes moves, unless another writer has moved the tag since.
+// moveBack undoes moves, unless another writer has moved or deleted the tag since.
 func (p *push) moveBack(ctx context.Context) error {
 	return each(p.moves, func(t *move) error {
-		for t.done.id != "" && t.done.exists() {
-			now, ok, err := p.store.replace(ctx, tagKey(p.repo, t.name), t.done, newID(), t.old.data)
-			if ok || err != nil || !bytes.Equal(now.data, t.done.data) {
-				return err
-			}
-			t.done = now // only fenced
+		if t.done.id == "" {
+			return nil
 		}
-		return nil
+		return p.store.moveBack(ctx, p.repo, t.name, t.done, t.old)
 	})
+}
+
+// moveBack points a tag at old again, if done is still its value, or if it was only
+// deleted together with the manifest that done points at. This is a write of the tag
+// with a hint of its own, since GC may have removed that of old.
+func (s *Store) moveBack(ctx context.Context, repo, name string, done value, old tag) error {
+	id := newID()
+	var data []byte
+	if old.digest != "" {
+		back := hint{incarnation: old.incarnation, id: id, tag: name}
+		if err := s.put(ctx, back.key(repo, old.digest), nil); err != nil {
+			return err
+		}
+		data = tagData(old.digest, old.incarnation, id)
+	}
+	for current := done; ; {
+		now, ok, err := s.replace(ctx, tagKey(repo, name), current, id, data)
+		if err != nil {
+			return err
+		}
+		if ok {
+			break
+		}
+		if !bytes.Equal(now.data, done.data) && now.id != untaggedID(done) {
+			return nil // it is another writer's now
+		}
+		current = now
+	}
+	if old.digest == "" {
+		return nil
+	}
+	s.later(func() { s.removeHint(ctx, repo, name, old) })
+	_, _, err := s.readLiveTag(ctx, repo, name) // deletes it if the manifest was deleted meanwhile
+	if errors.Is(err, errCorrupt) {
+		return nil
+	}
+	return err
 }

@@ -6,6 +6,7 @@ package bucket_test
 
 import (
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -13,14 +14,74 @@ import (
 const (
 	tagNone  = modelState(0)
 	tagFirst = modelState(1)  // + the index of the manifest that it points at
-	tagTemp  = modelState(20) // + the index of a temporary move: see rules.moment
+	tagTemp  = modelState(20) // + tagTemps × the index of a temporary move + one of these:
+
+	moved     = modelState(0) // to the manifest of the push
+	untagged  = modelState(1) // that manifest was deleted, but not the one before
+	forgotten = modelState(2) // the one before was deleted
+	tagTemps  = modelState(3)
 )
 
 // temporary is a move that is undone soon: a push of several tags, rejected because
-// of another tag.
-type temporary struct {
-	event            *event
-	before, manifest modelState
+// of another tag. See rules.moment.
+type temporary struct{ before, manifest modelState }
+
+// temporaries are those of a tag.
+type temporaries []temporary
+
+// split returns the temporary move and its kind of a state that is at least tagTemp.
+func (t temporaries) split(s modelState) (temporary, modelState) {
+	return t[(s-tagTemp)/tagTemps], (s - tagTemp) % tagTemps
+}
+
+// value returns what the tag points at in a state.
+func (t temporaries) value(s modelState) modelState {
+	if s < tagTemp {
+		return s
+	}
+	temp, kind := t.split(s)
+	if kind == untagged {
+		return tagNone
+	}
+	return temp.manifest
+}
+
+// without returns the state after a manifest was deleted.
+func (t temporaries) without(s, manifest modelState) modelState {
+	if s < tagTemp {
+		if s == manifest {
+			return tagNone
+		}
+		return s
+	}
+	temp, kind := t.split(s)
+	back := temp.before
+	if kind == forgotten {
+		back = tagNone
+	}
+	switch {
+	case manifest == temp.manifest && (back == tagNone || back == manifest),
+		manifest == back && kind == untagged:
+		return tagNone
+	case manifest == temp.manifest:
+		return s - kind + untagged
+	case manifest == back:
+		return s - kind + forgotten
+	}
+	return s
+}
+
+// back returns the state after the temporary move to a state is undone. Nobody else's
+// move is undone: those leave the temporary state.
+func (t temporaries) back(s, to modelState) modelState {
+	switch s {
+	case to + moved, to + untagged:
+		temp, _ := t.split(s)
+		return temp.before
+	case to + forgotten:
+		return tagNone
+	}
+	return s
 }
 
 // partitionsOf returns the partitions of a history.
@@ -62,13 +123,8 @@ func (e *event) several() bool { return e.kind == opPush && len(e.tags) > 1 && e
 // tagPartition is the register of a tag.
 func tagPartition(history []*event, r rules, repo, tag string) *partition {
 	p := &partition{name: fmt.Sprintf("tag %s of %s", tag, repo)}
-	var temps []temporary
-	value := func(s modelState) modelState {
-		if s >= tagTemp {
-			return temps[s-tagTemp].manifest
-		}
-		return s
-	}
+	var temps temporaries
+	value := func(s modelState) modelState { return temps.value(s) }
 	for _, e := range history {
 		if e.repo != repo {
 			continue
@@ -79,13 +135,13 @@ func tagPartition(history []*event, r rules, repo, tag string) *partition {
 		switch {
 		case e.kind == opPush && here && (e.status == 201 || e.unknown()):
 			if r.moment && e.several() && e.unknown() {
-				p.addTemporary(e, &temps, m, value)
+				p.addTemporary(e, &temps, m)
 			}
 			p.add(e, fmt.Sprintf("tag m%d", e.manifest), move)
 		case e.kind == opPush && here && e.status == 412 && !e.several():
 			p.add(e, "rejected", func(s modelState) (modelState, bool) { return s, !e.moves(value(s)) })
-		case e.kind == opPush && here && e.status == 412 && r.moment:
-			p.addTemporary(e, &temps, m, value)
+		case e.kind == opPush && here && e.status == 412 && r.moment && e.mayHaveWritten():
+			p.addTemporary(e, &temps, m)
 		case e.kind == opDeleteTag && here && (e.status == 202 || e.unknown()):
 			p.add(e, "untag", func(s modelState) (modelState, bool) {
 				return tagNone, value(s) != tagNone && e.moves(value(s))
@@ -96,37 +152,31 @@ func tagPartition(history []*event, r rules, repo, tag string) *partition {
 			})
 		case e.kind == opDeleteManifest && (e.status == 202 || e.unknown()):
 			p.add(e, fmt.Sprintf("delete m%d", e.manifest), func(s modelState) (modelState, bool) {
-				if value(s) == m {
-					return tagNone, true
-				}
-				return s, true
+				return temps.without(s, m), true
 			})
 		case (e.kind == opGetTag || e.kind == opHeadTag) && here && e.status == 200:
 			found := tagFirst + modelState(e.found)
 			p.add(e, fmt.Sprintf("is m%d", e.found), func(s modelState) (modelState, bool) { return s, value(s) == found })
 		case (e.kind == opGetTag || e.kind == opHeadTag || e.kind == opDeleteTag) && here && e.status == 404:
-			p.add(e, "is absent", requireState(tagNone))
+			p.add(e, "is absent", func(s modelState) (modelState, bool) { return s, value(s) == tagNone })
 		}
 	}
 	return p
 }
 
-// addTemporary adds exception (c): a tag moves, and back. Nobody else's move is
-// undone: those leave the temporary state.
-func (p *partition) addTemporary(e *event, temps *[]temporary, m modelState, value func(modelState) modelState) {
+// addTemporary adds exception (c): a tag moves, and back.
+func (p *partition) addTemporary(e *event, temps *temporaries, m modelState) {
 	before := tagNone
 	if e.cond == ifMatch {
 		before = tagFirst + modelState(e.match)
 	}
-	temp := tagTemp + modelState(len(*temps))
-	*temps = append(*temps, temporary{e, before, m})
-	move := func(s modelState) (modelState, bool) { return temp, value(s) == before }
-	back := func(s modelState) (modelState, bool) {
-		if s == temp {
-			return before, true
-		}
-		return s, true
+	if len(*temps) == (math.MaxUint8-int(tagTemp))/int(tagTemps) {
+		panic("simulation: too many temporary moves for a modelState")
 	}
+	to := tagTemp + tagTemps*modelState(len(*temps))
+	*temps = append(*temps, temporary{before, m})
+	move := func(s modelState) (modelState, bool) { return to + moved, temps.value(s) == before }
+	back := func(s modelState) (modelState, bool) { return temps.back(s, to), true }
 	p.undo(e, "moves for a moment", move, back)
 }
 

@@ -6,6 +6,8 @@ package bucket
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base32"
 	"errors"
 	"fmt"
 	"iter"
@@ -67,7 +69,7 @@ func (s *Store) readLiveTag(ctx context.Context, repo, name string) (tag, manife
 		if m.exists() && m.Incarnation == t.incarnation {
 			return t, m, nil
 		}
-		now, ok, err := s.replace(ctx, tagKey(repo, name), t.value, newID(), nil)
+		now, ok, err := s.replace(ctx, tagKey(repo, name), t.value, untaggedID(t.value), nil)
 		if err != nil {
 			return tag{}, manifest{}, err
 		}
@@ -130,11 +132,19 @@ func (s *Store) untag(ctx context.Context, repo, name string, d digest.Digest, i
 		if err != nil {
 			return err
 		}
-		if _, ok, err := s.replace(ctx, tagKey(repo, name), t.value, newID(), nil); ok || err != nil {
+		if _, ok, err := s.replace(ctx, tagKey(repo, name), t.value, untaggedID(t.value), nil); ok || err != nil {
 			return err
 		}
 	}
 	return registry.ErrUnavailable
+}
+
+// untaggedID returns the ID of the write that deletes a tag because its manifest was
+// deleted: a push that moves the tag back tells this write from a DeleteTag. No two
+// values of a tag have the same data, except those that fenceTag writes.
+func untaggedID(v value) string {
+	sum := sha256.Sum256(v.data)
+	return base32.StdEncoding.EncodeToString(sum[:])[:idSize]
 }
 
 // Tags yields the tags after a name.
