@@ -141,7 +141,8 @@ func (s *Store) untag(ctx context.Context, repo, name string, d digest.Digest, i
 
 // untaggedID returns the ID of the write that deletes a tag because its manifest was
 // deleted: a push that moves the tag back tells this write from a DeleteTag. No two
-// values of a tag have the same data, except those that fenceTag writes.
+// values of a tag have the same data, except those that fenceTag writes; processes that
+// delete the tag at the same time make the same write.
 func untaggedID(v value) string {
 	sum := sha256.Sum256(v.data)
 	return base32.StdEncoding.EncodeToString(sum[:])[:idSize]
