@@ -70,9 +70,11 @@ func (g *collection) removeVersion(ctx context.Context, key string, v value) err
 }
 
 // sweepRepos walks all of repos/ once. It deletes the objects of registers that
-// are deleted, and hints, entries of referrers and packs that are not true anymore.
+// are deleted, and hints, entries of referrers and packs that are not true anymore. It
+// adds repositories to the catalog whose content a push has left behind that failed.
 func (g *collection) sweepRepos(ctx context.Context) error {
 	var current liveManifest
+	named := "" // the last repository that is in the catalog
 	for o, err := range g.store.list(ctx, reposPrefix, "", nextPageSize) {
 		if err != nil {
 			return err
@@ -90,6 +92,9 @@ func (g *collection) sweepRepos(ctx context.Context) error {
 		case "blobs", "manifests", "tags":
 			if isDeletedSize(o.size) {
 				err = g.removeDeleted(ctx, contentPrefix(repo)+kind+"/"+name)
+			} else if kind != "tags" && repo != named {
+				named = repo
+				err = g.store.confirmRepo(ctx, repo)
 			}
 		case "packs":
 			err = g.sweepPack(ctx, repo, name)
@@ -173,7 +178,7 @@ func (g *collection) sweepHint(ctx context.Context, repo string, o object, curre
 	}
 	if live {
 		t, err := g.store.readTag(ctx, repo, h.tag)
-		if errors.Is(err, errCorrupt) || err == nil && t.pointsAt(d, h.incarnation) {
+		if errors.Is(err, errCorrupt) || err == nil && (t.pointsAt(d, h.incarnation) || t.mayReturn(h, g.cutoff)) {
 			return nil
 		}
 		if err != nil {

@@ -7,6 +7,7 @@ package bucket
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,6 +67,12 @@ func (s *Store) fenceTag(ctx context.Context, repo string, d digest.Digest, h hi
 	}
 	_, _, err = s.replace(ctx, tagKey(repo, h.tag), t.value, newID(), t.data)
 	return err
+}
+
+// mayReturn reports whether a tag was written since a time, and before that by the write
+// of the hint: if a push is rejected, the tag moves back.
+func (t tag) mayReturn(h hint, since time.Time) bool {
+	return !t.object.Time.Before(since) && slices.Contains(t.before, h.id)
 }
 
 // removeHint removes the hint of a tag's former value.

@@ -186,6 +186,71 @@ func TestInterleavings(t *testing.T) {
 			qt.Check(t, qt.IsNil(err))
 			qt.Check(t, qt.HasLen(deleted, 0))
 		}, "first", "tag")},
+		{"hint_and_old_manifest_collected_before_its_tag_moves_back", rejectedAfterMove(func(t *testing.T, s *bucket.Store) {
+			gc(t, s)
+			deleted, err := s.CollectManifests(ctx, "a", []digest.Digest{manifest("old").Digest}, time.Now().Add(-grace))
+			qt.Check(t, qt.IsNil(err))
+			qt.Check(t, qt.HasLen(deleted, 0))
+		}, "first", "tag")},
+		{"new_hint_collected_before_the_tag_moves_back", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+			rejectedAfterMove(func(t *testing.T, s *bucket.Store) {
+				p.before("PUT", "/_tags/first", func() { // the hint is written
+					time.Sleep(grace + 50*time.Millisecond)
+					gc(t, s)
+				})
+			}, "first", "tag")(t, slow, p, s)
+			time.Sleep(2*grace + 50*time.Millisecond)
+			deleted, err := s.CollectManifests(ctx, "a", []digest.Digest{manifest("old").Digest}, time.Now().Add(-grace))
+			qt.Check(t, qt.IsNil(err))
+			qt.Check(t, qt.HasLen(deleted, 0))
+		}},
+		{"bucket_fails_before_the_tag_moves_back", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+			p.before("PUT", "/_tags/tag", func() {
+				put(t, s)
+				p.setFaults(func(r *http.Request) fault {
+					if r.Method == http.MethodPut {
+						return overloaded
+					}
+					return none
+				})
+			})
+			err := slow.PutManifest(ctx, "a", manifest("other"), []string{"first", "tag"}, func(_ string, current digest.Digest) error {
+				if current != "" {
+					return registry.ErrDenied
+				}
+				return nil
+			})
+			qt.Assert(t, qt.Equals(err, error(registry.ErrUnavailable))) // and nothing else
+		}},
+		{"put_with_another_type_after_the_first_tag_moved", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+			qt.Assert(t, qt.IsNil(s.PutManifest(ctx, "a", manifest("old"), []string{"first"}, nil)))
+			p.before("PUT", "/_tags/tag", func() { putOther(t, s) })
+			err := slow.PutManifest(ctx, "a", m, []string{"first", "tag"}, nil)
+			qt.Check(t, qt.ErrorIs(err, error(registry.ErrManifestInvalid)))
+			wantOther(t, s, "first")
+			got, err := s.GetTag(ctx, "a", "first")
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.Equals(got.Digest, manifest("old").Digest))
+		}},
+		{"name_deleted_before_a_push_fails", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
+			put(t, s)
+			p.before("PUT", "/_manifests/", func() {
+				qt.Check(t, qt.IsNil(s.DeleteManifest(ctx, "a", m.Digest)))
+				p.setFaults(func(r *http.Request) fault {
+					if strings.Contains(r.URL.Path, "/_manifests/") {
+						return none
+					}
+					return overloaded
+				})
+			})
+			err := slow.PutManifest(ctx, "a", manifest("other"), nil, nil)
+			qt.Assert(t, qt.ErrorIs(err, error(registry.ErrUnavailable)))
+			time.Sleep(grace + 50*time.Millisecond)
+			gc(t, s)
+			names, err := collect(s.Repositories(ctx, ""))
+			qt.Assert(t, qt.IsNil(err))
+			qt.Assert(t, qt.DeepEquals(names, []string{"a"})) // it has the other manifest
+		}},
 		{"hint_collected_before_the_tag_moves_back", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
 			rejectedAfterMove(func(t *testing.T, s *bucket.Store) { gc(t, s) }, "first", "tag")(t, slow, p, s)
 			qt.Assert(t, qt.IsNil(s.DeleteManifest(ctx, "a", manifest("old").Digest)))
@@ -305,7 +370,7 @@ func rejectedAfterMove(meanwhile func(*testing.T, *bucket.Store), wantTags ...st
 		ctx := t.Context()
 		old, other := manifest("old"), manifest("other")
 		qt.Assert(t, qt.IsNil(s.PutManifest(ctx, "a", old, []string{"first"}, nil)))
-		time.Sleep(grace + 50*time.Millisecond) // all of it can be collected
+		time.Sleep(2*grace + 50*time.Millisecond) // all of it can be collected, whatever the bucket's precision
 		p.before("PUT", "/_tags/tag", func() {
 			qt.Check(t, qt.IsNil(s.PutManifest(ctx, "a", manifest("m"), []string{"tag"}, nil)))
 			meanwhile(t, s)

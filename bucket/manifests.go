@@ -158,7 +158,7 @@ func (s *Store) statManifest(ctx context.Context, repo string, d digest.Digest) 
 // their tags, and then deletes the manifest. So either the push sees that the
 // manifest leaves, and makes it stay; or DeleteManifest sees the hint, and the push
 // can no longer write its tag. No tag ever points at a manifest that was deleted
-// before.
+// before, but for one that moveBack has just written, and looks at again.
 func (s *Store) DeleteManifest(ctx context.Context, repo string, d digest.Digest) error {
 	ctx = context.WithoutCancel(ctx) // all or nothing
 	for attempt := range maxAttempts {

@@ -6,6 +6,7 @@ package bucket
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -26,7 +27,6 @@ type push struct {
 	garbage []string // keys of objects that failed attempts have left
 
 	allowing sync.Mutex // allow is not called from several goroutines at once
-	rejected bool       // by allow
 }
 
 // move is the move of a tag.
@@ -59,8 +59,10 @@ func (s *Store) PutManifest(ctx context.Context, repo string, m registry.Manifes
 	for attempt := range maxAttempts {
 		backOff(attempt)
 		done, err := p.try(ctx, attempt > 0)
-		if err != nil && p.rejected {
-			return errors.Join(err, p.moveBack(ctx))
+		if err != nil && !errors.Is(err, registry.ErrUnavailable) { // the push must have changed nothing
+			if p.moveBack(ctx) != nil {
+				err = registry.ErrUnavailable
+			}
 		}
 		if err != nil {
 			return err
@@ -95,10 +97,7 @@ func (p *push) readTag(ctx context.Context, t *move) (err error) {
 	}
 	p.allowing.Lock()
 	defer p.allowing.Unlock()
-	if err = p.allow(t.name, t.old.digest); err != nil {
-		p.rejected = true
-	}
-	return err
+	return p.allow(t.name, t.old.digest)
 }
 
 // left returns the moves that are not done.
@@ -300,39 +299,44 @@ func (p *push) moveTags(ctx context.Context, incarnation string) error {
 	return nil
 }
 
-// moveBack undoes moves, unless another writer has moved or deleted the tag since.
+// moveBack undoes moves, unless another writer has moved or deleted the tag since. It
+// tries all of them.
 func (p *push) moveBack(ctx context.Context) error {
-	return each(p.moves, func(t *move) error {
-		if t.done.id == "" {
-			return nil
+	errs := make([]error, len(p.moves))
+	for i, t := range p.moves {
+		if t.done.id != "" {
+			errs[i] = p.store.moveBack(ctx, p.repo, t.name, t.done, t.old)
 		}
-		return p.store.moveBack(ctx, p.repo, t.name, t.done, t.old)
-	})
+	}
+	return cmp.Or(errs...)
 }
 
 // moveBack points a tag at old again, if done is still its value, or if it was only
 // deleted together with the manifest that done points at. This is a write of the tag
 // with a hint of its own, since GC may have removed that of old.
 func (s *Store) moveBack(ctx context.Context, repo, name string, done value, old tag) error {
-	id := newID()
-	var data []byte
-	if old.digest != "" {
-		back := hint{incarnation: old.incarnation, id: id, tag: name}
-		if err := s.put(ctx, back.key(repo, old.digest), nil); err != nil {
-			return err
-		}
-		data = tagData(old.digest, old.incarnation, id)
-	}
 	for current := done; ; {
+		began, id := time.Now(), newID()
+		var data []byte
+		if old.digest != "" {
+			back := hint{incarnation: old.incarnation, id: id, tag: name}
+			if err := s.put(ctx, back.key(repo, old.digest), nil); err != nil {
+				return err
+			}
+			data = tagData(old.digest, old.incarnation, id)
+		}
 		now, ok, err := s.replace(ctx, tagKey(repo, name), current, id, data)
 		if err != nil {
 			return err
 		}
-		if ok {
+		if ok && elapsed(began) < s.trustedFor { // or GC may have removed the hint
 			break
 		}
-		if !bytes.Equal(now.data, done.data) && now.id != untaggedID(done) {
+		if !ok && !bytes.Equal(now.data, done.data) && now.id != untaggedID(done) {
 			return nil // it is another writer's now
+		}
+		if ok {
+			done = now
 		}
 		current = now
 	}

@@ -60,8 +60,9 @@ type rules struct {
 	staleLists bool
 	// (e) The name of a repository is not one step with its content. The catalog,
 	// and the distinction between NAME_UNKNOWN and an empty list, may be wrong
-	// while a push or a delete is in progress there, and name a repository without
-	// content after one that failed.
+	// while a push or a delete is in progress there. After one that failed, the
+	// catalog may name a repository without content, or lack one that has what the
+	// push has left, until GC.
 	looseNames bool
 }
 
