@@ -171,29 +171,29 @@ func TestInterleavings(t *testing.T) {
 			qt.Assert(t, qt.ErrorIs(err, error(registry.ErrDenied)))
 			wantComplete(t, s)
 		}},
-		{"second_tag_rejected_after_the_first_moved", rejectedAfterMove(func(*testing.T, *bucket.Store) {}, "first", "tag")},
-		{"pushed_manifest_deleted_before_its_tag_moves_back", rejectedAfterMove(func(t *testing.T, s *bucket.Store) {
+		{"second_tag_rejected_after_the_first_moved", rejectedAfterMove(0, func(*testing.T, *bucket.Store) {}, "first", "tag")},
+		{"pushed_manifest_deleted_before_its_tag_moves_back", rejectedAfterMove(0, func(t *testing.T, s *bucket.Store) {
 			qt.Check(t, qt.IsNil(s.DeleteManifest(ctx, "a", manifest("other").Digest)))
 		}, "first", "tag")},
-		{"tag_deleted_before_it_moves_back", rejectedAfterMove(func(t *testing.T, s *bucket.Store) {
+		{"tag_deleted_before_it_moves_back", rejectedAfterMove(0, func(t *testing.T, s *bucket.Store) {
 			qt.Check(t, qt.IsNil(s.DeleteTag(ctx, "a", "first", nil)))
 		}, "tag")},
-		{"old_manifest_deleted_before_its_tag_moves_back", rejectedAfterMove(func(t *testing.T, s *bucket.Store) {
+		{"old_manifest_deleted_before_its_tag_moves_back", rejectedAfterMove(0, func(t *testing.T, s *bucket.Store) {
 			qt.Check(t, qt.IsNil(s.DeleteManifest(ctx, "a", manifest("old").Digest)))
 		}, "tag")},
-		{"old_manifest_collected_before_its_tag_moves_back", rejectedAfterMove(func(t *testing.T, s *bucket.Store) {
-			deleted, err := s.CollectManifests(ctx, "a", []digest.Digest{manifest("old").Digest}, time.Now().Add(-grace))
+		{"old_manifest_collected_before_its_tag_moves_back", rejectedAfterMove(old, func(t *testing.T, s *bucket.Store) {
+			deleted, err := s.CollectManifests(ctx, "a", []digest.Digest{manifest("old").Digest}, time.Now().Add(grace-old))
 			qt.Check(t, qt.IsNil(err))
 			qt.Check(t, qt.HasLen(deleted, 0))
 		}, "first", "tag")},
-		{"hint_and_old_manifest_collected_before_its_tag_moves_back", rejectedAfterMove(func(t *testing.T, s *bucket.Store) {
-			gc(t, s)
-			deleted, err := s.CollectManifests(ctx, "a", []digest.Digest{manifest("old").Digest}, time.Now().Add(-grace))
+		{"hint_and_old_manifest_collected_before_its_tag_moves_back", rejectedAfterMove(old, func(t *testing.T, s *bucket.Store) {
+			gcAfter(t, s, old)
+			deleted, err := s.CollectManifests(ctx, "a", []digest.Digest{manifest("old").Digest}, time.Now().Add(grace-old))
 			qt.Check(t, qt.IsNil(err))
 			qt.Check(t, qt.HasLen(deleted, 0))
 		}, "first", "tag")},
 		{"new_hint_collected_before_the_tag_moves_back", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
-			rejectedAfterMove(func(t *testing.T, s *bucket.Store) {
+			rejectedAfterMove(0, func(t *testing.T, s *bucket.Store) {
 				p.before("PUT", "/_tags/first", func() { // the hint is written
 					time.Sleep(grace + 50*time.Millisecond)
 					gc(t, s)
@@ -252,7 +252,7 @@ func TestInterleavings(t *testing.T) {
 			qt.Assert(t, qt.DeepEquals(names, []string{"a"})) // it has the other manifest
 		}},
 		{"hint_collected_before_the_tag_moves_back", func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
-			rejectedAfterMove(func(t *testing.T, s *bucket.Store) { gc(t, s) }, "first", "tag")(t, slow, p, s)
+			rejectedAfterMove(old, func(t *testing.T, s *bucket.Store) { gc(t, s) }, "first", "tag")(t, slow, p, s)
 			qt.Assert(t, qt.IsNil(s.DeleteManifest(ctx, "a", manifest("old").Digest)))
 			tags, err := collect(s.Tags(ctx, "a", ""))
 			qt.Assert(t, qt.IsNil(err))
@@ -362,15 +362,22 @@ func TestInterleavings(t *testing.T) {
 
 const idle = 3 * time.Second
 
+// old is an age at which content can be collected. It leaves some seconds for slow
+// machines, and for buckets that round times to seconds.
+const old = 4 * grace
+
 // rejectedAfterMove pushes a manifest with three tags, of which another replica
 // creates the last when the first has moved: so the push is rejected, and the first
-// moves back. Before that, meanwhile happens. These tags must be there in the end.
-func rejectedAfterMove(meanwhile func(*testing.T, *bucket.Store), wantTags ...string) func(*testing.T, *bucket.Store, *proxy, *bucket.Store) {
+// moves back. Before that, meanwhile happens. These tags must be there in the end. The
+// old manifest is older than age.
+func rejectedAfterMove(age time.Duration, meanwhile func(*testing.T, *bucket.Store), wantTags ...string) func(*testing.T, *bucket.Store, *proxy, *bucket.Store) {
 	return func(t *testing.T, slow *bucket.Store, p *proxy, s *bucket.Store) {
 		ctx := t.Context()
-		old, other := manifest("old"), manifest("other")
-		qt.Assert(t, qt.IsNil(s.PutManifest(ctx, "a", old, []string{"first"}, nil)))
-		time.Sleep(2*grace + 50*time.Millisecond) // all of it can be collected, whatever the bucket's precision
+		before, other := manifest("old"), manifest("other")
+		qt.Assert(t, qt.IsNil(s.PutManifest(ctx, "a", before, []string{"first"}, nil)))
+		if age > 0 {
+			time.Sleep(age + 50*time.Millisecond)
+		}
 		p.before("PUT", "/_tags/tag", func() {
 			qt.Check(t, qt.IsNil(s.PutManifest(ctx, "a", manifest("m"), []string{"tag"}, nil)))
 			meanwhile(t, s)
@@ -388,7 +395,7 @@ func rejectedAfterMove(meanwhile func(*testing.T, *bucket.Store), wantTags ...st
 		if wantTags[0] == "first" {
 			got, err := s.GetTag(ctx, "a", "first")
 			qt.Assert(t, qt.IsNil(err))
-			qt.Assert(t, qt.Equals(got.Digest, old.Digest))
+			qt.Assert(t, qt.Equals(got.Digest, before.Digest))
 		}
 	}
 }
