@@ -125,12 +125,12 @@ func (s *Store) CollectManifests(ctx context.Context, repo string, manifests []d
 	})
 }
 
-// isTagged reports whether a tag points at a manifest, or did before a time and may return.
+// isTagged reports whether a tag points at a manifest, or may return: see isNeeded.
 func (s *Store) isTagged(ctx context.Context, repo string, m manifest, since time.Time) (bool, error) {
 	errTagged := errors.New("tagged")
 	err := s.eachHint(ctx, repo, m.digest, m.Incarnation, func(h hint) error {
-		t, err := s.readTag(ctx, repo, h.tag)
-		if errors.Is(err, errCorrupt) || err == nil && (t.pointsAt(m.digest, h.incarnation) || t.mayReturn(h, since)) {
+		needed, err := s.isNeeded(ctx, repo, m.digest, h, since)
+		if needed {
 			return errTagged
 		}
 		return err

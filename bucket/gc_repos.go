@@ -177,11 +177,8 @@ func (g *collection) sweepHint(ctx context.Context, repo string, o object, curre
 		return err
 	}
 	if live {
-		t, err := g.store.readTag(ctx, repo, h.tag)
-		if errors.Is(err, errCorrupt) || err == nil && (t.pointsAt(d, h.incarnation) || t.mayReturn(h, g.cutoff)) {
-			return nil
-		}
-		if err != nil {
+		needed, err := g.store.isNeeded(ctx, repo, d, h, g.cutoff)
+		if needed || err != nil {
 			return err
 		}
 	} else if err := g.store.untag(ctx, repo, h.tag, d, h.incarnation); err != nil {

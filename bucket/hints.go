@@ -69,10 +69,16 @@ func (s *Store) fenceTag(ctx context.Context, repo string, d digest.Digest, h hi
 	return err
 }
 
-// mayReturn reports whether a tag was written since a time, and before that by the write
-// of the hint: if a push is rejected, the tag moves back.
-func (t tag) mayReturn(h hint, since time.Time) bool {
-	return !t.object.Time.Before(since) && slices.Contains(t.before, h.id)
+// isNeeded reports whether the tag of a manifest's hint points at the manifest, or may
+// return: it was written since a time, and before that by the write of the hint, so the
+// push that has moved it may be rejected. A tag that can't be read may point there, too.
+func (s *Store) isNeeded(ctx context.Context, repo string, d digest.Digest, h hint, since time.Time) (bool, error) {
+	t, err := s.readTag(ctx, repo, h.tag)
+	if errors.Is(err, errCorrupt) {
+		return true, nil
+	}
+	mayReturn := !t.object.Time.Before(since) && slices.Contains(t.before, h.id)
+	return err == nil && (t.pointsAt(d, h.incarnation) || mayReturn), err
 }
 
 // removeHint removes the hint of a tag's former value.

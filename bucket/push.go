@@ -59,12 +59,10 @@ func (s *Store) PutManifest(ctx context.Context, repo string, m registry.Manifes
 	for attempt := range maxAttempts {
 		backOff(attempt)
 		done, err := p.try(ctx, attempt > 0)
-		if err != nil && !errors.Is(err, registry.ErrUnavailable) { // the push must have changed nothing
-			if p.moveBack(ctx) != nil {
-				err = registry.ErrUnavailable
-			}
-		}
 		if err != nil {
+			if !errors.Is(err, registry.ErrUnavailable) && p.moveBack(ctx) != nil { // the push must have changed nothing
+				return registry.ErrUnavailable
+			}
 			return err
 		}
 		if done {
@@ -315,7 +313,8 @@ func (p *push) moveBack(ctx context.Context) error {
 // deleted together with the manifest that done points at. This is a write of the tag
 // with a hint of its own, since GC may have removed that of old.
 func (s *Store) moveBack(ctx context.Context, repo, name string, done value, old tag) error {
-	for current := done; ; {
+	current, moved := done, false
+	for !moved {
 		began, id := time.Now(), newID()
 		var data []byte
 		if old.digest != "" {
@@ -326,17 +325,13 @@ func (s *Store) moveBack(ctx context.Context, repo, name string, done value, old
 			data = tagData(old.digest, old.incarnation, id)
 		}
 		now, ok, err := s.replace(ctx, tagKey(repo, name), current, id, data)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if ok && elapsed(began) < s.trustedFor { // or GC may have removed the hint
-			break
-		}
-		if !ok && !bytes.Equal(now.data, done.data) && now.id != untaggedID(done) {
+		case ok:
+			done, moved = now, elapsed(began) < s.trustedFor // or GC may have removed the hint
+		case !bytes.Equal(now.data, done.data) && now.id != untaggedID(done):
 			return nil // it is another writer's now
-		}
-		if ok {
-			done = now
 		}
 		current = now
 	}

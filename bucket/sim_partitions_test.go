@@ -14,12 +14,11 @@ import (
 const (
 	tagNone  = modelState(0)
 	tagFirst = modelState(1)  // + the index of the manifest that it points at
-	tagTemp  = modelState(20) // + tagTemps × the index of a temporary move + one of these:
+	tagTemp  = modelState(20) // + tagTemps × the index of a temporary move + these:
 
-	moved     = modelState(0) // to the manifest of the push
-	untagged  = modelState(1) // that manifest was deleted, but not the one before
+	untagged  = modelState(1) // the manifest of the push was deleted
 	forgotten = modelState(2) // the one before was deleted
-	tagTemps  = modelState(3)
+	tagTemps  = modelState(4)
 )
 
 // temporary is a move that is undone soon: a push of several tags, rejected because
@@ -29,44 +28,34 @@ type temporary struct{ before, manifest modelState }
 // temporaries are those of a tag.
 type temporaries []temporary
 
-// split returns the temporary move and its kind of a state that is at least tagTemp.
-func (t temporaries) split(s modelState) (temporary, modelState) {
-	return t[(s-tagTemp)/tagTemps], (s - tagTemp) % tagTemps
-}
+// of returns the temporary move of a state that is at least tagTemp.
+func (t temporaries) of(s modelState) temporary { return t[(s-tagTemp)/tagTemps] }
 
 // value returns what the tag points at in a state.
 func (t temporaries) value(s modelState) modelState {
-	if s < tagTemp {
+	switch {
+	case s < tagTemp:
 		return s
-	}
-	temp, kind := t.split(s)
-	if kind == untagged {
+	case s&untagged != 0:
 		return tagNone
 	}
-	return temp.manifest
+	return t.of(s).manifest
 }
 
 // without returns the state after a manifest was deleted.
 func (t temporaries) without(s, manifest modelState) modelState {
-	if s < tagTemp {
-		if s == manifest {
-			return tagNone
-		}
+	switch {
+	case s == manifest:
+		return tagNone
+	case s < tagTemp:
 		return s
 	}
-	temp, kind := t.split(s)
-	back := temp.before
-	if kind == forgotten {
-		back = tagNone
+	temp := t.of(s)
+	if temp.manifest == manifest {
+		s |= untagged
 	}
-	switch {
-	case manifest == temp.manifest && (back == tagNone || back == manifest),
-		manifest == back && kind == untagged:
-		return tagNone
-	case manifest == temp.manifest:
-		return s - kind + untagged
-	case manifest == back:
-		return s - kind + forgotten
+	if temp.before == manifest {
+		s |= forgotten
 	}
 	return s
 }
@@ -74,14 +63,13 @@ func (t temporaries) without(s, manifest modelState) modelState {
 // back returns the state after the temporary move to a state is undone. Nobody else's
 // move is undone: those leave the temporary state.
 func (t temporaries) back(s, to modelState) modelState {
-	switch s {
-	case to + moved, to + untagged:
-		temp, _ := t.split(s)
-		return temp.before
-	case to + forgotten:
+	switch {
+	case s&^(untagged|forgotten) != to:
+		return s
+	case s&forgotten != 0:
 		return tagNone
 	}
-	return s
+	return t.of(s).before
 }
 
 // partitionsOf returns the partitions of a history.
@@ -175,7 +163,7 @@ func (p *partition) addTemporary(e *event, temps *temporaries, m modelState) {
 	}
 	to := tagTemp + tagTemps*modelState(len(*temps))
 	*temps = append(*temps, temporary{before, m})
-	move := func(s modelState) (modelState, bool) { return to + moved, temps.value(s) == before }
+	move := func(s modelState) (modelState, bool) { return to, temps.value(s) == before }
 	back := func(s modelState) (modelState, bool) { return temps.back(s, to), true }
 	p.undo(e, "moves for a moment", move, back)
 }
